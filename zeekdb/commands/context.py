@@ -1,0 +1,68 @@
+"""What a command sees of the server: one door for reads, one for writes, one for changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zeekdb.errors import WrongType
+
+if TYPE_CHECKING:
+    from zeekdb.hot.keyspace import Database, Keyspace
+
+V = TypeVar("V")
+
+
+class Context:
+    """A connection's view of the keyspace. `client` and `server` are typed in server/; commands of the data types
+    touch neither."""
+
+    __slots__ = ("client", "db", "keyspace", "server")
+
+    def __init__(self, keyspace: Keyspace, db: Database, client: Any, server: Any) -> None:
+        self.keyspace = keyspace
+        self.db = db
+        self.client = client
+        self.server = server
+
+    def read(self, key: bytes, kind: type[V]) -> V | None:
+        """The value of `key` for reading (`bytes` for strings, `Hash`, `List` …), None when absent. WrongType."""
+        value = self.db.read(key)
+        if value is None or isinstance(value, kind):
+            return value
+        raise WrongType
+
+    def peek(self, key: bytes, kind: type[V]) -> V | None:
+        """As `read`, on behalf of a command that writes: counts no hit or miss."""
+        value = self.db.peek(key)
+        if value is None or isinstance(value, kind):
+            return value
+        raise WrongType
+
+    def write(self, key: bytes, kind: type[V]) -> V:
+        """The collection at `key` for writing, created empty when absent. WrongType.
+
+        The door stays valid until the key is removed. Whoever empties a collection calls `remove_if_empty`; whoever
+        may leave a new one empty creates it only once there is something to put in.
+        """
+        value = self.db.peek(key)
+        if value is None:
+            return self.db.create(key, kind)
+        if isinstance(value, kind):
+            return value
+        raise WrongType
+
+    def changed(self, key: bytes, event: str) -> None:
+        """Report a change of `key`. AOF, replicas, WATCH, tracking and notifications hang on this (the journal)."""
+        self.keyspace.changed(self.db, key, event)
+
+    def remove(self, key: bytes, event: str = "del") -> bool:
+        """Delete the key and report it; False when it was absent."""
+        if self.db.remove(key):
+            self.keyspace.changed(self.db, key, event)
+            return True
+        return False
+
+    def remove_if_empty(self, key: bytes, collection: Any) -> None:
+        """Delete the key of a collection that holds nothing any more, as Redis does."""
+        if not len(collection):
+            self.remove(key)

@@ -1,0 +1,91 @@
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from zeekdb.types import Hash, List, Set, ZSet
+
+V = TypeVar("V")
+
+class Database:
+    """One database: shards of one table each. Keys and string values are bytes; deadlines are Unix ms."""
+
+    index: int
+    def __len__(self) -> int: ...
+    def read(self, key: bytes) -> Any:
+        """bytes | Hash | List | Set | ZSet | object | None; counts hit/miss, touches, expires lazily."""
+    def peek(self, key: bytes) -> Any:
+        """The same without counting or touching."""
+    def type_of(self, key: bytes) -> str | None:
+        """"string", "list", "set", "zset", "hash" …; None when absent."""
+    def exists(self, key: bytes) -> bool: ...
+    def touch(self, key: bytes) -> bool: ...
+    def set(self, key: bytes, value: bytes, deadline_ms: int = 0) -> None:
+        """Store a string over whatever is there. Deadline 0: none; -1: keep the present one."""
+    def create(self, key: bytes, kind: type[V]) -> V: ...
+    def set_object(self, key: bytes, value: object, deadline_ms: int = 0) -> None: ...
+    def remove(self, key: bytes) -> bool: ...
+    def deadline(self, key: bytes) -> int:
+        """-2 absent, -1 without deadline, otherwise Unix ms."""
+    def set_deadline(self, key: bytes, deadline_ms: int) -> bool:
+        """0 clears it. False when the key is absent."""
+    def rename(self, old: bytes, new: bytes) -> bool:
+        """Moves value and deadline, replacing what `new` held; False when `old` is absent."""
+    def move(self, key: bytes, other: Database, new: bytes | None = None) -> bool:
+        """To another database (and name), replacing nothing; False when source absent or target present."""
+    def copy(self, key: bytes, other: Database, new: bytes) -> bool:
+        """A deep copy with the deadline, replacing what is there; False when `key` is absent."""
+    # strings in place (TypeError on other types: callers check first with type_of)
+    def strlen(self, key: bytes) -> int: ...
+    def getrange(self, key: bytes, start: int, stop: int) -> bytes:
+        """Bytes start..stop (inclusive, already normalised to 0 <= start <= stop < length); counts a read."""
+    def append(self, key: bytes, tail: bytes) -> int:
+        """New length; creates. Keeps the deadline."""
+    def write_at(self, key: bytes, offset: int, data: bytes) -> int:
+        """SETRANGE: zero-fills up to offset; new length; creates. Keeps the deadline."""
+    # whole database
+    def scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
+        """Next cursor (0: through) and keys; Redis's SCAN guarantees, resizes included. May return expired keys never."""
+    def keys(self, pattern: bytes | None = None) -> list[bytes]:
+        """All live keys, or those that match the glob."""
+    def random_key(self) -> bytes | None: ...
+    def clear(self) -> int:
+        """Empties the database at once to its users; the memory is freed in slices. Returns how many keys there were."""
+    # introspection
+    def volatile_count(self) -> int: ...
+    def average_ttl_ms(self) -> int: ...
+    def memory_of(self, key: bytes, samples: int = 5) -> int | None: ...
+    def idle_s(self, key: bytes) -> int | None: ...
+    def set_idle_s(self, key: bytes, idle_s: int) -> None: ...
+    def frequency(self, key: bytes) -> int | None: ...
+    def set_frequency(self, key: bytes, frequency: int) -> None: ...
+    def table_stats(self) -> dict[str, int]:
+        """entries, slots, resizing shards, overhead bytes: for DEBUG HTSTATS, INFO and MEMORY STATS."""
+
+class Keyspace:
+    databases: list[Database]
+    dirty: int
+    hits: int
+    misses: int
+    expired: int
+    evicted: int
+    lazyfreed: int
+    lazyfree_pending: int
+    active_expire: bool
+    touch_lfu: bool
+    subscribers: list[Callable[[Database, bytes, str], None]]
+    def __init__(self, databases: int = 16, shards: int = 16) -> None: ...
+    def now_ms(self) -> int:
+        """The keyspace's clock: constant within a command."""
+    def set_clock(self, now_ms: int) -> None: ...
+    def changed(self, db: Database, key: bytes, event: str) -> None:
+        """Counts the change and tells the subscribers (the journal's doors)."""
+    def swap(self, first: int, second: int) -> None: ...
+    def run_expiry(self, budget_us: int) -> int:
+        """Removes keys that are due, most overdue first, for at most the budget; keys removed."""
+    def run_lazyfree(self, budget_us: int) -> int:
+        """Frees detached values in slices; what is still pending."""
+    def run_resize(self, budget_us: int) -> bool: ...
+    def memory_used(self) -> int: ...
+    def next_deadline_ms(self) -> int: ...
+
+def glob_match(pattern: bytes, text: bytes, nocase: bool = False) -> bool:
+    """Redis's glob: * ? [a-z] [^x] and backslash; linear memory, bounded recursion."""

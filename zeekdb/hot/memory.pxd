@@ -1,0 +1,28 @@
+# The allocator of the hot room. Frees and resizes are told the size, so small blocks carry no header.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+# A refcounted byte buffer: the value of a string too long for its entry. Blobs of SLAB_MIN bytes and up come from
+# a pool of pre-faulted slabs that overwrites reuse, so that a large SET never page-faults twice.
+ctypedef struct Blob:
+    uint32_t refs
+    uint32_t pooled
+    uint64_t size      # bytes used
+    uint64_t capacity  # bytes of data
+    uint8_t* data
+
+cdef enum:
+    SLAB_MIN = 65536
+
+cdef void* mem_alloc(size_t size) noexcept nogil            # aborts the process when the system has no memory
+cdef void mem_free(void* block, size_t size) noexcept nogil
+cdef void* mem_resize(void* block, size_t old_size, size_t new_size) noexcept nogil
+cdef size_t mem_footprint(size_t size) noexcept nogil       # bytes that a block of this size really takes
+cdef size_t mem_used() noexcept nogil                       # sum of all footprints, blobs included
+
+cdef Blob* blob_new(size_t capacity) noexcept nogil         # refs = 1, size = 0
+cdef Blob* blob_grow(Blob* blob, size_t capacity) noexcept nogil  # contents kept; needs refs == 1; at least doubles
+cdef void blob_release(Blob* blob) noexcept nogil
+
+cdef inline Blob* blob_retain(Blob* blob) noexcept nogil:
+    blob.refs += 1
+    return blob
