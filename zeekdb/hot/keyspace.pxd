@@ -11,6 +11,7 @@ ctypedef struct TypeOps:
     uint64_t (*length)(void* self) noexcept nogil
     size_t (*memory)(void* self) noexcept nogil                 # bytes, exact or estimated, in O(log n)
     size_t (*effort)(void* self) noexcept nogil                 # what freeing costs, in allocations
+    object (*wrap)(void* self)                                  # the Python door over the structure; does not own it
 
 ctypedef struct Deadline:
     int64_t when_ms
@@ -43,7 +44,8 @@ ctypedef struct Globals:
 
 cdef Globals G
 
-cdef void register_type(uint8_t type, TypeOps* ops, object wrap, object cls)  # wrap: PyCapsule-free cdef function, see keyspace.pyx
+# Called by each type's module at import; `cls` is the door's class, which Database.create takes.
+cdef int register_type(uint8_t type, TypeOps* ops, object cls) except -1
 
 cdef inline Shard* shard_of(Db* db, uint64_t h) noexcept nogil:
     return &db.shards[h & (db.nshards - 1)]

@@ -4,6 +4,9 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, memmove
 from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_resize
 
+# How structures hand out elements without making Python objects.
+ctypedef void (*Emit)(const uint8_t* p, size_t n, void* arg) noexcept nogil
+
 ctypedef struct Packed:
     uint8_t* data
     uint32_t size       # bytes
