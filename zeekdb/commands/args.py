@@ -119,8 +119,8 @@ def format_float(number: float) -> bytes:
 
     Source: `d2string` in util.c, and `emit_digits` of deps/fpconv for where the exponent begins.
     """
-    if number != number or number in (math.inf, -math.inf):
-        return b"nan" if number != number else b"inf" if number > 0 else b"-inf"
+    if not math.isfinite(number):
+        return b"nan" if math.isnan(number) else b"inf" if number > 0 else b"-inf"
     if number == 0:
         return b"-0" if math.copysign(1.0, number) < 0 else b"0"
     if abs(number) <= float(INT64_MAX // 2) and number == int(number):
