@@ -82,6 +82,11 @@ def parse_cursor(text: bytes) -> int:
     return number & UINT64_MASK
 
 
+def show(text: bytes) -> str:
+    """A client's argument inside an error message: every byte comes out as it went in."""
+    return text.decode("utf-8", "surrogateescape")
+
+
 # --- doubles ------------------------------------------------------------------------------------------------------
 
 

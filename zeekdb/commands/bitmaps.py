@@ -287,19 +287,11 @@ def _apply(ctx: Context, key: bytes, step: _Step, length: int) -> tuple[int | No
     return (old if step.kind == b"SET" else new), new != old
 
 
-@command(
-    "BITFIELD", arity=-2, flags=WRITE | DENYOOM, keys=one_key("RW", "access", "update", "variable_flags"),
-    group="bitmap", since="3.2.0", complexity="O(1) for each subcommand specified",
-)  # fmt: skip
-def bitfield(ctx: Context, key: bytes, *words: bytes) -> list[int | None]:
-    """Reads and writes integers of any width inside a string."""
-    steps = _parse_steps(ctx, words)
-    writes = [step for step in steps if step.kind != b"GET"]
-    present = has_string(ctx, key)
-    length = ctx.db.strlen(key) if present else 0
+def _run(ctx: Context, key: bytes, steps: list[_Step]) -> list[int | None]:
+    length = ctx.db.strlen(key) if has_string(ctx, key) else 0
     grown = False
-    if writes:
-        needed = (max(step.offset + step.width - 1 for step in writes) >> 3) + 1
+    if ends := [step.offset + step.width for step in steps if step.kind != b"GET"]:
+        needed = (max(ends) + 7) >> 3
         grown = needed > length
         if grown:
             length = ctx.db.write_at(key, needed - 1, b"\0")
@@ -319,11 +311,21 @@ def bitfield(ctx: Context, key: bytes, *words: bytes) -> list[int | None]:
 
 
 @command(
+    "BITFIELD", arity=-2, flags=WRITE | DENYOOM, keys=one_key("RW", "access", "update", "variable_flags"),
+    group="bitmap", since="3.2.0", complexity="O(1) for each subcommand specified",
+)  # fmt: skip
+def bitfield(ctx: Context, key: bytes, *words: bytes) -> list[int | None]:
+    """Reads and writes integers of any width inside a string."""
+    return _run(ctx, key, _parse_steps(ctx, words))
+
+
+@command(
     "BITFIELD_RO", arity=-2, flags=READONLY | FAST, keys=one_key("RO", "access"), group="bitmap", since="6.0.0",
     complexity="O(1) for each subcommand specified",
 )  # fmt: skip
 def bitfield_ro(ctx: Context, key: bytes, *words: bytes) -> list[int | None]:
     """Reads integers of any width inside a string."""
-    if any(step.kind != b"GET" for step in _parse_steps(ctx, words)):
+    steps = _parse_steps(ctx, words)
+    if any(step.kind != b"GET" for step in steps):
         raise CommandError("ERR BITFIELD_RO only supports the GET subcommand")
-    return bitfield(ctx, key, *words)
+    return _run(ctx, key, steps)

@@ -61,3 +61,13 @@ class Pairs:
 
     def __init__(self, pairs: list[tuple[Any, Any]]) -> None:
         self.pairs = pairs
+
+
+def help_lines(container: str, *lines: str) -> list[str]:
+    """What `<container> HELP` replies: simple strings, the heading and the HELP entry included."""
+    return [
+        f"{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        *lines,
+        "HELP",
+        "    Prints this help.",
+    ]

@@ -300,6 +300,11 @@ def strlen(ctx: Context, key: bytes) -> int:
     "GETRANGE", arity=4, flags=READONLY, keys=one_key("RO", "access"), group="string", since="2.4.0",
     complexity="O(N) where N is the length of the returned string.",
 )  # fmt: skip
+@command(
+    "SUBSTR", arity=4, flags=READONLY, keys=one_key("RO", "access"), group="string", since="1.0.0",
+    complexity="O(N) where N is the length of the returned string.", doc_flags=("deprecated",),
+    deprecated_since="2.0.0", replaced_by="`GETRANGE`",
+)  # fmt: skip
 def getrange(ctx: Context, key: bytes, start: bytes, end: bytes) -> bytes:
     """Returns part of a string."""
     first, last = parse_int(start), parse_int(end)
@@ -307,16 +312,6 @@ def getrange(ctx: Context, key: bytes, start: bytes, end: bytes) -> bytes:
         return b""
     bounds = slice_bounds(first, last, ctx.db.strlen(key))
     return ctx.db.getrange(key, *bounds) if bounds else b""
-
-
-@command(
-    "SUBSTR", arity=4, flags=READONLY, keys=one_key("RO", "access"), group="string", since="1.0.0",
-    complexity="O(N) where N is the length of the returned string.", doc_flags=("deprecated",),
-    deprecated_since="2.0.0", replaced_by="`GETRANGE`",
-)  # fmt: skip
-def substr(ctx: Context, key: bytes, start: bytes, end: bytes) -> bytes:
-    """Returns part of a string."""
-    return getrange(ctx, key, start, end)
 
 
 @command(
