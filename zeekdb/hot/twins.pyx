@@ -39,7 +39,7 @@ cdef inline bint word_is(Arg* arg, const char* upper, size_t n) noexcept nogil:
 cdef inline void touch(Entry* e) noexcept nogil:
     """What a write does to the recency of a key that stays; the LFU counter is left to reads."""
     if not G.touch_lfu:
-        e.meta = (e.meta & 0xFF000000) | G.clock
+        e.meta = (e.meta & 0xFF000000U) | G.clock
 
 
 cdef inline void say_ok(Port* port) noexcept nogil:
