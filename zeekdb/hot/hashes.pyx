@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
     LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, member_free, member_value, members_copy,
-    members_destroy, members_insert, members_memory, members_new, members_remove,
+    members_destroy, members_insert, members_memory, members_new, members_remove, packed_skip,
 )
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
@@ -46,10 +46,9 @@ def set_limits(*, entries=None, value=None):
 
 cdef inline int small_put(Packed* box, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:
     """1 created, 0 updated, -1 when this takes a table."""
-    cdef size_t n, offset
+    cdef size_t offset
     cdef size_t need = packed_need(vn)
     cdef uint8_t* at
-    cdef uint8_t* old
     if fn > value_max or vn > value_max or box.size + packed_need(fn) + need > PACKED_MAX:
         return -1
     at = packed_find(box, f, fn, 2)
@@ -60,21 +59,18 @@ cdef inline int small_put(Packed* box, const uint8_t* f, size_t fn, const uint8_
         packed_write(packed_write(at, f, fn), v, vn)
         box.count += 2
         return 1
-    at = packed_read(at, &n) + n
-    old = packed_read(at, &n)
+    at = packed_skip(at)
     offset = at - box.data
-    packed_write(packed_splice(box, offset, <size_t>(old + n - at), need), v, vn)
+    packed_write(packed_splice(box, offset, packed_skip(at) - at, need), v, vn)
     return 0
 
 
 cdef inline bint small_remove(Packed* box, const uint8_t* f, size_t fn) noexcept nogil:
-    cdef size_t n
     cdef uint8_t* at = packed_find(box, f, fn, 2)
     cdef uint8_t* end
     if at == NULL:
         return False
-    end = packed_read(at, &n) + n
-    end = packed_read(end, &n) + n
+    end = packed_skip(packed_skip(at))
     if box.count == 2:
         packed_clear(box)
     else:

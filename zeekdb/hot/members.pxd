@@ -3,7 +3,7 @@
 # A collection is a box of 16 bytes at a stable address, a `Packed`. While small it is just that. When it grows large
 # its count becomes LARGE and its data points to a Table of entries (key = field or member); it never goes back.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from zeekdb.hot.packed cimport Packed
+from zeekdb.hot.packed cimport Packed, packed_read
 from zeekdb.hot.table cimport Entry, Table
 
 cdef extern from *:
@@ -18,6 +18,12 @@ cdef extern from *:
 
 cdef inline Table* box_table(const Packed* box) noexcept nogil:
     return <Table*>box.data
+
+cdef inline uint8_t* packed_skip(const uint8_t* at) noexcept nogil:
+    """Where the string after the one at `at` begins."""
+    cdef size_t n
+    cdef uint8_t* p = packed_read(at, &n)  # alone: C may read n before the call within one expression
+    return p + n
 
 cdef Table* members_new() noexcept nogil
 cdef void members_insert(Table* t, Entry* e, uint64_t h) noexcept nogil       # the key must be absent

@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.table cimport (
     BOXED, Entry, Table, entry_box, entry_free, entry_key, entry_new, entry_size, entry_type, entry_value,
-    slot_entry, table_free, table_init, table_insert, table_memory, table_scan, table_step, table_take,
+    table_find, table_free, table_init, table_insert, table_memory, table_scan, table_step, table_take,
 )
 
 cdef extern from "Python.h" nogil:
@@ -20,7 +20,13 @@ cdef extern from "Python.h" nogil:
     void Py_DECREF(PyObject* o)
     void PyErr_Clear()
 
+# What members_new allocates. The table comes first, so that a pointer to it is a pointer to all.
+ctypedef struct Members:
+    Table table
+    uint64_t cursor     # how far members_destroy has come
+
 cdef enum:
+    DOOMED_MAX = 64     # entries that members_destroy takes out between two looks at its budget
     SAMPLES = 16        # entries that members_memory looks at
     STEP_BUCKETS = 2    # resize work that each insertion and removal does while a resize is under way
 
@@ -28,9 +34,10 @@ cdef enum:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 cdef Table* members_new() noexcept nogil:
-    cdef Table* t = <Table*>mem_alloc(sizeof(Table))
-    table_init(t, 0)
-    return t
+    cdef Members* members = <Members*>mem_alloc(sizeof(Members))
+    table_init(&members.table, 0)
+    members.cursor = 0
+    return &members.table
 
 
 cdef void members_insert(Table* t, Entry* e, uint64_t h) noexcept nogil:
@@ -75,6 +82,47 @@ cdef Table* members_copy(Table* t) noexcept nogil:
     return copy
 
 
+ctypedef struct Doomed:
+    size_t count
+    bint full
+    Entry* entries[DOOMED_MAX]
+    uint64_t hashes[DOOMED_MAX]
+
+
+cdef void doom(Entry* e, uint64_t h, void* arg) noexcept nogil:
+    cdef Doomed* doomed = <Doomed*>arg
+    if doomed.count == DOOMED_MAX:
+        doomed.full = True
+        return
+    doomed.entries[doomed.count] = e
+    doomed.hashes[doomed.count] = h
+    doomed.count += 1
+
+
+cdef bint members_destroy(Table* t, size_t* budget) noexcept nogil:
+    cdef Members* members = <Members*>t
+    cdef Doomed doomed
+    cdef uint64_t following
+    cdef size_t i, n, count
+    cdef uint8_t* key
+    while t.used:
+        if budget[0] == 0:
+            return False
+        doomed.count = 0
+        doomed.full = False
+        count = budget[0] if budget[0] < DOOMED_MAX // 2 else DOOMED_MAX // 2
+        following = table_scan(t, members.cursor, count, doom, &doomed)
+        if not doomed.full:  # otherwise what did not fit is found again
+            members.cursor = following
+        for i in range(doomed.count):
+            key = entry_key(doomed.entries[i], &n)
+            member_free(table_take(t, table_find(t, key, n, doomed.hashes[i])))
+        budget[0] -= doomed.count if doomed.count < budget[0] else budget[0]
+    table_free(t)
+    mem_free(members, sizeof(Members))
+    return True
+
+
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 ctypedef struct Weight:
@@ -94,7 +142,7 @@ cdef void weigh_member(Entry* e, uint64_t h, void* arg) noexcept nogil:
 
 cdef size_t members_memory(Table* t) noexcept nogil:
     cdef Weight weight
-    cdef size_t total = mem_footprint(sizeof(Table)) + table_memory(t)
+    cdef size_t total = mem_footprint(sizeof(Members)) + table_memory(t)
     weight.entries = 0
     weight.bytes = 0
     table_scan(t, 0, SAMPLES, weigh_member, &weight)

@@ -9,12 +9,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.intset cimport (
-    DIGITS_MAX, ints_bytes, ints_clear, ints_delete, ints_find, ints_get, ints_insert, ints_is, read_int, write_int,
+    DIGITS_MAX, ints_bytes, ints_clear, ints_delete, ints_find, ints_get, ints_insert, ints_is,
 )
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
     LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, members_copy, members_destroy,
-    members_insert, members_memory, members_new, members_remove,
+    members_insert, members_memory, members_new, members_remove, packed_skip,
 )
 from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
@@ -24,6 +24,7 @@ from zeekdb.hot.table cimport (
     T_SET, Entry, Table, entry_key, entry_new, hash_bytes, table_find, table_prefetch_bucket, table_prefetch_entry,
     table_random, table_scan,
 )
+from zeekdb.hot.wire cimport format_int, parse_int
 
 cdef extern from *:
     """
@@ -94,7 +95,8 @@ cdef bint can_spell_out(Packed* box, size_t n) noexcept nogil:
         return False
     if value_max >= DIGITS_MAX:
         return True
-    return write_int(ints_get(box, 0), digits) <= value_max and write_int(ints_get(box, box.count - 1), digits) <= value_max
+    n = format_int(digits, ints_get(box, 0))  # the longest is the least or the greatest
+    return n <= value_max and format_int(digits, ints_get(box, box.count - 1)) <= value_max
 
 
 # --- the forms ------------------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ cdef inline int small_add(Packed* box, const uint8_t* p, size_t n) noexcept nogi
     cdef int64_t v
     cdef size_t place
     if box.size == 0 or ints_is(box):
-        if read_int(p, n, &v) and (box.size or intset_max):
+        if parse_int(p, n, &v) and (box.size or intset_max):
             if box.size and ints_find(box, v, &place):
                 return 0
             if box.count >= intset_max:
@@ -127,13 +129,12 @@ cdef inline bint small_contains(Packed* box, const uint8_t* p, size_t n) noexcep
     cdef int64_t v
     cdef size_t place
     if ints_is(box):
-        return read_int(p, n, &v) and ints_find(box, v, &place)
+        return parse_int(p, n, &v) and ints_find(box, v, &place)
     return packed_find(box, p, n, 1) != NULL
 
 
 cdef void packed_drop(Packed* box, const uint8_t* at) noexcept nogil:
-    cdef size_t n
-    cdef const uint8_t* end = packed_read(at, &n) + n
+    cdef const uint8_t* end = packed_skip(at)
     if box.count == 1:
         packed_clear(box)
     else:
@@ -146,7 +147,7 @@ cdef bint small_remove(Packed* box, const uint8_t* p, size_t n) noexcept nogil:
     cdef size_t place
     cdef uint8_t* at
     if ints_is(box):
-        if not read_int(p, n, &v) or not ints_find(box, v, &place):
+        if not parse_int(p, n, &v) or not ints_find(box, v, &place):
             return False
         ints_delete(box, place)
         return True
@@ -180,7 +181,7 @@ cdef void set_expect(void* self, uint64_t members, const uint8_t* first, size_t 
     cdef bint ints
     if box.count == LARGE or (members <= entries_max and members <= intset_max):
         return
-    ints = ints_is(box) if box.size else read_int(first, first_n, &v)
+    ints = ints_is(box) if box.size else parse_int(first, first_n, &v)
     if members > (intset_max if ints else entries_max):
         enlarge(box)
 
@@ -248,11 +249,10 @@ cdef void set_prefetch_entry(void* self, uint64_t h) noexcept nogil:
 
 
 cdef uint8_t* packed_at(Packed* box, uint64_t place) noexcept nogil:
-    cdef size_t n
     cdef uint8_t* at = box.data
     cdef uint64_t i
     for i in range(place):
-        at = packed_read(at, &n) + n
+        at = packed_skip(at)
     return at
 
 
@@ -269,6 +269,7 @@ cdef bint draw(Packed* box, Emit emit, void* arg, bint remove) noexcept nogil:
     cdef uint64_t place
     cdef size_t n
     cdef uint8_t* at
+    cdef const uint8_t* p
     if set_length(box) == 0:
         return False
     if box.count == LARGE:
@@ -279,12 +280,13 @@ cdef bint draw(Packed* box, Emit emit, void* arg, bint remove) noexcept nogil:
         return True
     place = chance_below(box.count)
     if ints_is(box):
-        emit(digits, write_int(ints_get(box, place), digits), arg)
+        emit(digits, format_int(digits, ints_get(box, place)), arg)
         if remove:
             ints_delete(box, place)
         return True
     at = packed_at(box, place)
-    emit(packed_read(at, &n), n, arg)
+    p = packed_read(at, &n)
+    emit(p, n, arg)
     if remove:
         packed_drop(box, at)
     return True
@@ -314,7 +316,7 @@ cdef bint walk_small(Packed* box, Visit visit, void* arg) noexcept nogil:
     cdef size_t i, n
     if ints_is(box):
         for i in range(box.count):
-            n = write_int(ints_get(box, i), digits)
+            n = format_int(digits, ints_get(box, i))
             if visit(digits, n, arg):
                 return True
         return False
