@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from zeekdb.config.options import Config
+    from zeekdb.config.config import Config
     from zeekdb.observe.histogram import Histogram
     from zeekdb.observe.latency import LatencyMonitor
     from zeekdb.observe.slowlog import SlowLog
