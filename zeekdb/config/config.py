@@ -162,7 +162,8 @@ def failed(name: str, why: str) -> CommandError:
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
     """Redis's glob, for names of directives: the hot room's matcher is for keys, and this house stands below it."""
-    out, at = [], 0
+    out: list[str] = []
+    at = 0
     while at < len(pattern):
         char = pattern[at]
         closing = pattern.find("]", at + 1) if char == "[" else -1

@@ -1,4 +1,3 @@
-# ruff: noqa: E501  (one line per directive, however long)
 """Every directive, one line each: name, kind, default, what it is, and what sets it apart.
 
 `D(name, kind, default, doc, …)`: `unit` is what the number counts; `alias` an older name that CONFIG GET lists too;
@@ -13,8 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from zeekdb.config.units import (
-    INT_MAX, INT_MIN, LONG_MAX, UINT_MAX, ULONG_MAX, Bool, ConfigError, Enum, Events, Flags, Int, Integers, Kind, Memory,
-    MemoryOrPercent, Octal, OutputLimits, Percentiles, PowerOfTwo, ReplicaOf, SavePoints, Text, Words,
+    INT_MAX,
+    INT_MIN,
+    LONG_MAX,
+    UINT_MAX,
+    ULONG_MAX,
+    Bool,
+    ConfigError,
+    Enum,
+    Events,
+    Flags,
+    Int,
+    Integers,
+    Kind,
+    Memory,
+    MemoryOrPercent,
+    Octal,
+    OutputLimits,
+    Percentiles,
+    PowerOfTwo,
+    ReplicaOf,
+    SavePoints,
+    Text,
+    Words,
 )  # fmt: skip
 
 
