@@ -13,10 +13,6 @@ if sanitize:
     flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1"]
     links += [f"-fsanitize={sanitize}"]
 
-extensions = [
-    Extension(f"zeekdb.hot.{path.stem}", [str(path)], extra_compile_args=flags, extra_link_args=links)
-    for path in sorted(Path("zeekdb/hot").glob("*.pyx"))
-]
 directives = {
     "language_level": 3,
     "boundscheck": False,
@@ -25,4 +21,14 @@ directives = {
     "cdivision": True,
     "embedsignature": False,
 }
-setup(ext_modules=cythonize(extensions, compiler_directives=directives, nthreads=os.cpu_count() or 1))
+extensions = []
+if not os.environ.get("ZEEKDB_LINK_ONLY"):  # make links the package into its venv and builds in place
+    extensions = cythonize(
+        [
+            Extension(f"zeekdb.hot.{path.stem}", [str(path)], extra_compile_args=flags, extra_link_args=links)
+            for path in sorted(Path("zeekdb/hot").glob("*.pyx"))
+        ],
+        compiler_directives=directives,
+        nthreads=os.cpu_count() or 1,
+    )
+setup(ext_modules=extensions)

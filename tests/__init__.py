@@ -1,0 +1,1 @@
+"""Everything that checks ZeekDB; `tests.support` is what its parts share."""
