@@ -33,7 +33,7 @@ class CommandStats(Protocol):
         """Ran and answered with an error."""
     @property
     def histogram(self) -> Histogram | None:
-        """Durations in nanoseconds; None when latency-tracking is off or nothing was recorded."""
+        """Durations; None when latency-tracking is off or nothing was recorded."""
 
 
 class StatsPort(Protocol):
@@ -82,6 +82,7 @@ class ClientPort(Protocol):
     in_multi: bool
     no_evict: bool
     no_touch: bool
+    reply_mode: str  # "on", "off", "skip"
     closing: bool  # killed, or to be closed after its reply
     subscriptions: int
     pattern_subscriptions: int
@@ -104,6 +105,12 @@ class ClientPort(Protocol):
 
     def set_reply_mode(self, mode: str) -> None:
         """"on" (this command's reply is sent), "off" (no replies from this one on), "skip" (none for the next)."""
+
+    def write(self, reply: Any) -> None:
+        """Send a reply or push of its own, before the one that the handler returns."""
+
+    def write_raw(self, data: bytes) -> None:
+        """The same with bytes that are RESP already."""
 
     def select(self, index: int) -> None:
         """Switch database; `index` was checked. Contexts made for this connection follow."""
@@ -141,6 +148,9 @@ class ServerPort(Protocol):
     def client(self, client_id: int) -> ClientPort | None: ...
     def listeners(self) -> list[tuple[str, list[str], int]]:
         """What the server listens on: ("tcp", ["127.0.0.1", "::1"], 6379), ("unix", ["/run/z.sock"], 0)."""
+
+    def sample(self) -> None:
+        """Bring `stats` up to date and feed the sampler."""
 
     def command_stats(self) -> Mapping[str, CommandStats]:
         """By full lower-case name ("get", "client|list"); commands never called may be absent."""

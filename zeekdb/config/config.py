@@ -10,7 +10,7 @@ from zeekdb.config.options import DIRECTIVES, NAMES, Directive
 from zeekdb.config.units import ConfigError
 from zeekdb.errors import CommandError
 
-Hook = Callable[["Config"], None]
+Hook = Callable[[], None]
 
 USERS_MAX = 10_000  # `user` and `rename-command` lines kept from a file
 
@@ -36,7 +36,7 @@ class Config:
         raise AttributeError(f"no directive {name.replace('_', '-')!r}")
 
     def on_change(self, name: str, hook: Hook) -> None:
-        """Call `hook(config)` when the directive, or a directive with that hook name, changes. Order is kept."""
+        """Call `hook()` when the directive, or a directive with that hook name, changes. Order is kept."""
         if name not in DIRECTIVES and name not in {d.hook for d in DIRECTIVES.values()}:
             raise ValueError(f"no directive or hook {name!r}")
         self._hooks.setdefault(name, []).append(hook)
@@ -44,6 +44,12 @@ class Config:
     def apply_all(self) -> None:
         """Run every hook once: at start, when the server has registered them all. ConfigError."""
         self._apply(DIRECTIVES.values())
+
+    def output_buffer_limit(self, kind: str) -> tuple[int, int, int]:
+        """(hard bytes, soft bytes, soft seconds) for a kind of client: "normal", "replica", "pubsub"; 0: no limit."""
+        name = {"replica": "slave", "master": "slave"}.get(kind, kind)
+        limits: dict[str, tuple[int, int, int]] = self.client_output_buffer_limit
+        return limits.get(name, (0, 0, 0))
 
     def value(self, directive: Directive) -> Any:
         """The value of a directive of the table."""
@@ -149,7 +155,7 @@ class Config:
                 done.add(name)
                 for hook in self._hooks.get(name, ()):
                     try:
-                        hook(self)
+                        hook()
                     except (ConfigError, OSError):
                         if not forgiving:
                             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 SAMPLES_MAX = 160  # per event
@@ -27,14 +29,15 @@ class Series:
 
 
 class LatencyMonitor:
-    """Callers compare with `threshold_ms` (0: off) and call `add`."""
+    """Whoever measures compares with `latency-monitor-threshold` and calls `add`."""
 
-    def __init__(self, threshold_ms: int = 0) -> None:
-        self.threshold_ms = threshold_ms
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.events: dict[str, Series] = {}
 
-    def add(self, event: str, latency_ms: int, now_s: int) -> None:
+    def add(self, event: str, latency_ms: int) -> None:
         """Record a spike."""
+        now_s = int(self._clock())
         series = self.events.get(event)
         if series is None:
             if len(self.events) >= EVENTS_MAX:
@@ -52,8 +55,9 @@ class LatencyMonitor:
         names = events or tuple(self.events)
         return sum(self.events.pop(name, None) is not None for name in names)
 
-    def graph(self, event: str, now_s: int) -> str:
+    def graph(self, event: str) -> str:
         """A small drawing of an event's history; newest right."""
+        now_s = int(self._clock())
         series = self.events[event]
         low = min(ms for _, ms in series.samples)
         head = f"{event} - high {series.max_ms} ms, low {low} ms (all time high {series.max_ms} ms)\n" + "-" * 80 + "\n"
@@ -65,9 +69,10 @@ class LatencyMonitor:
         rows += ["".join(age[i] if i < len(age) else " " for age in ages).rstrip() for i in range(max(map(len, ages)))]
         return head + "\n".join(row for row in rows if row) + "\n"
 
-    def doctor(self, now_s: int) -> str:
+    def doctor(self, enabled: bool) -> str:
         """What the recorded events suggest, in words."""
-        if not self.threshold_ms and not self.events:
+        now_s = int(self._clock())
+        if not enabled and not self.events:
             return (
                 "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this server. You may use "
                 '"CONFIG SET latency-monitor-threshold <milliseconds>." in order to enable it.\n'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -24,32 +25,22 @@ class Entry:
 
 
 class SlowLog:
-    """Newest first. The engine compares durations with `threshold_us` (negative: log nothing) and calls `add`."""
+    """Newest first. Whoever runs commands compares durations with the threshold and calls `add`."""
 
-    def __init__(self, threshold_us: int = 10_000, length_max: int = 128) -> None:
-        self.threshold_us = threshold_us
-        self._length_max = length_max
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._entries: deque[Entry] = deque()
         self._next_id = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def length_max(self) -> int:
-        """How many entries are kept; lowering it drops the oldest when the next one comes, as in Redis."""
-        return self._length_max
-
-    @length_max.setter
-    def length_max(self, length: int) -> None:
-        self._length_max = length
-
-    def add(self, time_s: int, duration_us: int, arguments: Sequence[bytes], address: str, name: bytes) -> None:
-        """Log a command; `arguments` begin with its name."""
-        entry = Entry(self._next_id, time_s, duration_us, shortened(arguments), address, name)
+    def add(self, arguments: Sequence[bytes], duration_us: int, address: str, name: bytes, length_max: int) -> None:
+        """Log a command, `arguments` beginning with its name, and keep the newest `length_max` entries."""
+        entry = Entry(self._next_id, int(self._clock()), duration_us, shortened(arguments), address, name)
         self._next_id += 1
         self._entries.appendleft(entry)
-        while len(self._entries) > self._length_max:
+        while len(self._entries) > length_max:
             self._entries.pop()
 
     def get(self, count: int) -> list[Entry]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from zeekdb.observe.histogram import Histogram
+
+SAMPLE_S_MIN = 0.05
 SAMPLES = 16  # ten a second: rates are averages over the last 1.6 s, as in Redis
 
 
@@ -37,34 +41,46 @@ class Stats:
                 setattr(self, item.name, 0)
 
 
+@dataclass(slots=True)
+class CommandCounters:
+    """The plain implementation of `commands.ports.CommandStats`."""
+
+    calls: int = 0
+    usec: int = 0
+    rejected_calls: int = 0
+    failed_calls: int = 0
+    buckets: Sequence[int] | None = None
+    ticks_per_us: float = 1.0
+
+    @property
+    def histogram(self) -> Histogram | None:
+        """Durations; None when none was recorded."""
+        return Histogram(self.buckets, self.ticks_per_us) if self.buckets and any(self.buckets) else None
+
+
 class Sampler:
     """Rates per second of counters that only grow. Whoever has a timer calls `sample` about ten times a second."""
 
-    def __init__(self, **counters: Callable[[], int]) -> None:
-        self._counters = counters
+    counters = ("total_commands_processed", "total_net_input_bytes", "total_net_output_bytes")
+
+    def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self._last_s = 0.0
-        self._ring: dict[str, list[float]] = {name: [] for name in counters}
+        self._ring: dict[str, deque[float]] = {name: deque(maxlen=SAMPLES) for name in self.counters}
 
-    def sample(self, now_s: float) -> None:
-        """Read the counters."""
+    def sample(self, now_s: float, stats: object) -> None:
+        """Read the counters, attributes of `stats`. Calls in quick succession count as one."""
         elapsed = now_s - self._last_s
-        for name, counter in self._counters.items():
-            value = counter()
-            if name in self._last and elapsed > 0:
-                ring = self._ring[name]
-                ring.append(max(0.0, (value - self._last[name]) / elapsed))
-                del ring[:-SAMPLES]
+        if elapsed < SAMPLE_S_MIN and self._last:
+            return
+        for name in self.counters:
+            value: int = getattr(stats, name)
+            if name in self._last:
+                self._ring[name].append(max(0.0, (value - self._last[name]) / elapsed))
             self._last[name] = value
         self._last_s = now_s
 
     def rate(self, name: str) -> float:
-        """Average per second over the last samples; 0 before the second sample and for unknown names."""
-        ring = self._ring.get(name)
+        """Average per second over the last samples; 0 before the second one."""
+        ring = self._ring[name]
         return sum(ring) / len(ring) if ring else 0.0
-
-    def reset(self) -> None:
-        """Start anew."""
-        self._last.clear()
-        for ring in self._ring.values():
-            ring.clear()
