@@ -1,0 +1,626 @@
+"""The hot commands' twins: the common form of a command, on C structures only.
+
+A twin answers exactly what the Python handler of the same name would answer; whatever is uncommon (an option, a wrong
+type, a malformed number) it passes to the handler with TWIN_PASS before it has changed or written anything. The tests
+drive both with the same commands. A twin runs only while nobody listens to the journal, so it just counts the change.
+"""
+
+from libc.math cimport isnan
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from zeekdb.hot.hashes cimport hash_get, hash_put
+from zeekdb.hot.keyspace cimport (
+    G, Db, entry_string, ks_create, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
+)
+from zeekdb.hot.lists cimport list_index, list_length, list_pop, list_push, list_range
+from zeekdb.hot.memory cimport SLAB_MIN, Blob
+from zeekdb.hot.sets cimport set_add, set_contains, set_length, set_pop
+from zeekdb.hot.table cimport (
+    BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_box, entry_type, entry_value,
+)
+from zeekdb.hot.wire cimport (
+    PART_MIN, TWIN_DONE, TWIN_PASS, Arg, Out, Port, format_double, format_int, out_blob, out_bulk, out_int, out_length,
+    out_null, out_raw, out_room, parse_double, parse_int, put_length,
+)
+from zeekdb.hot.zsets cimport zset_add, zset_length, zset_pop, zset_range, zset_score
+
+
+cdef inline bint word_is(Arg* arg, const char* upper, size_t n) noexcept nogil:
+    cdef size_t i
+    if arg.n != n:
+        return False
+    for i in range(n):
+        if (arg.p[i] & 0xDF) != <uint8_t>upper[i]:
+            return False
+    return True
+
+
+cdef inline void touch(Entry* e) noexcept nogil:
+    """What a write does to the recency of a key that stays; the LFU counter is left to reads."""
+    if not G.touch_lfu:
+        e.meta = (e.meta & 0xFF000000) | G.clock
+
+
+cdef inline void say_ok(Port* port) noexcept nogil:
+    out_raw(&port.out, b"+OK\r\n", 5)
+
+
+cdef inline void say_string(Port* port, Entry* e) noexcept nogil:
+    cdef size_t n
+    cdef const uint8_t* p
+    if e.flags & BOXED:
+        out_blob(&port.out, <Blob*>entry_box(e))
+    else:
+        p = entry_string(e, &n)
+        out_bulk(&port.out, p, n)
+
+
+# ---------------------------------------------------------------- strings
+
+
+cdef int twin_ping(Port* port, Arg* argv, int argc) noexcept nogil:
+    if argc != 1:
+        return TWIN_PASS
+    out_raw(&port.out, b"+PONG\r\n", 7)
+    return TWIN_DONE
+
+
+cdef int twin_echo(Port* port, Arg* argv, int argc) noexcept nogil:
+    out_bulk(&port.out, argv[1].p, argv[1].n)
+    return TWIN_DONE
+
+
+cdef int twin_get(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef Entry* e = ks_read(port.db, argv[1].p, argv[1].n, argv[1].hash)
+    if e == NULL:
+        out_null(&port.out, port.protocol)
+        return TWIN_DONE
+    if entry_type(e) != T_STRING:
+        G.hits -= 1  # the handler counts it
+        return TWIN_PASS
+    say_string(port, e)
+    return TWIN_DONE
+
+
+cdef inline void store(Port* port, Arg* key, Arg* value, int64_t deadline_ms) noexcept nogil:
+    if value.blob != NULL:
+        ks_set_blob(port.db, key.p, key.n, key.hash, value.blob, deadline_ms)
+        value.blob = NULL  # adopted
+    else:
+        ks_set(port.db, key.p, key.n, key.hash, value.p, value.n, deadline_ms)
+    G.dirty += 1
+
+
+cdef int twin_set(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int64_t number
+    if argc == 3:
+        store(port, &argv[1], &argv[2], 0)
+    elif argc == 5 and parse_int(argv[4].p, argv[4].n, &number) and 0 < number < 4611686018427387 // 1000:
+        if word_is(&argv[3], b"EX", 2):
+            store(port, &argv[1], &argv[2], G.now_ms + number * 1000)
+        elif word_is(&argv[3], b"PX", 2):
+            store(port, &argv[1], &argv[2], G.now_ms + number)
+        else:
+            return TWIN_PASS
+    else:
+        return TWIN_PASS
+    say_ok(port)
+    return TWIN_DONE
+
+
+cdef int twin_setex(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int64_t seconds
+    if not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < 4611686018427387 // 1000:
+        return TWIN_PASS
+    store(port, &argv[1], &argv[3], G.now_ms + seconds * 1000)
+    say_ok(port)
+    return TWIN_DONE
+
+
+cdef int twin_setnx(Port* port, Arg* argv, int argc) noexcept nogil:
+    if ks_find(port.db, argv[1].p, argv[1].n, argv[1].hash) != NULL:
+        out_int(&port.out, 0)
+        return TWIN_DONE
+    store(port, &argv[1], &argv[2], 0)
+    out_int(&port.out, 1)
+    return TWIN_DONE
+
+
+cdef int add_to(Port* port, Arg* key, int64_t by) noexcept nogil:
+    """INCR's family: the stored text is the number, so that reads need no conversion."""
+    cdef Entry* e = ks_find(port.db, key.p, key.n, key.hash)
+    cdef int64_t value = 0
+    cdef uint8_t text[24]
+    cdef const uint8_t* p
+    cdef uint8_t* at
+    cdef size_t n, old = 0
+    if e != NULL:
+        if entry_type(e) != T_STRING:
+            return TWIN_PASS
+        p = entry_string(e, &old)
+        if not parse_int(p, old, &value):
+            return TWIN_PASS
+    if (by < 0 and value < -9223372036854775807 - 1 - by) or (by > 0 and value > 9223372036854775807 - by):
+        return TWIN_PASS
+    value += by
+    n = format_int(text, value)
+    if e != NULL and n == old and not e.flags & BOXED:
+        memcpy(<uint8_t*>p, text, n)
+        touch(e)
+    else:
+        ks_set(port.db, key.p, key.n, key.hash, text, n, -1)
+    G.dirty += 1
+    at = out_room(&port.out, 26)
+    at[0] = 58
+    memcpy(at + 1, text, n)
+    at[n + 1] = 13
+    at[n + 2] = 10
+    port.out.size += n + 3
+    return TWIN_DONE
+
+
+cdef int twin_incr(Port* port, Arg* argv, int argc) noexcept nogil:
+    return add_to(port, &argv[1], 1)
+
+
+cdef int twin_decr(Port* port, Arg* argv, int argc) noexcept nogil:
+    return add_to(port, &argv[1], -1)
+
+
+cdef int twin_incrby(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int64_t by
+    if not parse_int(argv[2].p, argv[2].n, &by):
+        return TWIN_PASS
+    return add_to(port, &argv[1], by)
+
+
+cdef int twin_decrby(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int64_t by
+    if not parse_int(argv[2].p, argv[2].n, &by) or by < -9223372036854775807:
+        return TWIN_PASS
+    return add_to(port, &argv[1], -by)
+
+
+cdef int twin_mget(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int i
+    cdef Entry* e
+    out_length(&port.out, 42, argc - 1)
+    for i in range(1, argc):
+        e = ks_read(port.db, argv[i].p, argv[i].n, argv[i].hash)
+        if e == NULL or entry_type(e) != T_STRING:
+            out_null(&port.out, port.protocol)
+        else:
+            say_string(port, e)
+    return TWIN_DONE
+
+
+cdef int twin_mset(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int i
+    if not argc & 1:
+        return TWIN_PASS
+    for i in range(1, argc, 2):
+        store(port, &argv[i], &argv[i + 1], 0)
+    say_ok(port)
+    return TWIN_DONE
+
+
+cdef int twin_strlen(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef Entry* e = ks_read(port.db, argv[1].p, argv[1].n, argv[1].hash)
+    cdef size_t n = 0
+    if e != NULL:
+        if entry_type(e) != T_STRING:
+            G.hits -= 1
+            return TWIN_PASS
+        entry_string(e, &n)
+    out_int(&port.out, n)
+    return TWIN_DONE
+
+
+# ---------------------------------------------------------------- keys
+
+
+cdef int twin_exists(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int i
+    cdef int64_t n = 0
+    for i in range(1, argc):
+        n += ks_read(port.db, argv[i].p, argv[i].n, argv[i].hash) != NULL
+    out_int(&port.out, n)
+    return TWIN_DONE
+
+
+cdef int twin_del(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int i
+    cdef int64_t n = 0
+    for i in range(1, argc):
+        if ks_find(port.db, argv[i].p, argv[i].n, argv[i].hash) != NULL:
+            n += ks_delete(port.db, argv[i].p, argv[i].n, argv[i].hash)
+    G.dirty += n
+    out_int(&port.out, n)
+    return TWIN_DONE
+
+
+cdef int say_ttl(Port* port, Arg* key, int64_t unit_ms) noexcept nogil:
+    cdef Entry* e = ks_find(port.db, key.p, key.n, key.hash)
+    cdef int64_t deadline_ms
+    if e == NULL:
+        G.misses += 1
+        out_int(&port.out, -2)
+        return TWIN_DONE
+    G.hits += 1
+    deadline_ms = ks_deadline(e)
+    if deadline_ms == 0:
+        out_int(&port.out, -1)
+    else:
+        deadline_ms -= G.now_ms
+        if deadline_ms < 0:
+            deadline_ms = 0
+        out_int(&port.out, (deadline_ms + unit_ms // 2) // unit_ms)
+    return TWIN_DONE
+
+
+cdef int twin_ttl(Port* port, Arg* argv, int argc) noexcept nogil:
+    return say_ttl(port, &argv[1], 1000)
+
+
+cdef int twin_pttl(Port* port, Arg* argv, int argc) noexcept nogil:
+    return say_ttl(port, &argv[1], 1)
+
+
+cdef int twin_expire(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef int64_t seconds
+    if argc != 3 or not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < 4611686018427387 // 1000:
+        return TWIN_PASS
+    if ks_expire_at(port.db, argv[1].p, argv[1].n, argv[1].hash, G.now_ms + seconds * 1000) == NULL:
+        out_int(&port.out, 0)
+    else:
+        G.dirty += 1
+        out_int(&port.out, 1)
+    return TWIN_DONE
+
+
+# ---------------------------------------------------------------- collections
+
+
+cdef void emit_bulk(const uint8_t* p, size_t n, void* arg) noexcept nogil:
+    out_bulk(<Out*>arg, p, n)
+
+
+cdef inline int collection(Port* port, Arg* key, int type, bint create, bint reads, void** found) noexcept nogil:
+    """TWIN_PASS on another type; otherwise *found is the structure, NULL when absent and not to be created."""
+    cdef Entry* e
+    if reads:
+        e = ks_read(port.db, key.p, key.n, key.hash)
+    else:
+        e = ks_find(port.db, key.p, key.n, key.hash)
+    found[0] = NULL
+    if e == NULL:
+        if create:
+            found[0] = ks_create(port.db, key.p, key.n, key.hash, type)
+        return TWIN_DONE
+    if entry_type(e) != type:
+        if reads:
+            G.hits -= 1
+        return TWIN_PASS
+    if not reads:
+        touch(e)
+    found[0] = entry_box(e)
+    return TWIN_DONE
+
+
+cdef inline int push(Port* port, Arg* argv, int argc, bint head) noexcept nogil:
+    cdef void* found
+    cdef int i
+    if collection(port, &argv[1], T_LIST, True, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    for i in range(2, argc):
+        list_push(found, argv[i].p, argv[i].n, head)
+    G.dirty += argc - 2
+    out_int(&port.out, list_length(found))
+    return TWIN_DONE
+
+
+cdef int twin_lpush(Port* port, Arg* argv, int argc) noexcept nogil:
+    return push(port, argv, argc, True)
+
+
+cdef int twin_rpush(Port* port, Arg* argv, int argc) noexcept nogil:
+    return push(port, argv, argc, False)
+
+
+cdef inline int pop(Port* port, Arg* argv, int argc, bint head) noexcept nogil:
+    cdef void* found
+    if argc != 2 or collection(port, &argv[1], T_LIST, False, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    if found == NULL:
+        out_null(&port.out, port.protocol)
+        return TWIN_DONE
+    list_pop(found, head, emit_bulk, &port.out)
+    if list_length(found) == 0:
+        ks_delete(port.db, argv[1].p, argv[1].n, argv[1].hash)
+    G.dirty += 1
+    return TWIN_DONE
+
+
+cdef int twin_lpop(Port* port, Arg* argv, int argc) noexcept nogil:
+    return pop(port, argv, argc, True)
+
+
+cdef int twin_rpop(Port* port, Arg* argv, int argc) noexcept nogil:
+    return pop(port, argv, argc, False)
+
+
+cdef inline bint bounds(Arg* argv, int64_t length, int64_t* start, int64_t* stop) noexcept nogil:
+    """Redis's start and stop, normalised to 0 <= start <= stop < length, or start > stop for nothing."""
+    if not parse_int(argv[0].p, argv[0].n, start) or not parse_int(argv[1].p, argv[1].n, stop):
+        return False
+    if start[0] < 0:
+        start[0] = start[0] + length if start[0] >= -length else 0
+    if stop[0] < 0:
+        stop[0] = stop[0] + length if stop[0] >= -length else -1
+    if stop[0] >= length:
+        stop[0] = length - 1
+    return True
+
+
+cdef int twin_lrange(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef int64_t start, stop
+    if collection(port, &argv[1], T_LIST, False, True, &found) == TWIN_PASS:
+        return TWIN_PASS
+    if not bounds(&argv[2], <int64_t>list_length(found) if found != NULL else 0, &start, &stop):
+        if found != NULL:
+            G.hits -= 1
+        else:
+            G.misses -= 1
+        return TWIN_PASS
+    if found == NULL or start > stop:
+        out_length(&port.out, 42, 0)
+        return TWIN_DONE
+    out_length(&port.out, 42, stop - start + 1)
+    list_range(found, start, stop, emit_bulk, &port.out)
+    return TWIN_DONE
+
+
+cdef int twin_llen(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    if collection(port, &argv[1], T_LIST, False, True, &found) == TWIN_PASS:
+        return TWIN_PASS
+    out_int(&port.out, list_length(found) if found != NULL else 0)
+    return TWIN_DONE
+
+
+cdef int twin_lindex(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef int64_t i
+    if not parse_int(argv[2].p, argv[2].n, &i):
+        return TWIN_PASS
+    if collection(port, &argv[1], T_LIST, False, True, &found) == TWIN_PASS:
+        return TWIN_PASS
+    if found == NULL or not list_index(found, i, emit_bulk, &port.out):
+        out_null(&port.out, port.protocol)
+    return TWIN_DONE
+
+
+cdef int twin_hset(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef int i
+    cdef int64_t created = 0
+    if argc & 1 or collection(port, &argv[1], T_HASH, True, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    for i in range(2, argc, 2):
+        created += hash_put(found, argv[i].p, argv[i].n, argv[i + 1].p, argv[i + 1].n)
+    G.dirty += (argc - 2) // 2
+    out_int(&port.out, created)
+    return TWIN_DONE
+
+
+cdef int twin_hget(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef const uint8_t* value = NULL
+    cdef size_t n
+    if collection(port, &argv[1], T_HASH, False, True, &found) == TWIN_PASS:
+        return TWIN_PASS
+    if found != NULL:
+        value = hash_get(found, argv[2].p, argv[2].n, &n)
+    if value == NULL:
+        out_null(&port.out, port.protocol)
+    else:
+        out_bulk(&port.out, value, n)
+    return TWIN_DONE
+
+
+cdef int twin_hmget(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef const uint8_t* value
+    cdef size_t n
+    cdef int i
+    if collection(port, &argv[1], T_HASH, False, True, &found) == TWIN_PASS:
+        return TWIN_PASS
+    out_length(&port.out, 42, argc - 2)
+    for i in range(2, argc):
+        value = hash_get(found, argv[i].p, argv[i].n, &n) if found != NULL else NULL
+        if value == NULL:
+            out_null(&port.out, port.protocol)
+        else:
+            out_bulk(&port.out, value, n)
+    return TWIN_DONE
+
+
+cdef int twin_sadd(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef int i
+    cdef int64_t added = 0
+    if collection(port, &argv[1], T_SET, True, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    for i in range(2, argc):
+        added += set_add(found, argv[i].p, argv[i].n)
+    G.dirty += added
+    out_int(&port.out, added)
+    return TWIN_DONE
+
+
+cdef int twin_sismember(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    if collection(port, &argv[1], T_SET, False, True, &found) == TWIN_PASS:
+        return TWIN_PASS
+    out_int(&port.out, 1 if found != NULL and set_contains(found, argv[2].p, argv[2].n) else 0)
+    return TWIN_DONE
+
+
+cdef int twin_spop(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    if argc != 2 or collection(port, &argv[1], T_SET, False, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    if found == NULL:
+        out_null(&port.out, port.protocol)
+        return TWIN_DONE
+    set_pop(found, emit_bulk, &port.out)
+    if set_length(found) == 0:
+        ks_delete(port.db, argv[1].p, argv[1].n, argv[1].hash)
+    G.dirty += 1
+    return TWIN_DONE
+
+
+cdef int twin_zadd(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef int i
+    cdef double score, now
+    cdef int64_t added = 0, changed = 0
+    cdef int what
+    if argc & 1:
+        return TWIN_PASS
+    for i in range(2, argc, 2):  # all or nothing: the scores first (an option is not a number either)
+        if not parse_score(&argv[i], &score):
+            return TWIN_PASS
+    if collection(port, &argv[1], T_ZSET, True, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    for i in range(2, argc, 2):
+        parse_score(&argv[i], &score)
+        what = zset_add(found, argv[i + 1].p, argv[i + 1].n, score, 0, &now)
+        added += what & ZADD_ADDED != 0
+        changed += what & (ZADD_ADDED | ZADD_UPDATED) != 0
+    G.dirty += changed
+    out_int(&port.out, added)
+    return TWIN_DONE
+
+
+cdef inline bint parse_score(Arg* arg, double* score) noexcept nogil:
+    cdef int64_t whole
+    if arg.n < 16 and parse_int(arg.p, arg.n, &whole):
+        score[0] = <double>whole
+        return True
+    return parse_double(arg.p, arg.n, score)
+
+
+cdef inline void out_score(Port* port, double score) noexcept nogil:
+    cdef uint8_t text[40]
+    cdef size_t n = format_double(text, score)
+    if port.protocol == 3:
+        out_raw(&port.out, b",", 1)
+        out_raw(&port.out, <char*>text, n)
+        out_raw(&port.out, b"\r\n", 2)
+    else:
+        out_bulk(&port.out, text, n)
+
+
+cdef int twin_zscore(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef double score
+    if collection(port, &argv[1], T_ZSET, False, True, &found) == TWIN_PASS:
+        return TWIN_PASS
+    if found == NULL or not zset_score(found, argv[2].p, argv[2].n, &score):
+        out_null(&port.out, port.protocol)
+    else:
+        out_score(port, score)
+    return TWIN_DONE
+
+
+cdef int twin_zpopmin(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef double score
+    if argc != 2 or collection(port, &argv[1], T_ZSET, False, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    if found == NULL:
+        out_length(&port.out, 42, 0)
+        return TWIN_DONE
+    out_length(&port.out, 42, 2)
+    zset_pop(found, False, emit_bulk, &port.out, &score)
+    out_score(port, score)
+    if zset_length(found) == 0:
+        ks_delete(port.db, argv[1].p, argv[1].n, argv[1].hash)
+    G.dirty += 1
+    return TWIN_DONE
+
+
+cdef Twin find(bytes name):
+    """The twin called `name`; NULL when there is none."""
+    if name == b"ping":
+        return twin_ping
+    if name == b"echo":
+        return twin_echo
+    if name == b"get":
+        return twin_get
+    if name == b"set":
+        return twin_set
+    if name == b"setex":
+        return twin_setex
+    if name == b"setnx":
+        return twin_setnx
+    if name == b"incr":
+        return twin_incr
+    if name == b"decr":
+        return twin_decr
+    if name == b"incrby":
+        return twin_incrby
+    if name == b"decrby":
+        return twin_decrby
+    if name == b"mget":
+        return twin_mget
+    if name == b"mset":
+        return twin_mset
+    if name == b"strlen":
+        return twin_strlen
+    if name == b"exists":
+        return twin_exists
+    if name == b"del":
+        return twin_del
+    if name == b"ttl":
+        return twin_ttl
+    if name == b"pttl":
+        return twin_pttl
+    if name == b"expire":
+        return twin_expire
+    if name == b"lpush":
+        return twin_lpush
+    if name == b"rpush":
+        return twin_rpush
+    if name == b"lpop":
+        return twin_lpop
+    if name == b"rpop":
+        return twin_rpop
+    if name == b"lrange":
+        return twin_lrange
+    if name == b"llen":
+        return twin_llen
+    if name == b"lindex":
+        return twin_lindex
+    if name == b"hset":
+        return twin_hset
+    if name == b"hget":
+        return twin_hget
+    if name == b"hmget":
+        return twin_hmget
+    if name == b"sadd":
+        return twin_sadd
+    if name == b"sismember":
+        return twin_sismember
+    if name == b"spop":
+        return twin_spop
+    if name == b"zadd":
+        return twin_zadd
+    if name == b"zscore":
+        return twin_zscore
+    if name == b"zpopmin":
+        return twin_zpopmin
+    return NULL

@@ -1,0 +1,1 @@
+"""The wire's C functions have no Python door; see engine."""

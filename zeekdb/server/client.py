@@ -1,0 +1,141 @@
+"""A client as commands see it: the engine's connection and what the server knows beside it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from zeekdb.commands.context import Context
+from zeekdb.hot.engine import GATE_AUTH, GATE_NO_TOUCH, GATE_REPLY, Connection
+
+if TYPE_CHECKING:
+    from zeekdb.server.server import Server
+
+CONNECTION_BYTES = 1024  # the Python objects of one connection, about
+
+
+class Client(Connection):
+    """Fills `commands.ports.ClientPort`. Lives from accept to close; ids are never used twice."""
+
+    kind = "normal"
+    user = "default"
+    in_multi = False
+    subscriptions = 0
+    pattern_subscriptions = 0
+    shard_subscriptions = 0
+    queued_commands = -1
+    watched_keys = 0
+    multi_memory = 0
+    reply_buffer_size = 0
+    reply_buffer_peak = 0
+    reply_buffer_used = 0
+
+    def __init__(self, server: Server, client_id: int, addr: str, laddr: str, is_unix: bool) -> None:
+        self.server = server
+        self.id = client_id
+        self.addr = addr
+        self.laddr = laddr
+        self.is_unix = is_unix
+        self.name = b""
+        self.lib_name = b""
+        self.lib_ver = b""
+        self.db_index = 0
+        self.created_s = time.time()
+        self.is_monitor = False
+        self.no_evict = False
+        self.reply_mode = "on"
+        self.over_limit_since_s = 0.0
+        self.waiting: tuple[int, list[bytes]] | None = None  # a command that CLIENT PAUSE holds back
+        self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
+
+    # ------------------------------------------------------------ state
+
+    @property
+    def authenticated(self) -> bool:
+        return not self.gate & GATE_AUTH
+
+    @authenticated.setter
+    def authenticated(self, value: bool) -> None:
+        self.gate = self.gate & ~GATE_AUTH if value else self.gate | GATE_AUTH
+
+    @property
+    def no_touch(self) -> bool:
+        return bool(self.gate & GATE_NO_TOUCH)
+
+    @no_touch.setter
+    def no_touch(self, value: bool) -> None:
+        self.gate = self.gate | GATE_NO_TOUCH if value else self.gate & ~GATE_NO_TOUCH
+
+    @property
+    def last_interaction_s(self) -> float:
+        return self.seen_ms / 1000
+
+    @property
+    def last_command(self) -> str:
+        return self.server.dispatcher.last_name(self)
+
+    @property
+    def is_blocked(self) -> bool:
+        return bool(self.blocked)
+
+    @property
+    def query_buffer_used(self) -> int:
+        return self.query_bytes
+
+    @property
+    def query_buffer_free(self) -> int:
+        return max(self.query_capacity - self.query_bytes, 0)
+
+    @property
+    def argv_memory(self) -> int:
+        return 0
+
+    @property
+    def reply_list_length(self) -> int:
+        return 1 if self.output_bytes else 0
+
+    @property
+    def reply_list_memory(self) -> int:
+        return self.output_bytes
+
+    @property
+    def memory(self) -> int:
+        return self.memory_bytes + CONNECTION_BYTES
+
+    # ------------------------------------------------------------ deeds
+
+    def kill(self, after_reply: bool = False) -> None:
+        if after_reply:
+            self.close_after_reply()
+        else:
+            self.close()
+
+    def set_reply_mode(self, mode: str) -> None:
+        self.reply_mode = mode
+        self.gate = self.gate & ~GATE_REPLY if mode == "on" else self.gate | GATE_REPLY
+
+    def select(self, index: int) -> None:
+        self.db_index = index
+        database = self.server.keyspace.databases[index]
+        super().select(database)
+        self.ctx.db = database
+
+    def reset(self) -> None:
+        self.server.monitors.discard(self)
+        self.server.update_gates()
+        self.is_monitor = False
+        self.set_reply_mode("on")
+        self.no_touch = False
+        self.no_evict = False
+        self.name = b""
+        self.protocol = 2
+        self.select(0)
+        self.authenticated = not self.server.config.requirepass
+
+    def become_monitor(self) -> None:
+        self.is_monitor = True
+        self.server.monitors.add(self)
+        self.server.update_gates()
+
+    def unblock(self, error: bool) -> bool:
+        return False  # no blocking command exists yet; CLIENT PAUSE is not one

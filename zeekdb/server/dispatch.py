@@ -1,0 +1,205 @@
+"""From a parsed command to its handler: registration, the slow path behind the gates, and error accounting."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zeekdb.commands.spec import REGISTRY, Command, Flag
+from zeekdb.errors import CommandError, WrongArity
+from zeekdb.hot.engine import (
+    DEFERRED,
+    GATE_AUTH,
+    GATE_MONITOR,
+    GATE_OOM,
+    GATE_PAUSED,
+    GATE_REPLY,
+    NO_REPLY,
+    Engine,
+)
+
+if TYPE_CHECKING:
+    from zeekdb.server.client import Client
+    from zeekdb.server.server import Server
+
+log = logging.getLogger("zeekdb")
+
+ERROR_KINDS_MAX = 128  # distinct error codes counted, so that made-up codes cannot grow the table
+
+
+def key_range(spec: Command) -> tuple[int, int, int]:
+    """(first, last, step) of the keys that the engine hashes ahead; only plain ranges have one."""
+    if len(spec.keys) != 1:
+        return (0, 0, 0)
+    keys = spec.keys[0]
+    if keys.keyword or keys.count_at >= 0 or keys.unknown:
+        return (0, 0, 0)
+    last = keys.index + keys.last if keys.last >= 0 else keys.last
+    return (keys.index, last, keys.step)
+
+
+class Dispatcher:
+    """Registers the declared commands with the engine and stands behind its gates."""
+
+    def __init__(self, server: Server, engine: Engine) -> None:
+        self.server = server
+        self.engine = engine
+        self.specs: list[Command] = []
+        self.handlers: list[Callable[..., Any]] = []
+        self.names: list[str] = []
+        for spec in REGISTRY.values():
+            self._register(spec)
+        engine.on_gate = self.gated
+        engine.on_unknown = self.unknown
+        engine.on_error = self.count_error
+        engine.on_bug = self.report_bug
+        engine.on_slow = self.report_slow
+
+    def _register(self, spec: Command) -> None:
+        handler = self._container(spec) if spec.subcommands else spec.handler
+        flags = int(spec.flags)
+        self.engine.register(spec.name, spec.arity, flags, key_range(spec), handler, spec.twin)
+        self._note(spec, handler)
+
+    def _note(self, spec: Command, handler: Callable[..., Any]) -> None:
+        self.specs.append(spec)
+        self.handlers.append(handler)
+        self.names.append(spec.lower)
+
+    def _container(self, spec: Command) -> Callable[..., Any]:
+        indexes: dict[bytes, int] = {}
+        for name, sub in spec.subcommands.items():
+            indexes[name.encode()] = self.engine.register(
+                sub.name, sub.arity, int(sub.flags), (0, 0, 0), sub.handler, "", callable=False
+            )
+            self._note(sub, sub.handler)
+
+        def handle(ctx: Any, *args: bytes) -> Any:
+            if not args:
+                return spec.handler(ctx)
+            index = indexes.get(args[0].upper())
+            if index is None:
+                word = args[0].decode("utf-8", "replace")[:128]
+                raise CommandError(f"ERR unknown subcommand '{word}'. Try {spec.name} HELP.")
+            sub = self.specs[index]
+            if sub.arity != len(args) + 1 and (sub.arity > 0 or len(args) + 1 < -sub.arity):
+                self.engine.count_call(index, 0.0, rejected=True)
+                raise WrongArity(sub.lower)
+            begin = time.perf_counter()
+            failed = True
+            try:
+                reply = sub.handler(ctx, *args[1:])
+                failed = False
+                return reply
+            finally:
+                self.engine.count_call(index, (time.perf_counter() - begin) * 1e6, failed=failed)
+                ctx.client.last_sub = index
+
+        return handle
+
+    def last_name(self, client: Client) -> str:
+        """"get", "client|list"; "NULL" before the first command."""
+        index = client.last_command_index
+        return self.names[index] if index >= 0 else "NULL"
+
+    # ------------------------------------------------------------ behind the gates
+
+    def gated(self, client: Client, index: int, args: list[bytes]) -> Any:
+        """A command while some gate is set: refuse it, hold it back, show it to monitors, or run it."""
+        spec = self.specs[index]
+        refusal = self._refusal(client, spec, args)
+        if refusal is not None:
+            self.engine.count_outcome(index, failed=False, rejected=True)
+            return self._answer(client, refusal)
+        gates = self.engine.gate
+        if gates & GATE_PAUSED and self.server.pause_holds(client, spec, args):
+            client.waiting = (index, args)
+            self.engine.count_outcome(index, failed=False, rejected=False)
+            return DEFERRED
+        if gates & GATE_MONITOR and not spec.flags & Flag.SKIP_MONITOR and not spec.flags & Flag.ADMIN:
+            self.server.feed_monitors(client, args)
+        return self.run(client, index, args)
+
+    def run(self, client: Client, index: int, args: list[bytes]) -> Any:
+        """The handler's reply, or its CommandError where the reply mode wants none."""
+        silent = client.reply_mode
+        try:
+            reply = self.handlers[index](client.ctx, *args[1:])
+        except CommandError as error:
+            if silent == "on":
+                raise
+            self.engine.count_outcome(index, failed=True, rejected=False)
+            self.count_error(client, index, error)
+            reply = error
+        return self._answer(client, reply, silent)
+
+    def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:
+        """What goes out under CLIENT REPLY's modes."""
+        before = client.reply_mode if silent is None else silent
+        if before == "skip":
+            client.set_reply_mode("on")
+            return NO_REPLY
+        if client.gate & GATE_REPLY and client.reply_mode != "on":
+            return NO_REPLY
+        if isinstance(reply, CommandError):
+            raise reply
+        return reply
+
+    def _refusal(self, client: Client, spec: Command, args: list[bytes]) -> CommandError | None:
+        if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
+            return WrongArity(spec.lower)
+        if client.gate & GATE_AUTH and not spec.flags & Flag.NO_AUTH:
+            return CommandError("NOAUTH Authentication required.")
+        if self.engine.gate & GATE_OOM and spec.flags & Flag.DENYOOM:
+            return CommandError("OOM command not allowed when used memory > 'maxmemory'.")
+        return None
+
+    def release(self, client: Client) -> None:
+        """Runs the command that a pause has held back, and lets the connection go on."""
+        if client.waiting is None or client.closed:
+            return
+        index, args = client.waiting
+        client.waiting = None
+        try:
+            reply = self.gated(client, index, args)
+        except CommandError as error:
+            self.count_error(client, index, error)
+            reply = error
+        except Exception as error:
+            self.report_bug(client, index, error)
+            reply = CommandError("ERR internal error, see the server's log")
+        if reply is not DEFERRED:
+            client.resume(reply)
+
+    # ------------------------------------------------------------ accounting
+
+    def unknown(self, client: Client, args: list[bytes]) -> Any:
+        """Raises what Redis says to a command it does not know."""
+        if client.gate & GATE_AUTH:
+            raise CommandError("NOAUTH Authentication required.")
+        shown = ""
+        for arg in args[1:]:
+            if len(shown) >= 128:
+                break
+            shown += f"'{arg[: 128 - len(shown)].decode('utf-8', 'surrogateescape')}' "
+        name = args[0][:128].decode("utf-8", "surrogateescape")
+        raise CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
+
+    def count_error(self, client: Client, index: int, error: CommandError) -> None:
+        """INFO errorstats."""
+        code = error.message.split(" ", 1)[0]
+        errors = self.server.error_stats
+        if code in errors or len(errors) < ERROR_KINDS_MAX:
+            errors[code] = errors.get(code, 0) + 1
+
+    def report_bug(self, client: Client, index: int, error: BaseException) -> None:
+        """Our own fault: the log gets all of it."""
+        name = self.names[index] if index >= 0 else "?"
+        log.error("internal error in command '%s' of client %d", name, client.id, exc_info=error)
+        self.server.stats.unexpected_error_replies += 1
+
+    def report_slow(self, client: Client, index: int, args: list[bytes], us: float) -> None:
+        """SLOWLOG and the latency monitor."""
+        self.server.note_slow(client, self.specs[index], args, us)

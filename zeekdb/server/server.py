@@ -1,0 +1,411 @@
+"""The process: wires the keyspace, the engine, the commands and the listeners together, and ends them cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import pkgutil
+import resource
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+import zeekdb.commands
+from zeekdb.commands.spec import Command, Flag
+from zeekdb.errors import CommandError
+from zeekdb.hot import hashes, lists, sets, zsets
+from zeekdb.hot.engine import (
+    GATE_JOURNAL,
+    GATE_MONITOR,
+    GATE_PAUSED,
+    GATE_SLOWLOG,
+    Engine,
+)
+from zeekdb.hot.keyspace import Keyspace
+from zeekdb.observe.latency import LatencyMonitor
+from zeekdb.observe.slowlog import SlowLog
+from zeekdb.observe.stats import Sampler, Stats
+from zeekdb.server.client import Client
+from zeekdb.server.cron import Cron
+from zeekdb.server.dispatch import Dispatcher
+from zeekdb.server.listener import Listeners
+
+if TYPE_CHECKING:
+    from zeekdb.config.options import Config
+
+log = logging.getLogger("zeekdb")
+
+SPARE_DESCRIPTORS = 32  # beside the clients': files, listeners, the loop's own
+SHUTDOWN_FLUSH_S = 0.05  # how long replies may take to leave at shutdown
+
+
+def load_commands() -> None:
+    """Import every family, so that its declarations are registered."""
+    for module in pkgutil.iter_modules(zeekdb.commands.__path__):
+        importlib.import_module(f"zeekdb.commands.{module.name}")
+
+
+class Server:
+    """Fills `commands.ports.ServerPort`."""
+
+    def __init__(self, config: Config) -> None:
+        load_commands()
+        self.config = config
+        self.keyspace = Keyspace(config.databases, config.shards)
+        self.engine = Engine(self.keyspace)
+        self.stats = Stats()
+        self.sampler = Sampler()
+        self.error_stats: dict[str, int] = {}
+        self.slowlog = SlowLog()
+        self.latency = LatencyMonitor()
+        self.run_id = secrets.token_hex(20)
+        self.replication_id = secrets.token_hex(20)
+        self.start_s = time.time()
+        self.last_save_s = self.start_s
+        self.cron_paused = False
+        self.client_table: dict[int, Client] = {}
+        self.last_client_id = 0
+        self.monitors: set[Client] = set()
+        self.pause_end_ms = 0
+        self.pause_writes_only = False
+        self.dispatcher = Dispatcher(self, self.engine)
+        self.engine.on_close = self._closed
+        self.engine.on_output_limit = self._output_exceeded
+        self.exit_code = 0
+        self.loop: asyncio.AbstractEventLoop
+        self.listeners_: Listeners
+        self._later: list[tuple[Any, tuple[Any, ...]]] = []
+        self._apply_config()
+        self.startup_memory = self.keyspace.memory_used()
+
+    # ------------------------------------------------------------ configuration
+
+    def _apply_config(self) -> None:
+        """Gives every part its directives, now and whenever CONFIG SET changes them."""
+        config = self.config
+        hooks: list[tuple[tuple[str, ...], Any]] = [
+            (("hash-max-listpack-entries", "hash-max-listpack-value"), self._limit_hashes),
+            (("set-max-intset-entries", "set-max-listpack-entries", "set-max-listpack-value"), self._limit_sets),
+            (("zset-max-listpack-entries", "zset-max-listpack-value"), self._limit_zsets),
+            (("list-max-listpack-size",), self._limit_lists),
+            (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
+            (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
+            (("maxmemory-policy",), self._choose_policy),
+            (("requirepass",), lambda: None),
+        ]
+        for names, hook in hooks:
+            for name in names:
+                config.on_change(name, hook)
+            hook()
+        config.on_change("port", self._rebind)
+        config.on_change("bind", self._rebind)
+        config.on_change("maxclients", self._raise_descriptor_limit)
+
+    def _limit_hashes(self) -> None:
+        hashes.set_limits(
+            entries=self.config.hash_max_listpack_entries, value=self.config.hash_max_listpack_value
+        )
+
+    def _limit_sets(self) -> None:
+        sets.set_limits(
+            intset=self.config.set_max_intset_entries,
+            entries=self.config.set_max_listpack_entries,
+            value=self.config.set_max_listpack_value,
+        )
+
+    def _limit_zsets(self) -> None:
+        zsets.set_limits(entries=self.config.zset_max_listpack_entries, value=self.config.zset_max_listpack_value)
+
+    def _limit_lists(self) -> None:
+        lists.set_limits(size=self.config.list_max_listpack_size)
+
+    def _watch_slow(self) -> None:
+        slower_us = self.config.slowlog_log_slower_than
+        latency_us = self.config.latency_monitor_threshold * 1000
+        limits = [us for us in (slower_us if slower_us > 0 else 0, latency_us) if us]
+        self.engine.slow_us = min(limits, default=0)
+        if slower_us == 0:
+            self.engine.slow_us = 0.001
+        self.update_gates()
+
+    def _limit_clients(self) -> None:
+        self.engine.bulk_limit = self.config.proto_max_bulk_len
+        self.engine.query_limit = self.config.client_query_buffer_limit
+        for client in self.client_table.values():
+            client.output_limit = self.output_limits(client)[0]
+
+    def _choose_policy(self) -> None:
+        self.keyspace.touch_lfu = "lfu" in self.config.maxmemory_policy
+
+    def update_gates(self) -> None:
+        """Sets the engine's gate word: one bit for each thing that must look at every command."""
+        gate = 0
+        if self.monitors:
+            gate |= GATE_MONITOR
+        if self.pause_end_ms:
+            gate |= GATE_PAUSED
+        if 0 <= self.config.slowlog_log_slower_than < 1000:
+            gate |= GATE_SLOWLOG  # runs of twins are timed together: too coarse for so fine a threshold
+        if self.keyspace.subscribers:
+            gate |= GATE_JOURNAL
+        self.engine.gate = gate
+
+    # ------------------------------------------------------------ clients
+
+    def admit(self, fd: int, addr: str, laddr: str, is_unix: bool) -> None:
+        """A connection that was let in."""
+        self.last_client_id += 1
+        client = Client(self, self.last_client_id, addr, laddr, is_unix)
+        try:
+            client.attach(self.engine, fd)
+        except OSError:
+            os.close(fd)
+            return
+        client.select(0)
+        client.authenticated = not self.config.requirepass
+        client.output_limit = self.output_limits(client)[0]
+        self.client_table[client.id] = client
+        self.stats.total_connections_received += 1
+
+    def _closed(self, client: Client) -> None:
+        self.client_table.pop(client.id, None)
+        if client in self.monitors:
+            self.monitors.discard(client)
+            self.update_gates()
+
+    def clients(self) -> list[Client]:
+        """All connections, oldest first."""
+        return list(self.client_table.values())
+
+    def client(self, client_id: int) -> Client | None:
+        return self.client_table.get(client_id)
+
+    def client_count(self) -> int:
+        return len(self.client_table)
+
+    def is_protected(self) -> bool:
+        """Whether strangers are kept out: protected mode without a password."""
+        return bool(self.config.protected_mode) and not self.config.requirepass
+
+    def output_limits(self, client: Client) -> tuple[int, int, int]:
+        """(hard bytes, soft bytes, soft seconds) of the client's class."""
+        return self.config.output_buffer_limit(client.kind)
+
+    def check_output(self, client: Client, now_s: float) -> None:
+        """The soft limit: too much unsent output for too long ends the connection."""
+        _, soft, seconds = self.output_limits(client)
+        if not soft or client.output_bytes <= soft:
+            client.over_limit_since_s = 0.0
+        elif not client.over_limit_since_s:
+            client.over_limit_since_s = now_s
+        elif now_s - client.over_limit_since_s > seconds:
+            self._output_exceeded(client)
+            client.close()
+
+    def _output_exceeded(self, client: Client) -> None:
+        log.warning("Client id=%d addr=%s closed for overcoming of output buffer limits.", client.id, client.addr)
+        self.stats.client_output_buffer_limit_disconnections += 1
+
+    def feed_monitors(self, client: Client, args: list[bytes]) -> None:
+        """One line for each MONITOR client."""
+        from zeekdb.commands.args import quote
+
+        now = time.time()
+        words = " ".join(quote(arg) for arg in args)
+        line = f"{now:.6f} [{client.db_index} {client.addr}] {words}"
+        for monitor in list(self.monitors):
+            if monitor is not client:
+                monitor.write(line)
+
+    # ------------------------------------------------------------ CLIENT PAUSE
+
+    def pause(self, until_ms: int, writes_only: bool) -> None:
+        if self.pause_end_ms:
+            until_ms = max(until_ms, self.pause_end_ms)
+            writes_only = writes_only and self.pause_writes_only
+        self.pause_end_ms, self.pause_writes_only = until_ms, writes_only
+        self.update_gates()
+        delay_s = max(until_ms / 1000 - time.time(), 0)
+        self.loop.call_later(delay_s, self._pause_over)
+
+    def _pause_over(self) -> None:
+        if self.pause_end_ms and time.time() * 1000 >= self.pause_end_ms:
+            self.unpause()
+
+    def unpause(self) -> None:
+        self.pause_end_ms = 0
+        self.update_gates()
+        for client in self.clients():
+            self.dispatcher.release(client)
+        self.engine.settle()
+
+    def pause_holds(self, client: Client, spec: Command, args: list[bytes]) -> bool:
+        """Whether a pause holds this command back."""
+        if spec.name == "CLIENT" and len(args) > 1 and args[1].upper() in (b"UNPAUSE", b"PAUSE"):
+            return False
+        if self.pause_writes_only:
+            return bool(spec.flags & (Flag.WRITE | Flag.MAY_REPLICATE))
+        return True
+
+    # ------------------------------------------------------------ observation
+
+    def command_stats(self) -> Mapping[str, Any]:
+        from zeekdb.observe.stats import CommandCounters
+
+        stats: dict[str, Any] = {}
+        per_us = self.engine.ticks_per_us
+        for index, name in enumerate(self.dispatcher.names):
+            calls, us, rejected, failed, histogram = self.engine.command_stats(index)
+            if calls or rejected or failed:
+                stats[name] = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
+        return stats
+
+    def reset_stats(self) -> None:
+        self.stats.reset()
+        self.engine.reset_stats()
+        self.error_stats.clear()
+        self.sampler = Sampler()
+        keyspace = self.keyspace
+        keyspace.hits = keyspace.misses = keyspace.expired = keyspace.evicted = keyspace.lazyfreed = 0
+
+    def note_slow(self, client: Client, spec: Command, args: list[bytes], us: float) -> None:
+        """A call over the slowlog's or the latency monitor's threshold."""
+        slower_us = self.config.slowlog_log_slower_than
+        if slower_us >= 0 and us >= slower_us and not spec.flags & Flag.SKIP_SLOWLOG:
+            self.slowlog.add(args, int(us), client.addr, client.name, self.config.slowlog_max_len)
+        threshold_ms = self.config.latency_monitor_threshold
+        if threshold_ms and us >= threshold_ms * 1000:
+            self.latency.add("fast-command" if spec.flags & Flag.FAST else "command", int(us / 1000))
+
+    def sample(self) -> None:
+        """Ten times a second: rates for INFO, and the largest memory seen."""
+        stats, engine = self.stats, self.engine
+        stats.total_commands_processed = engine.total_commands
+        stats.total_net_input_bytes = engine.total_in
+        stats.total_net_output_bytes = engine.total_out
+        stats.total_reads_processed = engine.reads
+        stats.total_writes_processed = engine.writes
+        stats.total_error_replies = engine.error_replies
+        stats.peak_memory = max(stats.peak_memory, self.keyspace.memory_used())
+        self.sampler.sample(time.monotonic(), stats)
+
+    # ------------------------------------------------------------ life
+
+    def listeners(self) -> list[tuple[str, list[str], int]]:
+        """What the server listens on."""
+        found: list[tuple[str, list[str], int]] = []
+        if self.listeners_.tcp:
+            addresses = [sock.getsockname()[0] for sock in self.listeners_.tcp]
+            found.append(("tcp", addresses, self.listeners_.tcp[0].getsockname()[1]))
+        if self.listeners_.unix:
+            found.append(("unix", [sock.getsockname() for sock in self.listeners_.unix], 0))
+        return found
+
+    def _rebind(self) -> None:
+        if self.config.port:
+            self.listeners_.open_tcp(list(self.config.bind), self.config.port, self.config.tcp_backlog)
+        else:
+            self.listeners_.close_tcp()
+
+    def _raise_descriptor_limit(self) -> None:
+        """Make room for maxclients; fewer when the system says so, as Redis does."""
+        wanted = self.config.maxclients + SPARE_DESCRIPTORS
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft >= wanted:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+        except (ValueError, OSError):
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if soft < wanted:
+                log.warning("maxclients reduced to %d: open file limit is %d", soft - SPARE_DESCRIPTORS, soft)
+                self.config.maxclients = soft - SPARE_DESCRIPTORS
+
+    def spawn_later(self, callback: Any, *args: Any) -> None:
+        """Call soon, after this batch."""
+        self.loop.call_soon(callback, *args)
+
+    def request_shutdown(self, save: bool | None, now: bool, force: bool) -> None:
+        """Stop after this command. Nothing is saved yet: persistence comes with a later release."""
+        if save:
+            raise CommandError("ERR Errors trying to SHUTDOWN. Check logs.")
+        log.warning("User requested shutdown...")
+        self.loop.call_soon(self._stop)
+
+    def abort_shutdown(self) -> bool:
+        return False
+
+    def _stop(self) -> None:
+        self.engine.settle()
+        self.loop.stop()
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit status."""
+        self.loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.listeners_ = Listeners(self, self.loop)
+        self._raise_descriptor_limit()
+        config = self.config
+        try:
+            if config.port:
+                self.listeners_.open_tcp(list(config.bind), config.port, config.tcp_backlog)
+            if config.unixsocket:
+                self.listeners_.open_unix(config.unixsocket, config.unixsocketperm, config.tcp_backlog)
+        except OSError as error:
+            log.warning("%s", error.strerror or error)
+            self.listeners_.close()
+            return 1
+        if not config.port and not config.unixsocket:
+            log.warning("Configured to not listen anywhere, exiting.")
+            return 1
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._signalled, number)
+        self.loop.add_reader(self.engine.fileno(), self.engine.turn)
+        cron = Cron(self, self.loop)
+        cron.start()
+        self._announce()
+        try:
+            self.loop.run_forever()
+        finally:
+            cron.stop()
+            self._end()
+        return self.exit_code
+
+    def _announce(self) -> None:
+        if self.config.port:
+            log.warning("Ready to accept connections tcp")
+        if self.config.unixsocket:
+            log.warning("Ready to accept connections unix")
+
+    def _signalled(self, number: int) -> None:
+        log.warning("Received %s scheduling shutdown...", signal.Signals(number).name)
+        self._stop()
+
+    def _end(self) -> None:
+        self.loop.remove_reader(self.engine.fileno())
+        self.listeners_.close()
+        for client in self.clients():
+            client.close()
+        self.engine.settle()
+        if self.config.pidfile:
+            with contextlib.suppress(OSError):
+                os.unlink(self.config.pidfile)
+        log.warning("ZeekDB is now ready to exit, bye bye...")
+        self.loop.close()
+
+
+def serve(config: Config) -> int:
+    """Run a server with `config`; returns the process's exit status."""
+    # The loop is the server's only busy thread: it need not be asked for the GIL two hundred times a second.
+    sys.setswitchinterval(0.02)
+    return Server(config).run()
