@@ -1,0 +1,1 @@
+"""Directives, their values and redis.conf."""

@@ -66,3 +66,8 @@ cdef int64_t ks_deadline(const Entry* e) noexcept nogil                         
 
 # The bytes of a string entry.
 cdef const uint8_t* entry_string(const Entry* e, size_t* n) noexcept nogil
+
+cdef Db* db_pointer(object database) except NULL
+cdef object wrap_value(Entry* e)
+cdef void ks_prefetch_bucket(Db* db, uint64_t h) noexcept nogil
+cdef void ks_prefetch_entry(Db* db, uint64_t h) noexcept nogil

@@ -90,7 +90,7 @@ cdef size_t table_memory(Table* t) noexcept nogil                      # bytes o
 cdef bint table_step(Table* t, size_t buckets) noexcept nogil          # resize work; True while more is left
 
 cdef inline Entry* slot_entry(uint64_t slot) noexcept nogil:
-    return <Entry*>(slot & 0xFFFFFFFFFFFF)
+    return <Entry*>(slot & 0xFFFFFFFFFFFFULL)
 
 cdef inline void table_prefetch(Table* t, uint64_t h) noexcept nogil:
     table_prefetch_bucket(t, h)

@@ -1,0 +1,173 @@
+"""What commands need of the server and of a connection: the doors that `server/` and the hot room's engine fill.
+
+Everything here is read or called by `commands/connection.py`, `server.py`, `introspection.py`, `debug.py` and by the
+INFO sections; nothing else of the server is theirs to know. Attributes may be properties over C structures. Times
+named `_s` are Unix seconds (float), `_ms` Unix milliseconds (int); sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from zeekdb.config.config import Config
+    from zeekdb.observe.histogram import Histogram
+    from zeekdb.observe.latency import LatencyMonitor
+    from zeekdb.observe.slowlog import SlowLog
+    from zeekdb.observe.stats import Sampler
+
+
+class CommandStats(Protocol):
+    """Counters of one command or subcommand since start or CONFIG RESETSTAT."""
+
+    @property
+    def calls(self) -> int: ...
+    @property
+    def usec(self) -> int: ...
+    @property
+    def rejected_calls(self) -> int:
+        """Refused before they ran: arity, ACL, out of memory …"""
+    @property
+    def failed_calls(self) -> int:
+        """Ran and answered with an error."""
+    @property
+    def histogram(self) -> Histogram | None:
+        """Durations; None when latency-tracking is off or nothing was recorded."""
+
+
+class StatsPort(Protocol):
+    """The server's counters, as INFO stats names them. `observe.stats.Stats` is the plain implementation."""
+
+    total_connections_received: int
+    total_commands_processed: int
+    total_net_input_bytes: int
+    total_net_output_bytes: int
+    total_reads_processed: int
+    total_writes_processed: int
+    rejected_connections: int
+    total_error_replies: int
+    unexpected_error_replies: int
+    client_query_buffer_limit_disconnections: int
+    client_output_buffer_limit_disconnections: int
+    evicted_clients: int
+    peak_memory: int  # bytes: the largest keyspace.memory_used() seen
+    eventloop_cycles: int
+    eventloop_duration_us: int
+    eventloop_duration_cmd_us: int
+    keys_expired_per_cycle_max_reached: int  # expire cycles that used up their budget
+
+
+class ClientPort(Protocol):
+    """A connection."""
+
+    id: int
+    fd: int
+    name: bytes  # b"" when unset
+    lib_name: bytes
+    lib_ver: bytes
+    addr: str  # "127.0.0.1:50412", "/path/to.sock:0"
+    laddr: str
+    user: str  # "default"
+    authenticated: bool
+    protocol: int  # 2 or 3; assigning switches
+    db_index: int
+    created_s: float
+    last_interaction_s: float
+    last_command: str  # "client|list"; "NULL" before the first
+    kind: str  # "normal", "replica", "master", "pubsub"
+    is_monitor: bool
+    is_blocked: bool
+    is_unix: bool
+    in_multi: bool
+    no_evict: bool
+    no_touch: bool
+    reply_mode: str  # "on", "off", "skip"
+    closing: bool  # killed, or to be closed after its reply
+    subscriptions: int
+    pattern_subscriptions: int
+    shard_subscriptions: int
+    queued_commands: int  # in MULTI; -1 outside
+    watched_keys: int
+    query_buffer_used: int
+    query_buffer_free: int
+    argv_memory: int  # arguments of commands not yet executed
+    multi_memory: int
+    reply_buffer_size: int
+    reply_buffer_peak: int
+    reply_buffer_used: int  # in the fixed buffer
+    reply_list_length: int  # replies queued behind it
+    reply_list_memory: int
+    memory: int  # all of the above and the connection itself
+
+    def kill(self, after_reply: bool = False) -> None:
+        """Close at once, or once the replies so far are written. Never raises, also when called twice."""
+
+    def set_reply_mode(self, mode: str) -> None:
+        """"on" (this command's reply is sent), "off" (no replies from this one on), "skip" (none for the next)."""
+
+    def write(self, reply: Any) -> None:
+        """Send a reply or push of its own, before the one that the handler returns."""
+
+    def write_raw(self, data: bytes) -> None:
+        """The same with bytes that are RESP already."""
+
+    def select(self, index: int) -> None:
+        """Switch database; `index` was checked. Contexts made for this connection follow."""
+
+    def reset(self) -> None:
+        """RESET: leaves MULTI, WATCH, subscriptions, MONITOR, tracking, reply modes and the name; RESP2, database 0,
+        and unauthenticated where a password is required."""
+
+    def become_monitor(self) -> None:
+        """Feed this connection every command from now on. Idempotent."""
+
+    def unblock(self, error: bool) -> bool:
+        """End a blocking command as by timeout, or with -UNBLOCKED; False when it does not block."""
+
+
+class ServerPort(Protocol):
+    """The process."""
+
+    config: Config
+    stats: StatsPort
+    error_stats: dict[str, int]  # "WRONGTYPE" -> replies; the engine counts
+    slowlog: SlowLog
+    latency: LatencyMonitor
+    sampler: Sampler  # ops per second and friends; cron feeds it
+    run_id: str  # 40 hex digits
+    replication_id: str  # the same form
+    start_s: float
+    startup_memory: int  # keyspace.memory_used() before the first key
+    last_save_s: float
+    cron_paused: bool  # DEBUG PAUSE-CRON
+
+    def clients(self) -> Iterable[ClientPort]:
+        """All connections, oldest first; a copy, safe while connections close."""
+
+    def client(self, client_id: int) -> ClientPort | None: ...
+    def listeners(self) -> list[tuple[str, list[str], int]]:
+        """What the server listens on: ("tcp", ["127.0.0.1", "::1"], 6379), ("unix", ["/run/z.sock"], 0)."""
+
+    def sample(self) -> None:
+        """Bring `stats` up to date and feed the sampler."""
+
+    def command_stats(self) -> Mapping[str, CommandStats]:
+        """By full lower-case name ("get", "client|list"); commands never called may be absent."""
+
+    def reset_stats(self) -> None:
+        """CONFIG RESETSTAT: zeroes stats, keyspace counters (hits, misses, expired, evicted), command and error
+        statistics and the sampler."""
+
+    def pause(self, until_ms: int, writes_only: bool) -> None:
+        """CLIENT PAUSE. While an earlier pause lasts, the later end and the stricter mode hold."""
+
+    def unpause(self) -> None: ...
+    def request_shutdown(self, save: bool | None, now: bool, force: bool) -> None:
+        """Stop the server after this command; None: save as the `save` directive says. CommandError when refused."""
+
+    def abort_shutdown(self) -> bool:
+        """False when none is under way."""
+
+    def spawn_later(self, callback: Any, *args: Any) -> None:
+        """Call soon, after this batch: for work that must not run inside the command."""
