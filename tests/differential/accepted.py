@@ -161,7 +161,9 @@ RULES = [
         _names("SCAN HSCAN SSCAN ZSCAN"),
         _same_scan,
     ),
-    Rule("the two servers' clocks are read one after the other (ms)", _names("PTTL PEXPIRETIME"), _within(CLOCK_SLACK_MS)),
+    Rule(
+        "the two servers' clocks are read one after the other (ms)", _names("PTTL PEXPIRETIME"), _within(CLOCK_SLACK_MS)
+    ),
     Rule(
         "the two servers' clocks are read one after the other (s)",
         _names("TTL EXPIRETIME"),
@@ -175,7 +177,11 @@ RULES = [
         ),
         lambda command, expected, actual: _same_numbers(expected, actual),
     ),
-    Rule("encodings are named as in 7.2, and nothing says how a short string came about", _names("OBJECT"), _other_encoding),
+    Rule(
+        "encodings are named as in 7.2, and nothing says how a short string came about",
+        _names("OBJECT"),
+        _other_encoding,
+    ),
     Rule("small integers are not shared objects here", _names("OBJECT"), _shared_integer),
     Rule("idle times and counters move with the clock and with chance", _names("OBJECT"), _idle_or_freq),
     Rule(
@@ -188,7 +194,7 @@ RULES = [
         _names("SORT SORT_RO"),
         _sort_ties,
     ),
-]  # fmt: skip
+]
 
 
 def accepted_as(command: Command, expected: Tree, actual: Tree) -> str | None:

@@ -183,7 +183,8 @@ FAMILIES: dict[str, str] = {
         BITPOS <string_key> <bit> [<index>|<index> <index>|<index> <index> (BIT|BYTE)]
         BITOP (AND|OR|XOR) <string_key> (<string_key>)+
         BITOP NOT <string_key> <string_key> {<string_key>}
-        BITFIELD <string_key> (GET <bit_field> <field_offset>|SET <bit_field> <field_offset> <number>|INCRBY <bit_field> <field_offset> <number>|OVERFLOW (WRAP|SAT|FAIL|NONE))+
+        BITFIELD <string_key> (GET <bit_field> <field_offset>|SET <bit_field> <field_offset> <number>\
+|INCRBY <bit_field> <field_offset> <number>|OVERFLOW (WRAP|SAT|FAIL|NONE))+
         BITFIELD_RO <string_key> (GET <bit_field> <field_offset>)+
         BITFIELD_RO <string_key> (GET <bit_field> <field_offset>) {SET u8 0 1}
     """,
@@ -211,7 +212,8 @@ FAMILIES: dict[str, str] = {
         PERSIST <key>
         SCAN <cursor> {MATCH <pattern>} {COUNT <all>} {TYPE <type>}
         SCAN <cursor> COUNT <small>
-        SORT (<list_key>|<set_key>|<zset_key>) {BY <by>} {LIMIT <small> <small>} {GET <get>} {GET <get>} [ASC|DESC] {ALPHA}
+        SORT (<list_key>|<set_key>|<zset_key>) {BY <by>} {LIMIT <small> <small>} {GET <get>} {GET <get>}\
+ [ASC|DESC] {ALPHA}
         SORT (<list_key>|<set_key>|<zset_key>) [ASC|DESC] {ALPHA} {LIMIT <small> <small>} {GET <get>} STORE <list_key>
         SORT_RO <list_key> {BY <by>} {GET <get>} {ALPHA} {STORE <list_key>}
         OBJECT (ENCODING|REFCOUNT|IDLETIME|FREQ|FOO) <key>
@@ -296,8 +298,10 @@ FAMILIES: dict[str, str] = {
         (ZPOPMIN|ZPOPMAX) <zset_key> [<count>]
         ZMPOP <small> (<zset_key>)+ (MIN|MAX) [COUNT <count>]
         ZRANDMEMBER <zset_key> [<rand_count> [WITHSCORES]]
-        (ZUNION|ZINTER) 2 <zset_key> (<zset_key>|<set_key>) {WEIGHTS <weight> <weight>} {AGGREGATE (SUM|MIN|MAX|AVG)} {WITHSCORES}
-        (ZUNIONSTORE|ZINTERSTORE) <zset_key> 2 <zset_key> (<zset_key>|<set_key>) {WEIGHTS <weight> <weight>} {AGGREGATE (SUM|MIN|MAX)}
+        (ZUNION|ZINTER) 2 <zset_key> (<zset_key>|<set_key>) {WEIGHTS <weight> <weight>} {AGGREGATE\
+ (SUM|MIN|MAX|AVG)} {WITHSCORES}
+        (ZUNIONSTORE|ZINTERSTORE) <zset_key> 2 <zset_key> (<zset_key>|<set_key>) {WEIGHTS <weight> <weight>}\
+ {AGGREGATE (SUM|MIN|MAX)}
         ZDIFF <small> (<zset_key>)+ {WITHSCORES}
         ZDIFFSTORE <zset_key> <small> (<zset_key>)+
         ZINTERCARD <small> (<zset_key>)+ {LIMIT <small>}
@@ -386,9 +390,8 @@ def _needs_reset(command: list[bytes]) -> list[Command]:
     options = [word.upper() for word in command]
     if name == b"SPOP" and len(command) > 1:
         return [(b"DEL", command[1])]
-    if name == b"SORT" and b"STORE" in options[:-1]:
-        if b"BY" in options:
-            return [(b"DEL", command[len(options) - 1 - options[::-1].index(b"STORE") + 1])]
+    if name == b"SORT" and b"STORE" in options[:-1] and b"BY" in options:
+        return [(b"DEL", command[len(options) - options[::-1].index(b"STORE")])]
     return []
 
 
