@@ -1,4 +1,4 @@
-"""The configuration in force: values by name, CONFIG GET's and CONFIG SET's rules, and the hooks that apply a change."""
+"""The configuration in force: values by name, the rules of CONFIG GET and CONFIG SET, hooks that apply a change."""
 
 from __future__ import annotations
 

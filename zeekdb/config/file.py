@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -259,4 +260,4 @@ def comment(directive: Directive) -> str:
 
 
 if __name__ == "__main__":
-    print(document(), end="")
+    sys.stdout.write(document())

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (one line per directive, however long)
 """Every directive, one line each: name, kind, default, what it is, and what sets it apart.
 
 `D(name, kind, default, doc, …)`: `unit` is what the number counts; `alias` an older name that CONFIG GET lists too;
