@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -193,7 +194,8 @@ def _hashable(key: Any) -> Any:
 
 # ---- servers -------------------------------------------------------------------------------------------------------
 
-ZEEKDB = (sys.executable, "-m", "zeekdb", "serve")
+# ZEEKDB_TEST_SERVER names another program: with redis-server, the tests themselves are tested.
+ZEEKDB = tuple(shlex.split(os.environ.get("ZEEKDB_TEST_SERVER", ""))) or (sys.executable, "-m", "zeekdb", "serve")
 ZEEKDB_SERVER = (sys.executable, "-c", "from zeekdb.cli import server_main; server_main()")
 REDIS = ("redis-server",)
 

@@ -389,9 +389,7 @@ def persist(ctx: Context, key: bytes) -> int:
 container("OBJECT", group="generic", since="2.2.3", summary="Looks at how keys are held.")
 
 _OBJECT_KEY = (KeySpec(("RO",), index=2),)
-_ADJUST = (
-    "Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."
-)
+_ADJUST = "Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."
 
 
 @command(

@@ -20,11 +20,11 @@ NULL_ARRAY: Final = NullArray()
 class Verbatim:
     """Text with a three-letter format (`txt`, `mkd`): a verbatim string in RESP3, a bulk string in RESP2."""
 
-    __slots__ = ("format", "text")
+    __slots__ = ("data", "format")
 
-    def __init__(self, format: str, text: bytes) -> None:
+    def __init__(self, format: str, data: bytes) -> None:
         self.format = format
-        self.text = text
+        self.data = data
 
 
 class Push:
@@ -57,10 +57,10 @@ class BigNumber:
 class Pairs:
     """Keys and values in an order that matters, or with keys that repeat: a map in RESP3, a flat array in RESP2."""
 
-    __slots__ = ("pairs",)
+    __slots__ = ("items",)
 
-    def __init__(self, pairs: list[tuple[Any, Any]]) -> None:
-        self.pairs = pairs
+    def __init__(self, items: list[tuple[Any, Any]]) -> None:
+        self.items = items
 
 
 def help_lines(container: str, *lines: str) -> list[str]:

@@ -22,6 +22,7 @@ cdef size_t mem_used() noexcept nogil                       # sum of all footpri
 cdef Blob* blob_new(size_t capacity) noexcept nogil         # refs = 1, size = 0
 cdef Blob* blob_grow(Blob* blob, size_t capacity) noexcept nogil  # contents kept; needs refs == 1; at least doubles
 cdef void blob_release(Blob* blob) noexcept nogil
+cdef void blob_trim() noexcept nogil                        # gives some idle slabs back to the system
 
 cdef inline Blob* blob_retain(Blob* blob) noexcept nogil:
     blob.refs += 1

@@ -6,7 +6,7 @@ drive both with the same commands. A twin runs only while nobody listens to the 
 """
 
 from libc.math cimport isnan
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from zeekdb.hot.hashes cimport hash_get, hash_put
@@ -23,7 +23,13 @@ from zeekdb.hot.wire cimport (
     PART_MIN, TWIN_DONE, TWIN_PASS, Arg, Out, Port, format_double, format_int, out_blob, out_bulk, out_int, out_length,
     out_null, out_raw, out_room, parse_double, parse_int, put_length,
 )
-from zeekdb.hot.zsets cimport zset_add, zset_length, zset_pop, zset_range, zset_score
+from zeekdb.hot.zsets cimport ZADD_ADDED, ZADD_UPDATED, zset_add, zset_length, zset_pop, zset_score
+
+
+cdef extern from *:
+    bint __builtin_add_overflow(int64_t a, int64_t b, int64_t* sum) nogil
+
+cdef int64_t SECONDS_MAX = 4000000000000LL  # longer times to live go the long way, which checks them
 
 
 cdef inline bint word_is(Arg* arg, const char* upper, size_t n) noexcept nogil:
@@ -39,7 +45,7 @@ cdef inline bint word_is(Arg* arg, const char* upper, size_t n) noexcept nogil:
 cdef inline void touch(Entry* e) noexcept nogil:
     """What a write does to the recency of a key that stays; the LFU counter is left to reads."""
     if not G.touch_lfu:
-        e.meta = (e.meta & 0xFF000000) | G.clock
+        e.meta = (e.meta & 0xFF000000U) | G.clock
 
 
 cdef inline void say_ok(Port* port) noexcept nogil:
@@ -96,7 +102,7 @@ cdef int twin_set(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t number
     if argc == 3:
         store(port, &argv[1], &argv[2], 0)
-    elif argc == 5 and parse_int(argv[4].p, argv[4].n, &number) and 0 < number < 4611686018427387 // 1000:
+    elif argc == 5 and parse_int(argv[4].p, argv[4].n, &number) and 0 < number < SECONDS_MAX:
         if word_is(&argv[3], b"EX", 2):
             store(port, &argv[1], &argv[2], G.now_ms + number * 1000)
         elif word_is(&argv[3], b"PX", 2):
@@ -111,7 +117,7 @@ cdef int twin_set(Port* port, Arg* argv, int argc) noexcept nogil:
 
 cdef int twin_setex(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t seconds
-    if not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < 4611686018427387 // 1000:
+    if not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < SECONDS_MAX:
         return TWIN_PASS
     store(port, &argv[1], &argv[3], G.now_ms + seconds * 1000)
     say_ok(port)
@@ -141,9 +147,8 @@ cdef int add_to(Port* port, Arg* key, int64_t by) noexcept nogil:
         p = entry_string(e, &old)
         if not parse_int(p, old, &value):
             return TWIN_PASS
-    if (by < 0 and value < -9223372036854775807 - 1 - by) or (by > 0 and value > 9223372036854775807 - by):
+    if __builtin_add_overflow(value, by, &value):
         return TWIN_PASS
-    value += by
     n = format_int(text, value)
     if e != NULL and n == old and not e.flags & BOXED:
         memcpy(<uint8_t*>p, text, n)
@@ -177,7 +182,7 @@ cdef int twin_incrby(Port* port, Arg* argv, int argc) noexcept nogil:
 
 cdef int twin_decrby(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t by
-    if not parse_int(argv[2].p, argv[2].n, &by) or by < -9223372036854775807:
+    if not parse_int(argv[2].p, argv[2].n, &by) or by == INT64_MIN:
         return TWIN_PASS
     return add_to(port, &argv[1], -by)
 
@@ -269,7 +274,7 @@ cdef int twin_pttl(Port* port, Arg* argv, int argc) noexcept nogil:
 
 cdef int twin_expire(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t seconds
-    if argc != 3 or not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < 4611686018427387 // 1000:
+    if argc != 3 or not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < SECONDS_MAX:
         return TWIN_PASS
     if ks_expire_at(port.db, argv[1].p, argv[1].n, argv[1].hash, G.now_ms + seconds * 1000) == NULL:
         out_int(&port.out, 0)

@@ -1,0 +1,554 @@
+"""Hashes: packed while small, a table of entries when large.
+
+A small hash is field, value, field, value … packed in the order of creation; it is searched from its beginning, which
+for up to a hundred short fields costs less than a cache miss and no memory beyond the bytes. It becomes a table for
+good when it outgrows the limits. There a field is the key of an entry and its value stands in the same allocation, or,
+over INLINE_MAX bytes, in a blob. A value is overwritten in place when the new one takes the same room.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
+from libc.string cimport memcpy
+from zeekdb.hot.keyspace cimport TypeOps, register_type
+from zeekdb.hot.members cimport (
+    LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, member_free, member_value, members_copy,
+    members_destroy, members_insert, members_memory, members_new, members_remove, packed_skip,
+)
+from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.packed cimport (
+    Emit, Packed, packed_clear, packed_find, packed_need, packed_read, packed_splice, packed_write,
+)
+from zeekdb.hot.table cimport (
+    BOXED, INLINE_MAX, T_HASH, Entry, Table, entry_box, entry_key, entry_new, entry_size, entry_value, hash_bytes,
+    slot_entry, table_find, table_prefetch_bucket, table_prefetch_entry, table_random, table_replace, table_scan,
+)
+
+cdef extern from *:
+    """
+    #define ZEEK_PREFETCH(p) __builtin_prefetch(p)
+    """
+    void prefetch "ZEEK_PREFETCH"(const void* p) nogil
+
+cdef uint64_t entries_max = 128
+cdef uint64_t value_max = 64
+
+
+def set_limits(*, entries=None, value=None):
+    global entries_max, value_max
+    if entries is not None:
+        entries_max = entries
+    if value is not None:
+        value_max = value
+
+
+# --- the small form -------------------------------------------------------------------------------------------------
+
+cdef inline int small_put(Packed* box, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:
+    """1 created, 0 updated, -1 when this takes a table."""
+    cdef size_t offset
+    cdef size_t need = packed_need(vn)
+    cdef uint8_t* at
+    if fn > value_max or vn > value_max or box.size + packed_need(fn) + need > PACKED_MAX:
+        return -1
+    at = packed_find(box, f, fn, 2)
+    if at == NULL:
+        if box.count // 2 >= entries_max:
+            return -1
+        at = packed_splice(box, box.size, 0, packed_need(fn) + need)
+        packed_write(packed_write(at, f, fn), v, vn)
+        box.count += 2
+        return 1
+    at = packed_skip(at)
+    offset = at - box.data
+    packed_write(packed_splice(box, offset, packed_skip(at) - at, need), v, vn)
+    return 0
+
+
+cdef inline bint small_remove(Packed* box, const uint8_t* f, size_t fn) noexcept nogil:
+    cdef uint8_t* at = packed_find(box, f, fn, 2)
+    cdef uint8_t* end
+    if at == NULL:
+        return False
+    end = packed_skip(packed_skip(at))
+    if box.count == 2:
+        packed_clear(box)
+    else:
+        packed_splice(box, at - box.data, end - at, 0)
+        box.count -= 2
+    return True
+
+
+cdef void insert_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
+    members_insert(<Table*>arg, new_member(f, fn, v, vn), hash_bytes(f, fn))
+
+
+cdef void enlarge(Packed* box) noexcept nogil:
+    cdef Table* t = members_new()
+    hash_walk(box, insert_pair, t)
+    packed_clear(box)
+    box.data = <uint8_t*>t
+    box.count = LARGE
+
+
+# --- the large form -------------------------------------------------------------------------------------------------
+
+cdef inline Blob* blob_of(const uint8_t* v, size_t vn) noexcept nogil:
+    cdef Blob* blob = blob_new(vn)
+    memcpy(blob.data, v, vn)
+    blob.size = vn
+    return blob
+
+
+cdef Entry* new_member(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:
+    cdef Blob* blob
+    if vn <= INLINE_MAX:
+        return entry_new(T_HASH, f, fn, v, vn, 0)
+    blob = blob_of(v, vn)
+    return entry_new(T_HASH, f, fn, <uint8_t*>&blob, sizeof(blob), BOXED)
+
+
+cdef inline bint overwrite(Entry* e, const uint8_t* v, size_t vn) noexcept nogil:
+    """Gives the entry a new value where it stands; False when that takes another entry."""
+    cdef size_t size
+    cdef Blob* blob
+    if e.flags & BOXED:
+        if vn <= INLINE_MAX:
+            return False
+        blob = <Blob*>entry_box(e)
+        if blob.refs == 1 and vn <= blob.capacity and vn >= blob.capacity // 2:
+            memcpy(blob.data, v, vn)
+            blob.size = vn
+            return True
+        blob_release(blob)
+        blob = blob_of(v, vn)
+        memcpy(entry_value(e), &blob, sizeof(blob))
+        return True
+    if vn > INLINE_MAX:
+        return False
+    if vn != e.vlen:
+        # The allocator is told sizes, and only their footprints matter to it: within one, an entry may change its own.
+        size = entry_size(e)
+        if mem_footprint(size) != mem_footprint(size - e.vlen + vn):
+            return False
+        e.vlen = <unsigned short>vn
+    memcpy(entry_value(e), v, vn)
+    return True
+
+
+cdef int large_put(Table* t, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint64_t h) noexcept nogil:
+    cdef uint64_t* slot = table_find(t, f, fn, h)
+    cdef Entry* e
+    if slot == NULL:
+        members_insert(t, new_member(f, fn, v, vn), h)
+        return 1
+    e = slot_entry(slot[0])
+    if not overwrite(e, v, vn):
+        table_replace(slot, new_member(f, fn, v, vn))
+        member_free(e)
+    return 0
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+cdef void hash_expect(void* self, uint64_t fields) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if fields > entries_max and box.count != LARGE:
+        enlarge(box)
+
+
+cdef int hash_put(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    cdef int done
+    if box.count != LARGE:
+        done = small_put(box, f, fn, v, vn)
+        if done >= 0:
+            return done
+        enlarge(box)
+    return large_put(box_table(box), f, fn, v, vn, hash_bytes(f, fn))
+
+
+cdef int hash_put_h(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint64_t h) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE:
+        return large_put(box_table(box), f, fn, v, vn, h)
+    return hash_put(self, f, fn, v, vn)
+
+
+cdef inline const uint8_t* small_get(Packed* box, const uint8_t* f, size_t fn, size_t* vn) noexcept nogil:
+    cdef uint8_t* at = packed_find(box, f, fn, 2)
+    if at == NULL:
+        return NULL
+    at = packed_read(at, vn)
+    return packed_read(at + vn[0], vn)
+
+
+cdef inline const uint8_t* large_get(Table* t, const uint8_t* f, size_t fn, size_t* vn, uint64_t h) noexcept nogil:
+    cdef uint64_t* slot = table_find(t, f, fn, h)
+    return member_value(slot_entry(slot[0]), vn) if slot != NULL else NULL
+
+
+cdef const uint8_t* hash_get(void* self, const uint8_t* f, size_t fn, size_t* vn) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE:
+        return large_get(box_table(box), f, fn, vn, hash_bytes(f, fn))
+    return small_get(box, f, fn, vn)
+
+
+cdef const uint8_t* hash_get_h(void* self, const uint8_t* f, size_t fn, size_t* vn, uint64_t h) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE:
+        return large_get(box_table(box), f, fn, vn, h)
+    return small_get(box, f, fn, vn)
+
+
+cdef bint hash_remove(void* self, const uint8_t* f, size_t fn) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    cdef Table* t
+    cdef uint64_t* slot
+    if box.count != LARGE:
+        return small_remove(box, f, fn)
+    t = box_table(box)
+    slot = table_find(t, f, fn, hash_bytes(f, fn))
+    if slot == NULL:
+        return False
+    members_remove(t, slot)
+    return True
+
+
+cdef uint64_t hash_length(void* self) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    return box_table(box).used if box.count == LARGE else box.count // 2
+
+
+cdef bint hash_is_large(void* self) noexcept nogil:
+    return (<Packed*>self).count == LARGE
+
+
+cdef void hash_prefetch(void* self, uint64_t h) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE:
+        table_prefetch_bucket(box_table(box), h)
+    else:
+        prefetch(box.data)
+
+
+cdef void hash_prefetch_entry(void* self, uint64_t h) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE:
+        table_prefetch_entry(box_table(box), h)
+
+
+# --- walks ----------------------------------------------------------------------------------------------------------
+
+ctypedef struct PairWalk:
+    PairVisit visit
+    void* arg
+
+
+cdef void walk_entry(Entry* e, uint64_t h, void* arg) noexcept nogil:
+    cdef PairWalk* walk = <PairWalk*>arg
+    cdef size_t fn, vn
+    cdef const uint8_t* f = entry_key(e, &fn)
+    cdef const uint8_t* v = member_value(e, &vn)
+    walk.visit(f, fn, v, vn, walk.arg)
+
+
+cdef uint64_t walk_from(Packed* box, uint64_t cursor, size_t count, PairVisit visit, void* arg) noexcept nogil:
+    """Visits at least `count` pairs from the cursor on, a small hash whole; the next cursor, 0 when through."""
+    cdef PairWalk walk
+    cdef size_t fn, vn
+    cdef const uint8_t* at
+    cdef const uint8_t* end
+    cdef const uint8_t* f
+    cdef const uint8_t* v
+    if box.count == LARGE:
+        walk.visit = visit
+        walk.arg = arg
+        return table_scan(box_table(box), cursor, count, walk_entry, &walk)
+    at = box.data
+    end = at + box.size
+    while at < end:
+        f = packed_read(at, &fn)
+        v = packed_read(f + fn, &vn)
+        visit(f, fn, v, vn, arg)
+        at = v + vn
+    return 0
+
+
+cdef void hash_walk(void* self, PairVisit visit, void* arg) noexcept nogil:
+    walk_from(<Packed*>self, 0, <size_t>-1, visit, arg)
+
+
+ctypedef struct PairEmit:
+    Emit emit
+    void* arg
+
+
+cdef void emit_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
+    cdef PairEmit* out = <PairEmit*>arg
+    out.emit(f, fn, out.arg)
+    out.emit(v, vn, out.arg)
+
+
+cdef void hash_each(void* self, Emit emit, void* arg) noexcept nogil:
+    cdef PairEmit out
+    out.emit = emit
+    out.arg = arg
+    hash_walk(self, emit_pair, &out)
+
+
+cdef bint random_pair(Packed* box, PairVisit visit, void* arg) noexcept nogil:
+    """Visits any pair, each as likely as the other; False when there is none."""
+    cdef PairWalk walk
+    cdef size_t fn, vn
+    cdef uint64_t skip
+    cdef const uint8_t* f
+    cdef const uint8_t* v
+    if hash_length(box) == 0:
+        return False
+    if box.count == LARGE:
+        walk.visit = visit
+        walk.arg = arg
+        walk_entry(table_random(box_table(box), chance), 0, &walk)
+        return True
+    f = packed_read(box.data, &fn)
+    v = packed_read(f + fn, &vn)
+    for skip in range(chance_below(box.count // 2)):
+        f = packed_read(v + vn, &fn)
+        v = packed_read(f + fn, &vn)
+    visit(f, fn, v, vn, arg)
+    return True
+
+
+# --- what the keyspace asks of a type ---------------------------------------------------------------------------------
+
+cdef void* hash_create() noexcept nogil:
+    cdef Packed* box = <Packed*>mem_alloc(sizeof(Packed))
+    box.data = NULL
+    box.size = 0
+    box.count = 0
+    return box
+
+
+cdef bint hash_destroy(void* self, size_t* budget) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE:
+        if not members_destroy(box_table(box), budget):
+            return False
+    else:
+        if box.data != NULL:
+            packed_clear(box)
+        if budget[0]:
+            budget[0] -= 1
+    mem_free(box, sizeof(Packed))
+    return True
+
+
+cdef void* hash_copy(void* self) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    cdef Packed* copy = <Packed*>hash_create()
+    if box.count == LARGE:
+        copy.data = <uint8_t*>members_copy(box_table(box))
+    elif box.size:
+        copy.data = <uint8_t*>mem_alloc(box.size)
+        memcpy(copy.data, box.data, box.size)
+    copy.size = box.size
+    copy.count = box.count
+    return copy
+
+
+cdef size_t hash_memory(void* self) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    cdef size_t size = mem_footprint(sizeof(Packed))
+    if box.count == LARGE:
+        return size + members_memory(box_table(box))
+    return size + (mem_footprint(box.size) if box.size else 0)
+
+
+cdef size_t hash_effort(void* self) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    return box_table(box).used if box.count == LARGE else 1
+
+
+# --- the door -------------------------------------------------------------------------------------------------------
+
+cdef inline const uint8_t* raw(bytes text) noexcept:
+    return <const uint8_t*>PyBytes_AS_STRING(text)
+
+
+cdef inline size_t size_of(bytes text) noexcept:
+    return <size_t>PyBytes_GET_SIZE(text)
+
+
+cdef void harvest_field(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
+    harvest(f, fn, arg)
+
+
+cdef void harvest_value(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
+    harvest(v, vn, arg)
+
+
+cdef void harvest_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
+    harvest(f, fn, arg)
+    harvest(v, vn, arg)
+
+
+ctypedef struct Sample:
+    uint64_t wanted     # still to be chosen
+    uint64_t left       # still to come
+    Harvest into
+
+
+cdef void sample_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
+    # Selection sampling (Knuth, volume 2, 3.4.2, algorithm S): one pass, every choice equally likely.
+    cdef Sample* sample = <Sample*>arg
+    if chance_below(sample.left) < sample.wanted:
+        sample.wanted -= 1
+        harvest_pair(f, fn, v, vn, &sample.into)
+    sample.left -= 1
+
+
+cdef list paired(list flat):
+    cdef Py_ssize_t i
+    return [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
+
+
+cdef class Hash:
+    cdef Packed* box
+
+    def __init__(self):
+        raise TypeError("hashes belong to a database: Database.create")
+
+    cdef list collect(self, PairVisit visit):
+        cdef Harvest into
+        cdef list items = []
+        into.list = <void*>items
+        into.failed = False
+        hash_walk(self.box, visit, &into)
+        if into.failed:
+            raise MemoryError
+        return items
+
+    @property
+    def encoding(self):
+        return "hashtable" if self.box.count == LARGE else "listpack"
+
+    def __len__(self):
+        return hash_length(self.box)
+
+    def __contains__(self, bytes field not None):
+        cdef size_t n
+        return hash_get(self.box, raw(field), size_of(field), &n) != NULL
+
+    def get(self, bytes field not None):
+        cdef size_t n
+        cdef const uint8_t* v = hash_get(self.box, raw(field), size_of(field), &n)
+        return None if v == NULL else PyBytes_FromStringAndSize(<const char*>v, <Py_ssize_t>n)
+
+    def get_many(self, fields not None):
+        return [self.get(field) for field in fields]
+
+    def strlen(self, bytes field not None):
+        cdef size_t n
+        return n if hash_get(self.box, raw(field), size_of(field), &n) != NULL else 0
+
+    def put(self, bytes field not None, bytes value not None):
+        check_size(field)
+        return hash_put(self.box, raw(field), size_of(field), raw(value), size_of(value)) == 1
+
+    def put_many(self, pairs not None):
+        cdef Py_ssize_t i, n = len(pairs)
+        cdef bytes field, value
+        cdef uint64_t created = 0
+        for i in range(0, n, 2):
+            check_size(pairs[i])
+        hash_expect(self.box, n // 2)
+        for i in range(0, n, 2):
+            field, value = pairs[i], pairs[i + 1]
+            created += hash_put(self.box, raw(field), size_of(field), raw(value), size_of(value))
+        return created
+
+    def remove(self, bytes field not None):
+        return hash_remove(self.box, raw(field), size_of(field))
+
+    def fields(self):
+        return self.collect(harvest_field)
+
+    def values(self):
+        return self.collect(harvest_value)
+
+    def flat(self):
+        return self.collect(harvest_pair)
+
+    def items(self):
+        return paired(self.flat())
+
+    def to_dict(self):
+        return dict(self.items())
+
+    def scan(self, uint64_t cursor, size_t count):
+        cdef Harvest into
+        cdef list items = []
+        into.list = <void*>items
+        into.failed = False
+        cursor = walk_from(self.box, cursor, count, harvest_pair, &into)
+        if into.failed:
+            raise MemoryError
+        return cursor, items
+
+    def random(self):
+        cdef Harvest into
+        cdef list items = []
+        into.list = <void*>items
+        into.failed = False
+        if not random_pair(self.box, harvest_pair, &into):
+            return None
+        if into.failed:
+            raise MemoryError
+        return items[0], items[1]
+
+    def sample(self, uint64_t count):
+        cdef Sample sample
+        cdef list items = []
+        cdef dict chosen = {}
+        cdef uint64_t length = hash_length(self.box)
+        if count >= length:
+            return self.items()
+        if self.box.count == LARGE and count < length // 4:
+            # A few of many: draw until they differ, at most a quarter of the draws in vain.
+            while <uint64_t>len(chosen) < count:
+                field, value = self.random()
+                chosen[field] = value
+            return list(chosen.items())
+        sample.wanted = count
+        sample.left = length
+        sample.into.list = <void*>items
+        sample.into.failed = False
+        hash_walk(self.box, sample_pair, &sample)
+        if sample.into.failed:
+            raise MemoryError
+        return paired(items)
+
+
+cdef int check_size(bytes field) except -1:
+    if size_of(field) > UINT32_MAX:
+        raise OverflowError("a field of 4 GiB or more")
+    return 0
+
+
+cdef object wrap(void* self):
+    cdef Hash door = Hash.__new__(Hash)
+    door.box = <Packed*>self
+    return door
+
+
+cdef TypeOps ops
+ops.create = hash_create
+ops.destroy = hash_destroy
+ops.copy = hash_copy
+ops.length = hash_length
+ops.memory = hash_memory
+ops.effort = hash_effort
+ops.wrap = wrap
+register_type(T_HASH, &ops, Hash)

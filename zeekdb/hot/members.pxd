@@ -1,0 +1,49 @@
+# What hashes and sets share: the box, the table of a large collection, chance, and lists of bytes for Python.
+#
+# A collection is a box of 16 bytes at a stable address, a `Packed`. While small it is just that. When it grows large
+# its count becomes LARGE and its data points to a Table of entries (key = field or member); it never goes back.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from zeekdb.hot.packed cimport Packed, packed_read
+from zeekdb.hot.table cimport Entry, Table
+
+cdef extern from *:
+    """
+    #define ZEEK_LARGE 0xFFFFFFFFu
+    #define ZEEK_PACKED_MAX (1u << 30)
+    static inline uint64_t zeek_scale(uint64_t x, uint64_t n) { return (uint64_t)(((unsigned __int128)x * n) >> 64); }
+    """
+    const uint32_t LARGE "ZEEK_LARGE"
+    const uint32_t PACKED_MAX "ZEEK_PACKED_MAX"  # bytes of a small form; beyond, it becomes large whatever the limits
+    uint64_t scale "zeek_scale"(uint64_t x, uint64_t n) nogil  # 64 random bits to a number below n
+
+cdef inline Table* box_table(const Packed* box) noexcept nogil:
+    return <Table*>box.data
+
+cdef inline uint8_t* packed_skip(const uint8_t* at) noexcept nogil:
+    """Where the string after the one at `at` begins."""
+    cdef size_t n
+    cdef uint8_t* p = packed_read(at, &n)  # alone: C may read n before the call within one expression
+    return p + n
+
+cdef Table* members_new() noexcept nogil
+cdef void members_insert(Table* t, Entry* e, uint64_t h) noexcept nogil       # the key must be absent
+cdef void members_remove(Table* t, uint64_t* slot) noexcept nogil             # frees the entry and what it boxes
+cdef bint members_destroy(Table* t, size_t* budget) noexcept nogil            # as TypeOps.destroy
+cdef Table* members_copy(Table* t) noexcept nogil
+cdef size_t members_memory(Table* t) noexcept nogil                           # estimated from a few entries
+cdef void member_free(Entry* e) noexcept nogil
+cdef const uint8_t* member_value(const Entry* e, size_t* n) noexcept nogil    # inline or in its blob
+
+# The fair dice of SPOP, HRANDFIELD and the like.
+cdef uint64_t chance() noexcept nogil
+
+cdef inline uint64_t chance_below(uint64_t n) noexcept nogil:
+    return scale(chance(), n)
+
+# A Python list that C code fills with bytes objects. The GIL must be held although the functions are nogil: they are
+# called back from walks that know nothing of Python.
+ctypedef struct Harvest:
+    void* list          # borrowed
+    bint failed         # out of memory; nothing more is added
+
+cdef void harvest(const uint8_t* p, size_t n, void* arg) noexcept nogil       # an Emit; arg is the Harvest

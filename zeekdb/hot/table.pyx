@@ -1,0 +1,453 @@
+"""The hash table of the keyspace's shards and of large collections.
+
+Layout. Buckets of 64 bytes hold 8 slots; a slot is a 15-bit tag of the hash and a 48-bit pointer, so that a lookup
+touches one cache line and then, in most cases, only the entry it wants. The bucket of a hash is
+`hash * buckets >> 64`: the table is ordered by hash and may have any number of buckets, not only powers of two.
+
+Overflow. An entry whose home bucket is full goes to the next one with room; every full bucket that it passes gets a
+sticky flag (bit 63 of its first slot), and a search goes on exactly as long as it sees the flag. At the load limit of
+7/8 a miss reads about 1.3 lines.
+
+Growth is by one half. A resize moves buckets in order of hash; with `boundary` the first hash not moved yet, a hash
+below it lives in `next` and any other in `now`, so a lookup never has to try both. Shards begin at different sizes
+(`salt`), so that they do not all resize at the same time, and so that memory per key does not swing with the count.
+
+Scanning goes by position in hash space, not by bucket number: whatever is in the table all the while is met exactly
+where its hash puts it, however often the table is resized between two calls.
+
+Rejected: doubling (half of the slots empty after it), chains (8 bytes and a cache miss more an entry), linear hashing
+(buckets not yet split are twice as full as the others).
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport abort
+from libc.string cimport memcmp, memcpy, memset
+from zeekdb.hot.memory cimport mem_alloc, mem_free
+
+import os
+
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    static inline unsigned long long mul_high(unsigned long long a, unsigned long long b) {
+        return (unsigned long long)(((unsigned __int128)a * b) >> 64); }
+    static inline unsigned long long mul_fold(unsigned long long a, unsigned long long b) {
+        unsigned __int128 m = (unsigned __int128)a * b; return (unsigned long long)m ^ (unsigned long long)(m >> 64); }
+    static inline unsigned long long first_hash_of(unsigned long long bucket, unsigned long long buckets) {
+        /* the smallest h with (h * buckets) >> 64 == bucket */
+        unsigned __int128 n = ((unsigned __int128)bucket << 64) + buckets - 1;
+        return (unsigned long long)(n / buckets); }
+    """
+    uint64_t mul_high(uint64_t a, uint64_t b) nogil
+    uint64_t mul_fold(uint64_t a, uint64_t b) nogil
+    uint64_t first_hash_of(uint64_t bucket, uint64_t buckets) nogil
+    void __builtin_prefetch(const void* p) nogil
+    void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset) nogil
+    int munmap(void* addr, size_t length) nogil
+    int madvise(void* addr, size_t length, int advice) nogil
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED, MADV_HUGEPAGE
+    void* MAP_FAILED
+
+cdef enum:
+    SLOTS = 8
+    AT_ONCE = 64             # tables up to this many buckets are resized in one go
+    STEP = 4                 # buckets moved by an insert or removal while a resize is under way
+    MAPPED_MIN = 1024        # buckets: from here on slot arrays are mappings, zero pages until touched
+    RELEASE = 4096           # moved buckets whose memory is given back at a time
+
+cdef uint64_t POINTER = 0xFFFFFFFFFFFFULL
+cdef uint64_t FLAG = 0x8000000000000000ULL
+cdef uint64_t SEED[4]
+SEED[0], SEED[1], SEED[2], SEED[3] = (int.from_bytes(os.urandom(8), "little") | 1 for _ in range(4))
+
+
+def seed_hash(a: int, b: int, c: int, d: int) -> None:
+    """Fix the hash's seed: for tests that must repeat. Only while every table is empty."""
+    SEED[0], SEED[1], SEED[2], SEED[3] = a | 1, b | 1, c | 1, d | 1
+
+
+cdef inline uint64_t read8(const uint8_t* p) noexcept nogil:
+    cdef uint64_t v
+    memcpy(&v, p, 8)
+    return v
+
+
+cdef inline uint64_t read4(const uint8_t* p) noexcept nogil:
+    cdef uint32_t v
+    memcpy(&v, p, 4)
+    return v
+
+
+cdef uint64_t hash_bytes(const uint8_t* p, size_t n) noexcept nogil:
+    """A seeded multiply-and-fold hash: 16 bytes a step, the rest read overlapping."""
+    cdef uint64_t a = 0, b = 0, h = SEED[0] ^ n
+    cdef size_t left = n
+    if n > 16:
+        while left > 16:
+            h = mul_fold(read8(p) ^ SEED[1], read8(p + 8) ^ h)
+            p += 16
+            left -= 16
+        a = read8(p + left - 16)
+        b = read8(p + left - 8)
+    elif n >= 8:
+        a = read8(p)
+        b = read8(p + n - 8)
+    elif n >= 4:
+        a = read4(p)
+        b = read4(p + n - 4)
+    elif n:
+        a = (<uint64_t>p[0] << 16) | (<uint64_t>p[n >> 1] << 8) | p[n - 1]
+    h = mul_fold(a ^ SEED[1], b ^ h)
+    return mul_fold(h ^ SEED[2], SEED[3] ^ n)
+
+
+# ---------------------------------------------------------------- entries
+
+
+cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil:
+    """A fresh entry. With EXPIRES in the flags the caller fills deadline and heap place."""
+    cdef size_t head = sizeof(Entry)
+    cdef Entry* e
+    cdef uint8_t* p
+    cdef uint32_t wide
+    if klen >= 255:
+        flags |= LONG_KEY
+        head += 4
+    if flags & EXPIRES:
+        head += 12
+    e = <Entry*>mem_alloc(head + klen + vlen)
+    e.meta = <uint32_t>type << 24
+    e.flags = flags
+    e.klen = <uint8_t>klen if klen < 255 else 255
+    e.vlen = <uint16_t>vlen
+    p = <uint8_t*>e + sizeof(Entry)
+    if flags & LONG_KEY:
+        wide = <uint32_t>klen
+        memcpy(p, &wide, 4)
+        p += 4
+    if flags & EXPIRES:
+        memset(p, 0, 12)
+        p += 12
+    memcpy(p, key, klen)
+    if value != NULL:
+        memcpy(p + klen, value, vlen)
+    return e
+
+
+cdef void entry_free(Entry* e) noexcept nogil:
+    mem_free(e, entry_size(e))
+
+
+# ---------------------------------------------------------------- slot arrays
+
+
+cdef void half_open(Half* half, uint64_t buckets) noexcept nogil:
+    cdef size_t size = buckets * SLOTS * 8
+    half.buckets = buckets
+    if buckets >= MAPPED_MIN:
+        half.slots = <uint64_t*>mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if half.slots == <uint64_t*>MAP_FAILED:
+            abort()
+        if size >= 8388608:
+            madvise(half.slots, size, MADV_HUGEPAGE)
+    else:
+        half.slots = <uint64_t*>mem_alloc(size)
+        memset(half.slots, 0, size)
+
+
+cdef void half_close(Half* half) noexcept nogil:
+    if half.slots == NULL:
+        return
+    if half.buckets >= MAPPED_MIN:
+        munmap(half.slots, half.buckets * SLOTS * 8)
+    else:
+        mem_free(half.slots, half.buckets * SLOTS * 8)
+    half.slots = NULL
+    half.buckets = 0
+
+
+cdef void table_init(Table* t, uint64_t salt) noexcept nogil:
+    memset(t, 0, sizeof(Table))
+    t.salt = salt
+
+
+cdef void table_free(Table* t) noexcept nogil:
+    half_close(&t.now)
+    half_close(&t.next)
+    t.used = 0
+    t.moved = 0
+
+
+cdef size_t table_memory(Table* t) noexcept nogil:
+    return (t.now.buckets + t.next.buckets) * SLOTS * 8
+
+
+# ---------------------------------------------------------------- lookups
+
+
+cdef inline Half* half_of(Table* t, uint64_t h) noexcept nogil:
+    if t.next.slots != NULL and mul_high(h, t.now.buckets) < t.moved:
+        return &t.next
+    return &t.now
+
+
+cdef inline bint same_key(const Entry* e, const uint8_t* key, size_t n) noexcept nogil:
+    cdef size_t m
+    cdef uint8_t* k
+    if e.klen != n and n < 255:
+        return False
+    k = entry_key(e, &m)
+    return m == n and memcmp(k, key, n) == 0
+
+
+cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    cdef Half* half
+    cdef uint64_t b, tag, slot
+    cdef uint64_t* bucket
+    cdef int i
+    if t.now.slots == NULL:
+        return NULL
+    half = half_of(t, h)
+    b = mul_high(h, half.buckets)
+    tag = (h >> 16) & 0x7FFF
+    while True:
+        bucket = half.slots + b * SLOTS
+        for i in range(SLOTS):
+            slot = bucket[i]
+            if ((slot >> 48) & 0x7FFF) == tag and slot & POINTER:
+                if same_key(<Entry*>(slot & POINTER), key, n):
+                    return &bucket[i]
+        if not bucket[0] & FLAG:
+            return NULL
+        b += 1
+        if b == half.buckets:
+            b = 0
+
+
+cdef void table_prefetch_bucket(Table* t, uint64_t h) noexcept nogil:
+    cdef Half* half
+    if t.now.slots != NULL:
+        half = half_of(t, h)
+        __builtin_prefetch(half.slots + mul_high(h, half.buckets) * SLOTS)
+
+
+cdef void table_prefetch_entry(Table* t, uint64_t h) noexcept nogil:
+    cdef Half* half
+    cdef uint64_t* bucket
+    cdef uint64_t tag, slot
+    cdef int i
+    if t.now.slots == NULL:
+        return
+    half = half_of(t, h)
+    bucket = half.slots + mul_high(h, half.buckets) * SLOTS
+    tag = (h >> 16) & 0x7FFF
+    for i in range(SLOTS):
+        slot = bucket[i]
+        if ((slot >> 48) & 0x7FFF) == tag and slot & POINTER:
+            __builtin_prefetch(<void*>(slot & POINTER))
+            __builtin_prefetch(<uint8_t*>(slot & POINTER) + 64)
+            return
+
+
+# ---------------------------------------------------------------- changes
+
+
+cdef void place(Half* half, Entry* e, uint64_t h) noexcept nogil:
+    """Into the first free slot from the home bucket on; there is one, the load is below 1."""
+    cdef uint64_t b = mul_high(h, half.buckets)
+    cdef uint64_t* bucket
+    cdef int i
+    while True:
+        bucket = half.slots + b * SLOTS
+        for i in range(SLOTS):
+            if not bucket[i] & POINTER:
+                bucket[i] = (bucket[i] & FLAG) | (((h >> 16) & 0x7FFF) << 48) | <uint64_t>e
+                return
+        bucket[0] |= FLAG
+        b += 1
+        if b == half.buckets:
+            b = 0
+
+
+cdef inline uint64_t hash_of(const Entry* e) noexcept nogil:
+    cdef size_t n
+    cdef uint8_t* k = entry_key(e, &n)
+    return hash_bytes(k, n)
+
+
+cdef void move_bucket(Table* t, uint64_t b) noexcept nogil:
+    """Every entry whose home is bucket b of `now` goes to `next`."""
+    cdef uint64_t at = b, h, slot
+    cdef uint64_t* bucket
+    cdef int i
+    while True:
+        bucket = t.now.slots + at * SLOTS
+        for i in range(SLOTS):
+            slot = bucket[i] & POINTER
+            if slot:
+                h = hash_of(<Entry*>slot)
+                if mul_high(h, t.now.buckets) == b:  # no guest of another bucket
+                    bucket[i] &= FLAG if i == 0 else 0
+                    place(&t.next, <Entry*>slot, h)
+        if not bucket[0] & FLAG:
+            return
+        at += 1
+        if at == t.now.buckets:
+            at = 0
+        if at == b:
+            return
+
+
+cdef void prefetch_moves(Table* t, uint64_t b) noexcept nogil:
+    cdef uint64_t* bucket
+    cdef int i
+    if b < t.now.buckets:
+        bucket = t.now.slots + b * SLOTS
+        for i in range(SLOTS):
+            __builtin_prefetch(<void*>(bucket[i] & POINTER))
+    if b + 2 < t.now.buckets:
+        __builtin_prefetch(t.now.slots + (b + 2) * SLOTS)
+
+
+cdef bint table_step(Table* t, size_t buckets) noexcept nogil:
+    if t.next.slots == NULL:
+        return False
+    while buckets and t.moved < t.now.buckets:
+        prefetch_moves(t, t.moved + 1)
+        move_bucket(t, t.moved)
+        t.moved += 1
+        buckets -= 1
+        # Moved memory goes back in pieces; the first bucket may still hold guests of the last one, so it stays.
+        if t.moved % RELEASE == 0 and t.now.buckets >= MAPPED_MIN and t.moved >= 2 * RELEASE:
+            madvise(t.now.slots + (t.moved - RELEASE) * SLOTS, RELEASE * SLOTS * 8, MADV_DONTNEED)
+    if t.moved < t.now.buckets:
+        return True
+    half_close(&t.now)
+    t.now = t.next
+    t.next.slots = NULL
+    t.next.buckets = 0
+    t.moved = 0
+    return False
+
+
+cdef void begin_resize(Table* t, uint64_t buckets) noexcept nogil:
+    half_open(&t.next, buckets)
+    t.moved = 0
+    if t.now.buckets <= AT_ONCE:
+        table_step(t, t.now.buckets)
+
+
+cdef inline uint64_t grown(uint64_t buckets) noexcept nogil:
+    return buckets + (buckets + 1) // 2
+
+
+cdef void table_insert(Table* t, Entry* e, uint64_t h) noexcept nogil:
+    cdef uint64_t buckets
+    if t.now.slots == NULL:
+        half_open(&t.now, 2 + (t.salt & 1))
+    if t.next.slots != NULL:
+        table_step(t, STEP)
+    elif (t.used + 1) * 8 > t.now.buckets * SLOTS * 7:
+        buckets = grown(t.now.buckets)
+        if t.salt and AT_ONCE // 2 < t.now.buckets <= AT_ONCE:
+            buckets += t.now.buckets * (t.salt & 15) // 32  # shards part ways here
+        begin_resize(t, buckets)
+    place(half_of(t, h), e, h)
+    t.used += 1
+
+
+cdef void table_replace(uint64_t* slot, Entry* e) noexcept nogil:
+    slot[0] = (slot[0] & ~POINTER) | <uint64_t>e
+
+
+cdef Entry* table_take(Table* t, uint64_t* slot) noexcept nogil:
+    cdef Entry* e = <Entry*>(slot[0] & POINTER)
+    cdef uint64_t buckets
+    slot[0] = slot[0] & FLAG if is_first(t, slot) else 0
+    t.used -= 1
+    if t.next.slots != NULL:
+        table_step(t, STEP)
+    elif t.now.buckets > 4 and t.used * 8 < t.now.buckets * SLOTS:
+        buckets = t.used // 4 + 2
+        begin_resize(t, buckets)
+    return e
+
+
+cdef inline bint is_first(Table* t, uint64_t* slot) noexcept nogil:
+    """Whether the slot is its bucket's first: it then keeps the overflow flag."""
+    cdef uint64_t* base = t.now.slots
+    if t.next.slots != NULL and t.next.slots <= slot < t.next.slots + t.next.buckets * SLOTS:
+        base = t.next.slots
+    return (slot - base) % SLOTS == 0
+
+
+# ---------------------------------------------------------------- walks
+
+
+cdef Entry* table_random(Table* t, uint64_t (*rand)() noexcept nogil) noexcept nogil:
+    cdef uint64_t slots, place_, slot
+    if t.used == 0:
+        return NULL
+    if t.next.slots != NULL and t.used * 64 < t.now.buckets * SLOTS:
+        table_step(t, 64)  # a resize that lags behind many removals would make the search long
+    while True:
+        slots = (t.now.buckets + t.next.buckets) * SLOTS
+        place_ = mul_high(rand(), slots)
+        if place_ < t.now.buckets * SLOTS:
+            slot = t.now.slots[place_]
+        else:
+            slot = t.next.slots[place_ - t.now.buckets * SLOTS]
+        if slot & POINTER:
+            return <Entry*>(slot & POINTER)
+
+
+cdef size_t visit_bucket(Half* half, uint64_t b, uint64_t low, EntryVisitor visit, void* arg) noexcept nogil:
+    """The entries of home bucket b with a hash of at least `low`; how many."""
+    cdef uint64_t at = b, h, slot
+    cdef uint64_t* bucket
+    cdef size_t n = 0
+    cdef int i
+    while True:
+        bucket = half.slots + at * SLOTS
+        for i in range(SLOTS):
+            slot = bucket[i] & POINTER
+            if slot:
+                h = hash_of(<Entry*>slot)
+                if h >= low and mul_high(h, half.buckets) == b:
+                    visit(<Entry*>slot, h, arg)
+                    n += 1
+        if not bucket[0] & FLAG:
+            return n
+        at += 1
+        if at == half.buckets:
+            at = 0
+        if at == b:
+            return n
+
+
+cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor visit, void* arg) noexcept nogil:
+    """The cursor is the hash to go on from, without its low 16 bits."""
+    cdef uint64_t low = cursor, b, after, boundary
+    cdef size_t n = 0, looked = 0
+    cdef Half* half
+    cdef bint last
+    if t.used == 0:
+        return 0
+    # The last condition: cleared low bits must not take the cursor back to where it was.
+    while (n < count and looked < count * 10 + 64) or (low & ~<uint64_t>0xFFFF) <= cursor:
+        half = half_of(t, low)
+        b = mul_high(low, half.buckets)
+        n += visit_bucket(half, b, low, visit, arg)
+        looked += 1
+        last = b + 1 == half.buckets
+        after = 0 if last else first_hash_of(b + 1, half.buckets)
+        if half == &t.next:
+            # Beyond the boundary the old buckets hold: go on exactly there, lest what lies between be missed.
+            boundary = first_hash_of(t.moved, t.now.buckets)
+            if last or after > boundary:
+                after = boundary
+                last = False
+        if last:
+            return 0
+        low = after
+    return low & ~<uint64_t>0xFFFF  # room for a shard number; what is met twice for it is allowed
