@@ -97,7 +97,7 @@ def dataset_digest(databases: list[Database]) -> str:
         if not len(db):
             continue
         whole.mix(struct.pack(">I", db.index))
-        for key in db.keys():
+        for key in db.keys(None):
             one = Digest()
             one.mix(key)
             mix_value(one, db, key)

@@ -246,7 +246,7 @@ def document(spec: Command) -> dict[bytes, Any]:
 )  # fmt: skip
 def command_(ctx: Context) -> list[Any]:
     """Describes every command."""
-    return command_info(ctx)
+    return [describe(spec, ctx.client.protocol == 3) for spec in REGISTRY.values()]
 
 
 @command(

@@ -141,7 +141,8 @@ class Config:
             except (ConfigError, OSError) as error:
                 self.__dict__.update(old)
                 self._apply(changed[: done + 1], forgiving=True)
-                raise failed(directive.name, str(error)) from None
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                raise failed(directive.name, why or str(error)) from None
 
     def _apply(
         self, directives: Iterable[Directive], *, skip: Iterable[Directive] = (), forgiving: bool = False

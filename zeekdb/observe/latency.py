@@ -93,7 +93,8 @@ class LatencyMonitor:
             span = max(1, now_s - series.samples[0][0])
             lines.append(
                 f"{number}. {event}: {len(values)} latency spikes (average {mean:.0f}ms, "
-                f"mean deviation {deviation:.0f}ms, period {span / len(values):.2f} sec). Worst all time event {series.max_ms}ms."
+                f"mean deviation {deviation:.0f}ms, period {span / len(values):.2f} sec). "
+                f"Worst all time event {series.max_ms}ms."
             )
         advice = [ADVICE[event] for event in sorted(self.events) if event in ADVICE]
         if advice:
