@@ -96,7 +96,9 @@ def run_server(words: list[str], name: str, serve: Callable[[Config], int] | Non
         print(error, file=sys.stderr)
         return 1
     if serve is None:
-        from zeekdb.server.server import serve
+        from zeekdb.server.server import serve as serve_for_real
+
+        serve = serve_for_real
     try:
         prepare(config, bare=not words)
     except (OSError, ConfigError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zeekdb.config.options import DIRECTIVES, NAMES, Directive
 from zeekdb.config.units import ConfigError
@@ -28,9 +28,12 @@ class Config:
         self.users: list[list[str]] = []  # `user` lines, for the ACL
         self.given: set[str] = set()  # directives that a file or the command line named
         self._hooks: dict[str, list[Hook]] = {}
-        self._glob_cache: dict[str, re.Pattern[str]] = {}
         for directive in DIRECTIVES.values():
             setattr(self, directive.attribute, directive.default)
+
+    if TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"no directive {name.replace('_', '-')!r}")
