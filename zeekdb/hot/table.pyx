@@ -465,7 +465,7 @@ cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor v
     if t.used == 0:
         return 0
     # The last condition: cleared low bits must not take the cursor back to where it was.
-    while (n < count and looked < count * 10 + 64) or (low & ~<uint64_t>0xFFFF) <= cursor:
+    while (n < count and (looked // 10 < count or looked < 64)) or (low & ~<uint64_t>0xFFFF) <= cursor:
         half = half_of(t, low)
         b = mul_high(low, half.buckets)
         n += visit_bucket(half, b, low, visit, arg)
