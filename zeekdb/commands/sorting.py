@@ -139,7 +139,9 @@ def _store(ctx: Context, key: bytes, items: list[bytes | None]) -> int:
         ctx.remove(key)
         return 0
     ctx.db.remove(key)
-    ctx.db.create(key, List).push_right([item or b"" for item in items])
+    stored = ctx.db.create(key, List)
+    for item in items:
+        stored.push(item or b"", False)
     ctx.changed(key, "sortstore")
     return len(items)
 
