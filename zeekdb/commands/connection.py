@@ -434,7 +434,7 @@ def parse_timeout_ms(text: bytes) -> int:
 def client_pause(ctx: Context, timeout: bytes, mode: bytes = b"ALL", *rest: bytes) -> str:
     """Holds commands back for some time: all of them, or those that write."""
     if rest:
-        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.")
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.")
     if mode.upper() not in (b"ALL", b"WRITE"):
         raise CommandError("ERR CLIENT PAUSE mode must be WRITE or ALL")
     ctx.server.pause(parse_timeout_ms(timeout), mode.upper() == b"WRITE")
@@ -473,7 +473,7 @@ def client_reply(ctx: Context, mode: bytes) -> Any:
 def client_unblock(ctx: Context, number: bytes, reason: bytes = b"TIMEOUT", *rest: bytes) -> int:
     """Ends another connection's blocking command, as by timeout or with an error."""
     if rest:
-        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.")
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.")
     if reason.upper() not in (b"TIMEOUT", b"ERROR"):
         raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
     client = ctx.server.client(parse_int(number))
