@@ -87,6 +87,7 @@ class Dispatcher:
             if sub.arity != len(args) + 1 and (sub.arity > 0 or len(args) + 1 < -sub.arity):
                 self.engine.count_call(index, 0.0, rejected=True)
                 raise WrongArity(sub.lower)
+            ctx.client.last_command_index = index
             begin = time.perf_counter()
             failed = True
             try:
@@ -95,7 +96,6 @@ class Dispatcher:
                 return reply
             finally:
                 self.engine.count_call(index, (time.perf_counter() - begin) * 1e6, failed=failed)
-                ctx.client.last_sub = index
 
         return handle
 

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 import zeekdb.commands
+from zeekdb.commands.args import show
 from zeekdb.commands.spec import Command, Flag
+from zeekdb.config.units import quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
 from zeekdb.hot.engine import (
@@ -216,10 +218,8 @@ class Server:
 
     def feed_monitors(self, client: Client, args: list[bytes]) -> None:
         """One line for each MONITOR client."""
-        from zeekdb.commands.args import quote
-
         now = time.time()
-        words = " ".join(quote(arg) for arg in args)
+        words = " ".join(quoted(show(arg)) for arg in args)
         line = f"{now:.6f} [{client.db_index} {client.addr}] {words}"
         for monitor in list(self.monitors):
             if monitor is not client:
