@@ -11,12 +11,14 @@ from zeekdb.commands.args import INT64_MAX, parse_int, parse_range, show
 from zeekdb.commands.context import Context
 from zeekdb.commands.reply import Verbatim, help_lines
 from zeekdb.commands.spec import ADMIN, ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, STALE, command, container
+from zeekdb.config.options import NAMES
 from zeekdb.errors import CommandError, SyntaxError_, WrongArity
 from zeekdb.observe.info import REDIS_VERSION
 
 if TYPE_CHECKING:
     from zeekdb.commands.ports import ClientPort, ServerPort
 
+REDACTED: Final = b"(redacted)"
 ALL_SHARDS = ("request_policy:all_shards", "response_policy:all_succeeded")
 ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
 VARIES = ("nondeterministic_output",)
@@ -29,6 +31,23 @@ KINDS: Final = {
 }
 ALWAYS = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY  # commands that answer in any state
 PLAIN = NOSCRIPT | LOADING | STALE
+
+
+def redacted(words: list[bytes]) -> list[bytes]:
+    """A call as the slow log and MONITOR may show it: without passwords."""
+    name = words[0].upper()
+    if name == b"AUTH":
+        return words[:1] + [REDACTED] * (len(words) - 1)
+    if name == b"HELLO":
+        auth_at = next((at for at, word in enumerate(words) if word.upper() == b"AUTH"), len(words))
+        return [REDACTED if auth_at < at <= auth_at + 2 else word for at, word in enumerate(words)]
+    if name == b"CONFIG" and len(words) > 3 and words[1].upper() == b"SET":
+        secret = {name for name, directive in NAMES.items() if directive.sensitive}
+        return [
+            REDACTED if at >= 3 and at % 2 and show(words[at - 1]).lower() in secret else word
+            for at, word in enumerate(words)
+        ]
+    return words
 
 
 # --- who is there -------------------------------------------------------------------------------------------------
