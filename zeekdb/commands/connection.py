@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 ALL_SHARDS = ("request_policy:all_shards", "response_policy:all_succeeded")
 ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
 VARIES = ("nondeterministic_output",)
-KINDS: Final = {b"normal": "normal", b"slave": "replica", b"replica": "replica", b"master": "master", b"pubsub": "pubsub"}
+KINDS: Final = {
+    b"normal": "normal",
+    b"slave": "replica",
+    b"replica": "replica",
+    b"master": "master",
+    b"pubsub": "pubsub",
+}
 ALWAYS = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY  # commands that answer in any state
 PLAIN = NOSCRIPT | LOADING | STALE
 
@@ -79,7 +85,8 @@ def auth(ctx: Context, *words: bytes) -> str:
 
 @command(
     "HELLO", arity=-1, flags=ALWAYS, group="connection", since="6.0.0", acl=("connection",),
-    complexity="O(1)", history=(("6.2.0", "`protover` made optional; when called without arguments the command reports the current connection's context."),),
+    complexity="O(1)",
+    history=(("6.2.0", "`protover` is optional; without arguments the command tells about the connection."),),
 )  # fmt: skip
 def hello(ctx: Context, *words: bytes) -> dict[bytes, Any]:
     """Agrees on the protocol, logs in and names the connection in one step."""
@@ -277,7 +284,8 @@ def client_info(ctx: Context) -> Verbatim:
     complexity="O(N) where N is the number of client connections",
     history=(
         ("2.8.12", "Added unique client `id` field."), ("5.0.0", "Added optional `TYPE` filter."),
-        ("6.0.0", "Added `user` field."), ("6.2.0", "Added `argv-mem`, `tot-mem`, `laddr` and `redir` fields and the optional `ID` filter."),
+        ("6.0.0", "Added `user` field."),
+        ("6.2.0", "Added `argv-mem`, `tot-mem`, `laddr` and `redir` fields and the optional `ID` filter."),
         ("7.0.0", "Added `resp`, `multi-mem`, `rbs` and `rbp` fields."), ("7.0.3", "Added `ssub` field."),
     ),
 )  # fmt: skip
@@ -329,7 +337,8 @@ def kill_filter(words: tuple[bytes, ...]) -> tuple[list[Callable[[ClientPort], b
     "CLIENT|KILL", arity=-3, flags=ADMIN | PLAIN, group="connection", since="2.4.0", acl=("connection",),
     complexity="O(N) where N is the number of client connections",
     history=(
-        ("2.8.12", "Added new filter format."), ("2.8.12", "`ID` option."), ("3.2.0", "Added `master` type in for `TYPE` option."),
+        ("2.8.12", "Added new filter format."), ("2.8.12", "`ID` option."),
+        ("3.2.0", "Added `master` type in for `TYPE` option."),
         ("5.0.0", "Replaced `slave` `TYPE` with `replica`. `slave` still supported for backward compatibility."),
         ("6.2.0", "`LADDR` option."),
     ),

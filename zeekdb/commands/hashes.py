@@ -16,8 +16,8 @@ from zeekdb.commands.args import (
     to_int,
     to_long_double,
 )
-from zeekdb.commands.members import check_samples, for_change, parse_scan_options
 from zeekdb.commands.context import Context
+from zeekdb.commands.members import check_samples, for_change, parse_scan_options
 from zeekdb.commands.spec import DENYOOM, FAST, READONLY, WRITE, command, one_key
 from zeekdb.errors import CommandError, SyntaxError_, WrongArity
 from zeekdb.hot.keyspace import glob_match
@@ -30,7 +30,7 @@ CHANGE = one_key("RW", "access", "update")
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def put(ctx: Context, key: bytes, pairs: tuple[bytes, ...], name: str) -> int:
+def _put(ctx: Context, key: bytes, pairs: tuple[bytes, ...], name: str) -> int:
     if len(pairs) % 2:
         raise WrongArity(name)
     created = ctx.write(key, Hash).put_many(pairs)
@@ -52,7 +52,7 @@ def put(ctx: Context, key: bytes, pairs: tuple[bytes, ...], name: str) -> int:
 )
 def hset(ctx: Context, key: bytes, *pairs: bytes) -> int:
     """Sets fields of a hash, creating the key and the fields that do not exist."""
-    return put(ctx, key, pairs, "hset")
+    return _put(ctx, key, pairs, "hset")
 
 
 @command(
@@ -69,7 +69,7 @@ def hset(ctx: Context, key: bytes, *pairs: bytes) -> int:
 )
 def hmset(ctx: Context, key: bytes, *pairs: bytes) -> str:
     """Sets several fields of a hash."""
-    put(ctx, key, pairs, "hmset")
+    _put(ctx, key, pairs, "hmset")
     return "OK"
 
 

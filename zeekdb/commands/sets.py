@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from zeekdb.commands.args import INT64_MAX, parse_cursor, parse_range, parse_uint
-from zeekdb.commands.members import check_samples, for_change, parse_scan_options
 from zeekdb.commands.context import Context
+from zeekdb.commands.members import check_samples, for_change, parse_scan_options
 from zeekdb.commands.spec import (
     DENYOOM,
     FAST,
@@ -21,7 +21,7 @@ from zeekdb.commands.spec import (
 )
 from zeekdb.errors import CommandError, SyntaxError_
 from zeekdb.hot.keyspace import glob_match
-from zeekdb.hot.sets import intersection, intersection_length
+from zeekdb.hot.setalgebra import common_count, common_members, difference, intersection, union
 from zeekdb.types import Set
 
 LOOK = one_key("RO")
@@ -31,12 +31,12 @@ STORE = (KeySpec(("OW", "update"), index=1), KeySpec(("RO", "access"), index=2, 
 Members = list[bytes] | set[bytes]
 
 
-def reply_set(ctx: Context, members: list[bytes]) -> Members:
+def _reply_set(ctx: Context, members: list[bytes]) -> Members:
     """Distinct members as a set; RESP2 knows arrays only, and there their order is kept."""
     return set(members) if ctx.client.protocol == 3 else members
 
 
-def read_all(ctx: Context, keys: tuple[bytes, ...]) -> list[Set | None]:
+def _read_all(ctx: Context, keys: tuple[bytes, ...]) -> list[Set | None]:
     """The sets at the keys. Every key is looked at, so that one of another type is always an error."""
     return [ctx.read(key, Set) for key in keys]
 
@@ -131,11 +131,11 @@ def spop(ctx: Context, key: bytes, *options: bytes) -> bytes | Members | None:
     count = parse_uint(options[0]) if options else 1
     present = for_change(ctx, key, Set)
     if present is None or not count:
-        return reply_set(ctx, []) if options else None
+        return _reply_set(ctx, []) if options else None
     popped = present.pop_many(count)
     ctx.changed(key, "spop")
     ctx.remove_if_empty(key, present)
-    return reply_set(ctx, popped) if options else popped[0]
+    return _reply_set(ctx, popped) if options else popped[0]
 
 
 @command(
@@ -189,7 +189,7 @@ def scard(ctx: Context, key: bytes) -> int:
 def smembers(ctx: Context, key: bytes) -> Members:
     """Returns all members of a set."""
     present = ctx.read(key, Set)
-    return reply_set(ctx, [] if present is None else present.members())
+    return _reply_set(ctx, [] if present is None else present.members())
 
 
 @command(
@@ -245,29 +245,24 @@ def sscan(ctx: Context, key: bytes, cursor: bytes, *options: bytes) -> list[Any]
 # --- algebra --------------------------------------------------------------------------------------------------------
 
 
-def union_of(sets: list[Set | None]) -> Set:
-    result = Set()
-    result.add_union([present for present in sets if present is not None])
-    return result
+def _present(sets: list[Set | None]) -> list[Set]:
+    return [each for each in sets if each is not None]
 
 
-def intersection_of(sets: list[Set | None]) -> Set:
-    result = Set()
-    present = [each for each in sets if each is not None]
-    if len(present) == len(sets):  # an absent key is an empty set
-        result.add_intersection(present)
-    return result
+def _union(sets: list[Set | None]) -> Set:
+    return union(_present(sets))
 
 
-def difference_of(sets: list[Set | None]) -> Set:
-    result = Set()
+def _intersection(sets: list[Set | None]) -> Set:
+    return Set() if None in sets else intersection(_present(sets))  # an absent key is an empty set
+
+
+def _difference(sets: list[Set | None]) -> Set:
     first, *others = sets
-    if first is not None:
-        result.add_difference(first, [other for other in others if other is not None])
-    return result
+    return Set() if first is None else difference(first, _present(others))
 
 
-def store(ctx: Context, destination: bytes, result: Set, event: str) -> int:
+def _store(ctx: Context, destination: bytes, result: Set, event: str) -> int:
     """Replace what is at the destination, of any type; an empty result leaves no key."""
     if not len(result):
         ctx.remove(destination)
@@ -291,9 +286,8 @@ def store(ctx: Context, destination: bytes, result: Set, event: str) -> int:
 )
 def sinter(ctx: Context, *keys: bytes) -> Members:
     """Returns the members that all of the sets have."""
-    sets = read_all(ctx, keys)
-    present = [each for each in sets if each is not None]
-    return reply_set(ctx, intersection(present) if len(present) == len(sets) else [])
+    sets = _read_all(ctx, keys)
+    return _reply_set(ctx, [] if None in sets else common_members(_present(sets)))
 
 
 @command(
@@ -316,9 +310,8 @@ def sintercard(ctx: Context, numkeys: bytes, *arguments: bytes) -> int:
         if options[place].upper() != b"LIMIT" or place + 1 == len(options):
             raise SyntaxError_
         limit = parse_uint(options[place + 1], "ERR LIMIT can't be negative")
-    sets = read_all(ctx, arguments[:count])
-    present = [each for each in sets if each is not None]
-    return intersection_length(present, limit) if len(present) == len(sets) else 0
+    sets = _read_all(ctx, arguments[:count])
+    return 0 if None in sets else common_count(_present(sets), limit)
 
 
 @command(
@@ -332,7 +325,7 @@ def sintercard(ctx: Context, numkeys: bytes, *arguments: bytes) -> int:
 )
 def sinterstore(ctx: Context, destination: bytes, *keys: bytes) -> int:
     """Stores the members that all of the sets have."""
-    return store(ctx, destination, intersection_of(read_all(ctx, keys)), "sinterstore")
+    return _store(ctx, destination, _intersection(_read_all(ctx, keys)), "sinterstore")
 
 
 @command(
@@ -347,7 +340,7 @@ def sinterstore(ctx: Context, destination: bytes, *keys: bytes) -> int:
 )
 def sunion(ctx: Context, *keys: bytes) -> Members:
     """Returns the members that any of the sets has."""
-    return reply_set(ctx, union_of(read_all(ctx, keys)).members())
+    return _reply_set(ctx, _union(_read_all(ctx, keys)).members())
 
 
 @command(
@@ -361,7 +354,7 @@ def sunion(ctx: Context, *keys: bytes) -> Members:
 )
 def sunionstore(ctx: Context, destination: bytes, *keys: bytes) -> int:
     """Stores the members that any of the sets has."""
-    return store(ctx, destination, union_of(read_all(ctx, keys)), "sunionstore")
+    return _store(ctx, destination, _union(_read_all(ctx, keys)), "sunionstore")
 
 
 @command(
@@ -376,7 +369,7 @@ def sunionstore(ctx: Context, destination: bytes, *keys: bytes) -> int:
 )
 def sdiff(ctx: Context, *keys: bytes) -> Members:
     """Returns the members of the first set that none of the others has."""
-    return reply_set(ctx, difference_of(read_all(ctx, keys)).members())
+    return _reply_set(ctx, _difference(_read_all(ctx, keys)).members())
 
 
 @command(
@@ -390,4 +383,4 @@ def sdiff(ctx: Context, *keys: bytes) -> Members:
 )
 def sdiffstore(ctx: Context, destination: bytes, *keys: bytes) -> int:
     """Stores the members of the first set that none of the others has."""
-    return store(ctx, destination, difference_of(read_all(ctx, keys)), "sdiffstore")
+    return _store(ctx, destination, _difference(_read_all(ctx, keys)), "sdiffstore")

@@ -12,8 +12,9 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, member_free, member_value, members_copy,
-    members_destroy, members_insert, members_memory, members_new, members_remove, packed_skip,
+    LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, member_free,
+    member_value, members_copy, members_destroy, members_insert, members_memory, members_new, members_remove,
+    packed_skip,
 )
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
@@ -421,14 +422,10 @@ cdef class Hash:
         raise TypeError("hashes belong to a database: Database.create")
 
     cdef list collect(self, PairVisit visit):
-        cdef Harvest into
         cdef list items = []
-        into.list = <void*>items
-        into.failed = False
+        cdef Harvest into = harvest_to(items)
         hash_walk(self.box, visit, &into)
-        if into.failed:
-            raise MemoryError
-        return items
+        return harvested(items, &into)
 
     @property
     def encoding(self):
@@ -488,24 +485,17 @@ cdef class Hash:
         return dict(self.items())
 
     def scan(self, uint64_t cursor, size_t count):
-        cdef Harvest into
         cdef list items = []
-        into.list = <void*>items
-        into.failed = False
+        cdef Harvest into = harvest_to(items)
         cursor = walk_from(self.box, cursor, count, harvest_pair, &into)
-        if into.failed:
-            raise MemoryError
-        return cursor, items
+        return cursor, harvested(items, &into)
 
     def random(self):
-        cdef Harvest into
         cdef list items = []
-        into.list = <void*>items
-        into.failed = False
+        cdef Harvest into = harvest_to(items)
         if not random_pair(self.box, harvest_pair, &into):
             return None
-        if into.failed:
-            raise MemoryError
+        harvested(items, &into)
         return items[0], items[1]
 
     def sample(self, uint64_t count):
@@ -523,12 +513,9 @@ cdef class Hash:
             return list(chosen.items())
         sample.wanted = count
         sample.left = length
-        sample.into.list = <void*>items
-        sample.into.failed = False
+        sample.into = harvest_to(items)
         hash_walk(self.box, sample_pair, &sample)
-        if sample.into.failed:
-            raise MemoryError
-        return paired(items)
+        return paired(harvested(items, &sample.into))
 
 
 cdef int check_size(bytes field) except -1:

@@ -47,3 +47,14 @@ ctypedef struct Harvest:
     bint failed         # out of memory; nothing more is added
 
 cdef void harvest(const uint8_t* p, size_t n, void* arg) noexcept nogil       # an Emit; arg is the Harvest
+
+cdef inline Harvest harvest_to(list items):
+    cdef Harvest into
+    into.list = <void*>items
+    into.failed = False
+    return into
+
+cdef inline list harvested(list items, const Harvest* into):
+    if into.failed:
+        raise MemoryError
+    return items

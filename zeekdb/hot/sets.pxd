@@ -1,7 +1,7 @@
 # Sets, for the keyspace and the twins. `self` is what TypeOps.create returned. Nothing handed in may point into the
 # set itself, and a member is shorter than 4 GiB.
 from libc.stdint cimport uint8_t, uint64_t
-from zeekdb.hot.packed cimport Emit
+from zeekdb.hot.packed cimport Emit, Packed
 
 ctypedef bint (*Visit)(const uint8_t* p, size_t n, void* arg) noexcept nogil      # True: enough
 
@@ -24,3 +24,7 @@ cdef bint set_walk(void* self, Visit visit, void* arg) noexcept nogil           
 cdef bint set_is_large(void* self) noexcept nogil                                 # False: the *_h functions ignore h
 cdef void set_prefetch(void* self, uint64_t h) noexcept nogil                     # touch 1: the bucket
 cdef void set_prefetch_entry(void* self, uint64_t h) noexcept nogil               # touch 2: the entry
+
+cdef class Set:
+    cdef Packed* box
+    cdef bint owned     # not of a keyspace

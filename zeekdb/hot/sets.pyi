@@ -33,16 +33,6 @@ class Set:
         """Remove `count` members, or all of them."""
     def swap(self, other: Set) -> None:
         """Exchange the contents of two sets, in O(1)."""
-    def add_union(self, sets: Sequence[Set]) -> None: ...
-    def add_intersection(self, sets: Sequence[Set]) -> None: ...
-    def add_difference(self, first: Set, others: Sequence[Set]) -> None:
-        """The members of `first` that are in none of the others. In all three, `self` is not one of the sources."""
-
-def intersection(sets: Sequence[Set]) -> list[bytes]:
-    """The members that all of the sets (one at least) have in common."""
-
-def intersection_length(sets: Sequence[Set], limit: int = 0) -> int:
-    """How many they are; counting ends at the limit, if it is not 0."""
 
 def set_limits(*, intset: int | None = None, entries: int | None = None, value: int | None = None) -> None:
     """set-max-intset-entries, set-max-listpack-entries (members) and set-max-listpack-value (bytes).

@@ -13,8 +13,8 @@ from zeekdb.hot.intset cimport (
 )
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, members_copy, members_destroy,
-    members_insert, members_memory, members_new, members_remove, packed_skip,
+    LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, members_copy,
+    members_destroy, members_insert, members_memory, members_new, members_remove, packed_skip,
 )
 from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
@@ -363,60 +363,6 @@ cdef void set_each(void* self, Emit emit, void* arg) noexcept nogil:
     set_walk(self, emit_member, &out)
 
 
-# --- algebra --------------------------------------------------------------------------------------------------------
-# An intersection walks the smallest set and keeps the members that all others contain, a difference walks the first
-# and keeps those that none contains: one walk, `wanted` tells which.
-
-ctypedef struct Sieve:
-    void** others
-    size_t count
-    bint wanted
-    bint hashed         # some of the others are large: hash each member, once
-    uint64_t kept
-    uint64_t limit      # 0: none
-    Emit emit           # NULL: count only
-    void* arg
-
-
-cdef bint sift(const uint8_t* p, size_t n, void* arg) noexcept nogil:
-    cdef Sieve* sieve = <Sieve*>arg
-    cdef uint64_t h = hash_bytes(p, n) if sieve.hashed else 0
-    cdef size_t i
-    for i in range(sieve.count):
-        if set_contains_h(sieve.others[i], p, n, h) != sieve.wanted:
-            return False
-    sieve.kept += 1
-    if sieve.emit != NULL:
-        sieve.emit(p, n, sieve.arg)
-    return sieve.kept == sieve.limit
-
-
-cdef uint64_t sift_set(void* first, void** others, size_t count, bint wanted, uint64_t limit, Emit emit,
-                       void* arg) noexcept nogil:
-    cdef Sieve sieve
-    cdef size_t i
-    sieve.others = others
-    sieve.count = count
-    sieve.wanted = wanted
-    sieve.hashed = False
-    for i in range(count):
-        sieve.hashed |= set_is_large(others[i])
-    sieve.kept = 0
-    sieve.limit = limit
-    sieve.emit = emit
-    sieve.arg = arg
-    set_walk(first, sift, &sieve)
-    return sieve.kept
-
-
-cdef void add_to(const uint8_t* p, size_t n, void* arg) noexcept nogil:
-    set_add(arg, p, n)
-
-
-cdef void remove_from(const uint8_t* p, size_t n, void* arg) noexcept nogil:
-    set_remove(arg, p, n)
-
-
 # --- what the keyspace asks of a type -------------------------------------------------------------------------------
 
 cdef void* set_create() noexcept nogil:
@@ -486,6 +432,10 @@ cdef int check_size(bytes member) except -1:
     return 0
 
 
+cdef void add_to(const uint8_t* p, size_t n, void* arg) noexcept nogil:
+    set_add(arg, p, n)
+
+
 ctypedef struct Sample:
     uint64_t wanted     # still to be chosen
     uint64_t left       # still to come
@@ -501,23 +451,7 @@ cdef void sample_member(const uint8_t* p, size_t n, void* arg) noexcept nogil:
     sample.left -= 1
 
 
-cdef Harvest harvest_to(list items):
-    cdef Harvest into
-    into.list = <void*>items
-    into.failed = False
-    return into
-
-
-cdef list harvested(list items, Harvest* into):
-    if into.failed:
-        raise MemoryError
-    return items
-
-
 cdef class Set:
-    cdef Packed* box
-    cdef bint owned
-
     def __init__(self):
         if self.box == NULL:
             self.box = <Packed*>set_create()
@@ -630,80 +564,6 @@ cdef class Set:
         cdef Packed mine = self.box[0]
         self.box[0] = other.box[0]
         other.box[0] = mine
-
-    def add_union(self, sets not None):
-        cdef Set source
-        for source in sets:
-            check_distinct(self, source)
-        for source in sets:
-            set_each(source.box, add_to, self.box)
-
-    def add_intersection(self, sets not None):
-        for source in sets:
-            check_distinct(self, source)
-        intersect(sets, 0, add_to, self.box)
-
-    def add_difference(self, Set first not None, others not None):
-        cdef Set other
-        cdef uint64_t length = set_length(first.box)
-        cdef uint64_t total = length
-        check_distinct(self, first)
-        for other in others:
-            check_distinct(self, other)
-            total += set_length(other.box)
-        # Looking up each member in all the others, at half the price since the first hit ends it, or removing all the
-        # members of the others from a copy of the first? Redis's rule.
-        if set_length(self.box) or length * (1 + <uint64_t>len(others)) // 2 <= total:
-            subtract(first, sorted(others, key=len, reverse=True), self)
-            return
-        set_each(first.box, add_to, self.box)
-        for other in others:
-            set_each(other.box, remove_from, self.box)
-
-
-cdef int check_distinct(Set target, Set source) except -1:
-    if target.box == source.box:
-        raise ValueError("a set cannot take from itself")
-    return 0
-
-
-cdef uint64_t intersect(object sets, uint64_t limit, Emit emit, void* arg) except? 0:
-    cdef list ordered = sorted(sets, key=len)
-    cdef Set first = ordered.pop(0)
-    return sift_all(first, ordered, True, limit, emit, arg)
-
-
-cdef int subtract(Set first, list others, Set target) except -1:
-    sift_all(first, others, False, 0, add_to, target.box)
-    return 0
-
-
-cdef uint64_t sift_all(Set first, list others, bint wanted, uint64_t limit, Emit emit, void* arg) except? 0:
-    cdef size_t i
-    cdef size_t count = len(others)
-    cdef size_t room = (count or 1) * sizeof(void*)
-    cdef void** boxes = <void**>mem_alloc(room)
-    cdef uint64_t kept
-    cdef Set other
-    try:
-        for i in range(count):
-            other = others[i]
-            boxes[i] = other.box
-        kept = sift_set(first.box, boxes, count, wanted, limit, emit, arg)
-    finally:
-        mem_free(boxes, room)
-    return kept
-
-
-def intersection(sets not None):
-    cdef list items = []
-    cdef Harvest into = harvest_to(items)
-    intersect(sets, 0, harvest, &into)
-    return harvested(items, &into)
-
-
-def intersection_length(sets not None, uint64_t limit=0):
-    return intersect(sets, limit, NULL, NULL)
 
 
 cdef object wrap(void* self):

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from zeekdb.hot import members, sets
 from zeekdb.hot.keyspace import Database, Keyspace
-from zeekdb.hot.sets import intersection, intersection_length
+from zeekdb.hot.setalgebra import common_count, common_members, difference, intersection, union
 from zeekdb.types import Set
 
 # Integers at which the width or the spelling changes, and what only looks like one.
 EDGES = [sign * (1 << bits) + step for bits in (7, 15, 16, 31, 32, 62, 63) for sign in (1, -1) for step in (-1, 0, 1)]
 IN_RANGE = [n for n in EDGES if -(1 << 63) <= n < 1 << 63]
-NOT_INTEGERS = (b"", b"-", b"+1", b"01", b"-0", b"-01", b" 1", b"1 ", b"1.0", b"1e3", b"0x1", b"9" * 19, b"9" * 20, b"9" * 21)
+NOT_INTEGERS = (b"", b"-", b"+1", b"01", b"-0", b"-01", b" 1", b"1 ", b"1.0", b"0x1", b"9" * 19, b"9" * 20, b"9" * 21)
 INTEGERS = st.one_of(st.integers(-40, 40), st.sampled_from(IN_RANGE)).map(lambda n: b"%d" % n)
 STRINGS = st.one_of(
     INTEGERS,
@@ -85,10 +85,11 @@ def play(present: Set, model: set[bytes], step: tuple) -> None:  # type: ignore[
 
 
 @pytest.mark.parametrize("texts", [INTEGERS, STRINGS])
-@given(data=st.data(), intset=st.sampled_from((0, 1, 8, 512)), entries=st.sampled_from((0, 1, 8, 128)),
-       value=st.sampled_from((0, 1, 3, 16, 64)))  # fmt: skip
+@given(data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_like_a_set(texts: st.SearchStrategy[bytes], data: st.DataObject, intset: int, entries: int, value: int) -> None:
+def test_like_a_set(texts: st.SearchStrategy[bytes], data: st.DataObject) -> None:
+    intset, entries = data.draw(st.sampled_from((0, 1, 8, 512))), data.draw(st.sampled_from((0, 1, 8, 128)))
+    value = data.draw(st.sampled_from((0, 1, 3, 16, 64)))
     sets.set_limits(intset=intset, entries=entries, value=value)
     keyspace = Keyspace(1, 4)
     database = keyspace.databases[0]
@@ -100,7 +101,8 @@ def test_like_a_set(texts: st.SearchStrategy[bytes], data: st.DataObject, intset
         if present.encoding == "intset":
             assert len(model) <= intset
         elif present.encoding == "listpack":
-            assert len(model) <= entries and all(len(member) <= value for member in model)
+            assert len(model) <= entries
+            assert all(len(member) <= value for member in model)
     check(present, model)
     assert database.copy(b"key", database, b"copy")
     database.remove(b"key")
@@ -108,7 +110,7 @@ def test_like_a_set(texts: st.SearchStrategy[bytes], data: st.DataObject, intset
     check(copy, model)
     for member in sorted(model):
         assert copy.remove(member)
-    assert len(copy) == 0 and copy.pop() is None and copy.random() is None
+    assert (len(copy), copy.pop(), copy.random()) == (0, None, None)
     database.remove(b"copy")
     while keyspace.run_lazyfree(1000):
         pass
@@ -188,16 +190,12 @@ def test_algebra(texts: st.SearchStrategy[bytes], data: st.DataObject) -> None:
     found = [new_set(*model) for model in models]
     common = set.intersection(*models)
     limit = data.draw(st.integers(1, 5))
-    assert sorted(intersection(found)) == sorted(common)
-    assert intersection_length(found) == len(common)
-    assert intersection_length(found, limit) == min(limit, len(common))
-    union, inter, diff = Set(), Set(), Set()
-    union.add_union(found)
-    check(union, set.union(*models))
-    inter.add_intersection(found)
-    check(inter, common)
-    diff.add_difference(found[0], found[1:])
-    check(diff, models[0].difference(*models[1:]))
+    assert sorted(common_members(found)) == sorted(common)
+    assert common_count(found) == len(common)
+    assert common_count(found, limit) == min(limit, len(common))
+    check(union(found), set.union(*models))
+    check(intersection(found), common)
+    check(difference(found[0], found[1:]), models[0].difference(*models[1:]))
     for present, model in zip(found, models, strict=True):
         check(present, model)
 
@@ -206,24 +204,8 @@ def test_difference_both_ways() -> None:
     """Many small sets make removal from a copy cheaper than looking every member up everywhere."""
     first = new_set(*(b"%d!" % n for n in range(1000)))
     others = [new_set(b"%d!" % n) for n in range(100)]
-    result = Set()
-    result.add_difference(first, others)
-    check(result, {b"%d!" % n for n in range(100, 1000)})
-    again = Set()
-    again.add_difference(first, [first])
-    assert len(again) == 0
-
-
-def test_a_set_is_not_its_own_source() -> None:
-    present = new_set(b"a")
-    for act in (
-        lambda: present.add_union([present]),
-        lambda: present.add_intersection([present]),
-        lambda: present.add_difference(present, []),
-        lambda: present.add_difference(new_set(b"b"), [present]),
-    ):
-        with pytest.raises(ValueError, match="itself"):
-            act()
+    check(difference(first, others), {b"%d!" % n for n in range(100, 1000)})
+    check(difference(first, [first]), set())
 
 
 def test_swap() -> None:
@@ -306,6 +288,5 @@ def test_memory_is_known() -> None:
     for n in range(10_000):
         present.add(b"member:%06d" % n)
     large = database.memory_of(b"key")
-    assert small is not None and large is not None
-    assert small < 120
-    assert 300_000 < large < 1_000_000
+    assert 0 < (small or 0) < 120
+    assert 300_000 < (large or 0) < 1_000_000
