@@ -72,8 +72,9 @@ def _look_up(ctx: Context, pattern: bytes, element: bytes) -> bytes | None:
 
 
 def _weight(text: bytes | None) -> float:
-    """A sorting weight as `strtod` reads it: leading space passes, and nothing at all is 0."""
-    weight = to_float(text.lstrip(_SPACES)) if text else 0.0
+    """A sorting weight as `strtod` reads it: up to a zero byte, after any space; nothing at all is 0."""
+    number = (text or b"").partition(b"\0")[0]
+    weight = to_float(number.lstrip(_SPACES)) if number else 0.0
     if weight is None:
         raise CommandError("ERR One or more scores can't be converted into double")
     return weight
