@@ -1504,6 +1504,6 @@ cdef class Connection:
         return self.c.seen_ms
 
     @property
-    def last_command(self):
+    def last_kind(self):
         """Index of the last command run; -1: none."""
         return self.c.last_kind

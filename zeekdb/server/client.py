@@ -29,6 +29,7 @@ class Client(Connection):
     reply_buffer_size = 0
     reply_buffer_peak = 0
     reply_buffer_used = 0
+    last_sub = -1  # index of the last subcommand run
 
     def __init__(self, server: Server, client_id: int, addr: str, laddr: str, is_unix: bool) -> None:
         self.server = server

@@ -87,6 +87,7 @@ class Dispatcher:
             if sub.arity != len(args) + 1 and (sub.arity > 0 or len(args) + 1 < -sub.arity):
                 self.engine.count_call(index, 0.0, rejected=True)
                 raise WrongArity(sub.lower)
+            ctx.client.last_sub = index
             begin = time.perf_counter()
             failed = True
             try:
@@ -95,14 +96,15 @@ class Dispatcher:
                 return reply
             finally:
                 self.engine.count_call(index, (time.perf_counter() - begin) * 1e6, failed=failed)
-                ctx.client.last_sub = index
 
         return handle
 
     def last_name(self, client: Client) -> str:
         """"get", "client|list"; "NULL" before the first command."""
-        index = client.last_command_index
-        return self.names[index] if index >= 0 else "NULL"
+        index = client.last_kind
+        if index < 0:
+            return "NULL"
+        return self.names[client.last_sub if self.specs[index].subcommands and client.last_sub >= 0 else index]
 
     # ------------------------------------------------------------ behind the gates
 
