@@ -29,10 +29,10 @@ PATTERNS = ("*", "k*", "?", "[a-z]*", "[^k]", "k[0-5]", "\\*", "[", "[a-", "***?
 SIZES = (0, 1, 2, 10, 60, 64, 65, 100, 253, 254, 255, 256, 1023, 1024, 1025, 4095, 16_384,
          65_535, 65_536, 65_537, 90_000)  # fmt: skip
 
-# k key, v value, f field or member, i integer, n small positive integer, x float, e range edge, p pattern, s a token of
-# some command; r a count that may repeat (two thousand million random members are a right answer, but a long one), l and
-# w key and short value for LCS, whose cost is a product. `*` repeats a part, `?` may leave it out; other words stand for
-# themselves.
+# k key, v value, f field or member, i integer, n small positive integer, x float, e range edge, p pattern, s a token
+# of some command; r a count that may repeat (two thousand million random members are a right answer, but a long one),
+# l and w key and short value for LCS, whose cost is a product. `*` repeats a part, `?` may leave it out; other words
+# stand for themselves.
 GRAMMAR = """
 GET k|SET k v|SET k v s? s? EX i?|SET k v PX i|SET k v KEEPTTL GET|SETNX k v|SETEX k i v|PSETEX k i v|GETSET k v
 GETDEL k|GETEX k EX i|GETEX k PERSIST|APPEND k v|STRLEN k|SETRANGE k i v|GETRANGE k i i|SUBSTR k i i|INCR k|DECR k

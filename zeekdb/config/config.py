@@ -1,10 +1,10 @@
-"""The configuration in force: values by name, CONFIG GET's and CONFIG SET's rules, and the hooks that apply a change."""
+"""The configuration in force: values by name, the rules of CONFIG GET and CONFIG SET, hooks that apply a change."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zeekdb.config.options import DIRECTIVES, NAMES, Directive
 from zeekdb.config.units import ConfigError
@@ -28,9 +28,12 @@ class Config:
         self.users: list[list[str]] = []  # `user` lines, for the ACL
         self.given: set[str] = set()  # directives that a file or the command line named
         self._hooks: dict[str, list[Hook]] = {}
-        self._glob_cache: dict[str, re.Pattern[str]] = {}
         for directive in DIRECTIVES.values():
             setattr(self, directive.attribute, directive.default)
+
+    if TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"no directive {name.replace('_', '-')!r}")
@@ -141,7 +144,8 @@ class Config:
             except (ConfigError, OSError) as error:
                 self.__dict__.update(old)
                 self._apply(changed[: done + 1], forgiving=True)
-                raise failed(directive.name, str(error)) from None
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                raise failed(directive.name, why or str(error)) from None
 
     def _apply(
         self, directives: Iterable[Directive], *, skip: Iterable[Directive] = (), forgiving: bool = False

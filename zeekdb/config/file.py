@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def load(config: Config, path: str = "", stdin: str = "", options: str = "") -> 
     if path:
         config.path = str(Path(path).absolute())
         text = _read(path)
-    load_text(config, "\n".join(part for part in (text, stdin, options) if part))
+    load_text(config, text + stdin + ("\n" + options if options else ""))
 
 
 def load_text(config: Config, text: str) -> None:
@@ -125,8 +126,6 @@ def _include(config: Config, pattern: str, seen: set[str], depth: int) -> None:
 
 def _directive(config: Config, name: str, arguments: list[str], seen: set[str]) -> None:
     if name in NAMES:
-        if not arguments:
-            raise ConfigError("wrong number of arguments")
         canonical = NAMES[name].name
         config.parse(name, arguments, first=canonical not in seen)
         seen.add(canonical)
@@ -259,4 +258,4 @@ def comment(directive: Directive) -> str:
 
 
 if __name__ == "__main__":
-    print(document(), end="")
+    sys.stdout.write(document())

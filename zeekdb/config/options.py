@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (one line per directive, however long)
 """Every directive, one line each: name, kind, default, what it is, and what sets it apart.
 
 `D(name, kind, default, doc, …)`: `unit` is what the number counts; `alias` an older name that CONFIG GET lists too;
@@ -155,7 +156,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("crash-memcheck-enabled", YES_NO, True, "Test the memory after a crash.", later=True),
         D("databases", POSITIVE, 16, "Databases, numbered from 0.", immutable=True),
         D("shards", PowerOfTwo(1, 65536), 16, "Shards of each database; a power of two. More shards, smaller steps of resizing and expiry.", immutable=True),
-        D("always-show-logo", YES_NO, False, "Draw the logo at start even when the output is no terminal.", immutable=True, later=True),
+        D("always-show-logo", YES_NO, False, "Draw the logo at start even when the output is no terminal.", immutable=True),
         D("set-proc-title", YES_NO, True, "Show addresses and mode in the process title.", immutable=True, later=True),
         D("proc-title-template", Text(title_problem), "{title} {listen-addr} {server-mode}", "What the process title shows.", later=True),
         D("locale-collate", TEXT, "", "Locale by which SORT ALPHA compares; empty takes the environment's.", hook="locale-collate", later=True),

@@ -29,6 +29,27 @@ import os
 cdef extern from *:
     """
     #include <sys/mman.h>
+    #include <stdint.h>
+    #if defined(__SSE2__)
+    #include <emmintrin.h>
+    /* Bit i: slot i carries the tag. The tags are bits 16-30 of the slots' high halves. */
+    static inline uint32_t match_tags(const uint64_t *bucket, uint32_t tag) {
+        const __m128 *b = (const __m128 *)bucket;
+        __m128i low = _mm_castps_si128(_mm_shuffle_ps(_mm_loadu_ps((const float *)b), _mm_loadu_ps((const float *)(b + 1)), 0xDD));
+        __m128i high = _mm_castps_si128(_mm_shuffle_ps(_mm_loadu_ps((const float *)(b + 2)), _mm_loadu_ps((const float *)(b + 3)), 0xDD));
+        __m128i want = _mm_set1_epi32((int)(tag << 17));
+        low = _mm_cmpeq_epi32(_mm_slli_epi32(_mm_srli_epi32(low, 16), 17), want);
+        high = _mm_cmpeq_epi32(_mm_slli_epi32(_mm_srli_epi32(high, 16), 17), want);
+        return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128())) & 0xFF;
+    }
+    #else
+    static inline uint32_t match_tags(const uint64_t *bucket, uint32_t tag) {
+        uint32_t mask = 0;
+        for (int i = 0; i < 8; i++) mask |= (uint32_t)(((bucket[i] >> 48) & 0x7FFF) == tag) << i;
+        return mask;
+    }
+    #endif
+    static inline int lowest_bit(uint32_t mask) { return __builtin_ctz(mask); }
     static inline unsigned long long mul_high(unsigned long long a, unsigned long long b) {
         return (unsigned long long)(((unsigned __int128)a * b) >> 64); }
     static inline unsigned long long mul_fold(unsigned long long a, unsigned long long b) {
@@ -38,6 +59,8 @@ cdef extern from *:
         unsigned __int128 n = ((unsigned __int128)bucket << 64) + buckets - 1;
         return (unsigned long long)(n / buckets); }
     """
+    uint32_t match_tags(const uint64_t* bucket, uint32_t tag) nogil
+    int lowest_bit(uint32_t mask) nogil
     uint64_t mul_high(uint64_t a, uint64_t b) nogil
     uint64_t mul_fold(uint64_t a, uint64_t b) nogil
     uint64_t first_hash_of(uint64_t bucket, uint64_t buckets) nogil
@@ -200,23 +223,31 @@ cdef inline bint same_key(const Entry* e, const uint8_t* key, size_t n) noexcept
     return m == n and memcmp(k, key, n) == 0
 
 
+cdef inline uint32_t tag_of(uint64_t h) noexcept nogil:
+    """Bits that choose neither bucket nor shard; 0 is an empty slot's."""
+    cdef uint32_t tag = (h >> 16) & 0x7FFF
+    return tag + (tag == 0)
+
+
 cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
     cdef Half* half
-    cdef uint64_t b, tag, slot
+    cdef uint64_t b
+    cdef uint32_t tag, hits
     cdef uint64_t* bucket
-    cdef int i
+    cdef uint64_t* slot
     if t.now.slots == NULL:
         return NULL
     half = half_of(t, h)
     b = mul_high(h, half.buckets)
-    tag = (h >> 16) & 0x7FFF
+    tag = tag_of(h)
     while True:
         bucket = half.slots + b * SLOTS
-        for i in range(SLOTS):
-            slot = bucket[i]
-            if ((slot >> 48) & 0x7FFF) == tag and slot & POINTER:
-                if same_key(<Entry*>(slot & POINTER), key, n):
-                    return &bucket[i]
+        hits = match_tags(bucket, tag)
+        while hits:
+            slot = bucket + lowest_bit(hits)
+            if same_key(<Entry*>(slot[0] & POINTER), key, n):
+                return slot
+            hits &= hits - 1
         if not bucket[0] & FLAG:
             return NULL
         b += 1
@@ -234,19 +265,17 @@ cdef void table_prefetch_bucket(Table* t, uint64_t h) noexcept nogil:
 cdef void table_prefetch_entry(Table* t, uint64_t h) noexcept nogil:
     cdef Half* half
     cdef uint64_t* bucket
-    cdef uint64_t tag, slot
-    cdef int i
+    cdef uint8_t* entry
+    cdef uint32_t hits
     if t.now.slots == NULL:
         return
     half = half_of(t, h)
     bucket = half.slots + mul_high(h, half.buckets) * SLOTS
-    tag = (h >> 16) & 0x7FFF
-    for i in range(SLOTS):
-        slot = bucket[i]
-        if ((slot >> 48) & 0x7FFF) == tag and slot & POINTER:
-            __builtin_prefetch(<void*>(slot & POINTER))
-            __builtin_prefetch(<uint8_t*>(slot & POINTER) + 64)
-            return
+    hits = match_tags(bucket, tag_of(h))
+    if hits:
+        entry = <uint8_t*>(bucket[lowest_bit(hits)] & POINTER)
+        __builtin_prefetch(entry)
+        __builtin_prefetch(entry + 64)
 
 
 # ---------------------------------------------------------------- changes
@@ -256,13 +285,15 @@ cdef void place(Half* half, Entry* e, uint64_t h) noexcept nogil:
     """Into the first free slot from the home bucket on; there is one, the load is below 1."""
     cdef uint64_t b = mul_high(h, half.buckets)
     cdef uint64_t* bucket
-    cdef int i
+    cdef uint64_t* slot
+    cdef uint32_t empty
     while True:
         bucket = half.slots + b * SLOTS
-        for i in range(SLOTS):
-            if not bucket[i] & POINTER:
-                bucket[i] = (bucket[i] & FLAG) | (((h >> 16) & 0x7FFF) << 48) | <uint64_t>e
-                return
+        empty = match_tags(bucket, 0)
+        if empty:
+            slot = bucket + lowest_bit(empty)
+            slot[0] = (slot[0] & FLAG) | (<uint64_t>tag_of(h) << 48) | <uint64_t>e
+            return
         bucket[0] |= FLAG
         b += 1
         if b == half.buckets:
@@ -434,7 +465,7 @@ cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor v
     if t.used == 0:
         return 0
     # The last condition: cleared low bits must not take the cursor back to where it was.
-    while (n < count and looked < count * 10 + 64) or (low & ~<uint64_t>0xFFFF) <= cursor:
+    while (n < count and (looked // 10 < count or looked < 64)) or (low & ~<uint64_t>0xFFFF) <= cursor:
         half = half_of(t, low)
         b = mul_high(low, half.buckets)
         n += visit_bucket(half, b, low, visit, arg)

@@ -334,8 +334,13 @@ def commandstats_section(server: Any, keyspace: Any) -> Fields:
     return [
         (
             f"cmdstat_{name}",
-            f"calls={it.calls},usec={it.usec},usec_per_call={it.usec / max(1, it.calls):.2f},"
-            f"rejected_calls={it.rejected_calls},failed_calls={it.failed_calls}",
+            ",".join([
+                f"calls={it.calls}",
+                f"usec={it.usec}",
+                f"usec_per_call={it.usec / max(1, it.calls):.2f}",
+                f"rejected_calls={it.rejected_calls}",
+                f"failed_calls={it.failed_calls}",
+            ]),
         )
         for name, it in server.command_stats().items()
         if it.calls or it.rejected_calls or it.failed_calls
@@ -357,7 +362,7 @@ def latencystats_section(server: Any, keyspace: Any) -> Fields:
         histogram = it.histogram
         if histogram is not None:
             shown = zip(wanted, histogram.percentiles_us(wanted), strict=True)
-            fields.append((f"latency_percentiles_usec_{name}", ",".join(f"p{p:.17g}={us:.3f}" for p, us in shown)))
+            fields.append((f"latency_percentiles_usec_{name}", ",".join(f"p{p:.6g}={us:.3f}" for p, us in shown)))
     return fields
 
 

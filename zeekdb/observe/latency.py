@@ -11,7 +11,7 @@ SAMPLES_MAX = 160  # per event
 EVENTS_MAX = 100  # names of events come from this program; the bound guards against a mistake
 
 ADVICE = {
-    "command": "Commands of high complexity run long. SLOWLOG GET names them; lower slowlog-log-slower-than if it is empty.",
+    "command": "Commands of high complexity run long. SLOWLOG GET names them; if not, lower slowlog-log-slower-than.",
     "fast-command": "Even fast commands ran long: the process was not scheduled, or the machine swaps.",
     "expire-cycle": "Many keys expire at the same time. Spread their deadlines, or lower active-expire-effort.",
     "eviction-cycle": "Eviction runs long. Raise maxmemory, or lower maxmemory-eviction-tenacity.",
@@ -64,10 +64,13 @@ class LatencyMonitor:
         points = series.samples[-80:]
         top = max(ms for _, ms in points)
         heights = [1 + (ms - low) * 3 // max(1, top - low) for _, ms in points]
-        rows = ["".join("_oO#"[min(h, 4) - 1] if h >= level else " " for h in heights).rstrip() for level in (4, 3, 2, 1)]
+        marks = ["_oO#"[height - 1] for height in heights]
+        bars = list(zip(heights, marks, strict=True))
+        rows = [[mark if height >= level else " " for height, mark in bars] for level in (4, 3, 2, 1)]
         ages = [_age(now_s - at) for at, _ in points]
-        rows += ["".join(age[i] if i < len(age) else " " for age in ages).rstrip() for i in range(max(map(len, ages)))]
-        return head + "\n".join(row for row in rows if row) + "\n"
+        rows += [[age[i : i + 1] or " " for age in ages] for i in range(max(map(len, ages)))]
+        lines = ["".join(row).rstrip() for row in rows]
+        return head + "\n".join(line for line in lines if line) + "\n"
 
     def doctor(self, enabled: bool) -> str:
         """What the recorded events suggest, in words."""
@@ -78,7 +81,10 @@ class LatencyMonitor:
                 '"CONFIG SET latency-monitor-threshold <milliseconds>." in order to enable it.\n'
             )
         if not self.events:
-            return "Dave, no latency spike was observed during the lifetime of this instance, not in the slightest bit.\n"
+            return (
+                "Dave, no latency spike was observed during the lifetime of this instance, "
+                "not in the slightest bit.\n"
+            )
         lines = ["Dave, I have observed latency spikes in this instance:", ""]
         for number, (event, series) in enumerate(sorted(self.events.items()), 1):
             values = [ms for _, ms in series.samples]
@@ -86,8 +92,9 @@ class LatencyMonitor:
             deviation = statistics.fmean(abs(ms - mean) for ms in values)
             span = max(1, now_s - series.samples[0][0])
             lines.append(
-                f"{number}. {event}: {len(values)} latency spikes (average {mean:.0f}ms, mean deviation {deviation:.0f}ms, "
-                f"period {span / len(values):.2f} sec). Worst all time event {series.max_ms}ms."
+                f"{number}. {event}: {len(values)} latency spikes (average {mean:.0f}ms, "
+                f"mean deviation {deviation:.0f}ms, period {span / len(values):.2f} sec). "
+                f"Worst all time event {series.max_ms}ms."
             )
         advice = [ADVICE[event] for event in sorted(self.events) if event in ADVICE]
         if advice:

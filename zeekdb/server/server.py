@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 import zeekdb.commands
+from zeekdb.commands.args import show
+from zeekdb.commands.connection import redacted
 from zeekdb.commands.spec import Command, Flag
+from zeekdb.config.units import quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
 from zeekdb.hot.engine import (
@@ -216,10 +219,8 @@ class Server:
 
     def feed_monitors(self, client: Client, args: list[bytes]) -> None:
         """One line for each MONITOR client."""
-        from zeekdb.commands.args import quote
-
         now = time.time()
-        words = " ".join(quote(arg) for arg in args)
+        words = " ".join(quoted(show(arg)) for arg in redacted(args))
         line = f"{now:.6f} [{client.db_index} {client.addr}] {words}"
         for monitor in list(self.monitors):
             if monitor is not client:
@@ -233,12 +234,17 @@ class Server:
             writes_only = writes_only and self.pause_writes_only
         self.pause_end_ms, self.pause_writes_only = until_ms, writes_only
         self.update_gates()
-        delay_s = max(until_ms / 1000 - time.time(), 0)
-        self.loop.call_later(delay_s, self._pause_over)
+        self._end_pause_in_time()
 
-    def _pause_over(self) -> None:
-        if self.pause_end_ms and time.time() * 1000 >= self.pause_end_ms:
+    def _end_pause_in_time(self) -> None:
+        """Ends the pause if it is over, and looks again when it should be: the loop's clock is not quite this one."""
+        left_s = self.pause_end_ms / 1000 - time.time()
+        if not self.pause_end_ms:
+            return
+        if left_s <= 0:
             self.unpause()
+        else:
+            self.loop.call_later(left_s + 0.001, self._end_pause_in_time)
 
     def unpause(self) -> None:
         self.pause_end_ms = 0
@@ -280,7 +286,7 @@ class Server:
         """A call over the slowlog's or the latency monitor's threshold."""
         slower_us = self.config.slowlog_log_slower_than
         if slower_us >= 0 and us >= slower_us and not spec.flags & Flag.SKIP_SLOWLOG:
-            self.slowlog.add(args, int(us), client.addr, client.name, self.config.slowlog_max_len)
+            self.slowlog.add(redacted(args), int(us), client.addr, client.name, self.config.slowlog_max_len)
         threshold_ms = self.config.latency_monitor_threshold
         if threshold_ms and us >= threshold_ms * 1000:
             self.latency.add("fast-command" if spec.flags & Flag.FAST else "command", int(us / 1000))

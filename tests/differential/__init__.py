@@ -1,0 +1,1 @@
+"""ZeekDB and redis-server side by side."""

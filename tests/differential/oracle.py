@@ -1,0 +1,212 @@
+"""Two servers given the same commands: redis-server, which knows, and ZeekDB, which is asked.
+
+Replies are compared as trees of (type, value), so that `+OK` is not `$2\\r\\nOK`, a set is not an array and 1 is not
+1.0. What may differ nevertheless is listed, with reasons, in `accepted.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.differential.accepted import accepted_as, reset_after
+from tests.support import (
+    REDIS,
+    ZEEKDB,
+    Big,
+    Failure,
+    NullArray,
+    Push,
+    Server,
+    SetReply,
+    Simple,
+    Verbatim,
+    Wire,
+)
+
+Command = tuple[bytes, ...]
+Tree = tuple[str, Any]
+
+DATABASES = 3  # the generated commands use no others
+PIPELINE_COMMANDS = 16  # more at once, and neither side might read what the other writes
+SHOWN_CHARACTERS = 600
+NO_PERSISTENCE = ("--save", "", "--appendonly", "no")
+
+
+def tree(value: Any) -> Tree:
+    """A decoded reply with its type beside every value. Doubles are kept as text, so that NaN equals itself."""
+    for kind, name in ((Simple, "simple"), (Failure, "error"), (Verbatim, "verbatim"), (bytes, "bulk")):
+        if isinstance(value, kind):
+            return name, bytes(value) if isinstance(value, bytes) else str(value)
+    if value is None or isinstance(value, NullArray):
+        return ("null" if value is None else "null array"), None
+    if isinstance(value, bool | float | int):
+        name = "big number" if isinstance(value, Big) else type(value).__name__
+        return name, repr(value) if isinstance(value, float) else int(value)
+    if isinstance(value, dict):
+        return "map", [(tree(key), tree(item)) for key, item in value.items()]
+    name = "set" if isinstance(value, SetReply) else "push" if isinstance(value, Push) else "array"
+    return name, [tree(item) for item in value]
+
+
+@dataclass
+class Difference:
+    """One command to which the servers did not answer the same."""
+
+    commands: list[Command]
+    at: int
+    expected: Tree
+    actual: Tree
+    protocol: int
+
+    def __str__(self) -> str:
+        lines = [f"RESP{self.protocol}, redis-server and ZeekDB differ on the last of:"]
+        lines += ["  " + spell(command) for command in self.commands[: self.at + 1]]
+        lines += [f"  redis-server: {_cut(str(self.expected))}", f"  ZeekDB:       {_cut(str(self.actual))}"]
+        return "\n".join(lines)
+
+
+def _settled(commands: Sequence[Command]) -> list[Command]:
+    """The commands, each one whose outcome is chance with what undoes it behind."""
+    settled = []
+    for command, following in zip(commands, [*commands[1:], ()], strict=True):
+        settled.append(command)
+        settled += [reset for reset in reset_after(command) if reset != following]
+    return settled
+
+
+def spell(command: Sequence[bytes]) -> str:
+    """A command as one types it into redis-cli."""
+    words = []
+    for word in command:
+        plain = word and all(0x21 <= byte <= 0x7E and byte not in b"\"'\\" for byte in word)
+        text = "".join(chr(b) if 0x20 <= b <= 0x7E and b not in b'"\\' else f"\\x{b:02x}" for b in word)
+        words.append(word.decode() if plain else f'"{text}"')
+    return _cut(" ".join(words))
+
+
+def _cut(text: str) -> str:
+    """A long text without its middle; the seed brings back the whole."""
+    return (
+        text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS // 2]} … {text[-SHOWN_CHARACTERS // 2 :]}"
+    )
+
+
+def words(text: str) -> Command:
+    """The opposite, for commands without spaces in their arguments; `""` is the empty string."""
+    return tuple(b"" if word == '""' else word.encode("utf-8", "surrogateescape") for word in text.split())
+
+
+class ServerLost(Exception):
+    """A server ended or closed the connection while it was asked."""
+
+
+@dataclass
+class Pair:
+    """A connection to either server."""
+
+    reference: Wire
+    subject: Wire
+    allowed: Counter[str] = field(default_factory=Counter)
+
+    def ask(self, commands: Sequence[Command]) -> list[tuple[Tree, Tree]]:
+        """Both servers' replies, the commands sent in short pipelines."""
+        answers = []
+        for wire in (self.reference, self.subject):
+            try:
+                portions = [commands[at : at + PIPELINE_COMMANDS] for at in range(0, len(commands), PIPELINE_COMMANDS)]
+                answers.append([tree(reply) for portion in portions for reply in wire.pipeline(list(portion))])
+            except (EOFError, OSError) as error:
+                who = "redis-server" if wire is self.reference else "ZeekDB"
+                shown = "\n".join("  " + spell(command) for command in commands)
+                raise ServerLost(f"{who} was lost ({error!r}) during:\n{shown}") from error
+        return list(zip(*answers, strict=True))
+
+    def start(self, protocol: int) -> None:
+        """Empty servers, database 0, the protocol wanted."""
+        for expected, actual in self.ask([(b"FLUSHALL",), (b"SELECT", b"0")]):
+            assert expected == actual == ("simple", "OK"), (expected, actual)
+        self.ask([(b"HELLO", b"%d" % protocol)])
+
+    def compare(self, commands: Sequence[Command], protocol: int = 2, state: bool = True) -> Difference | None:
+        """Run commands on empty servers; the first reply, or the first piece of what they left, that differs."""
+        self.start(protocol)
+        commands = _settled(commands)
+        found = self._first(commands, self.ask(commands), commands, protocol)
+        return found or (self._compare_state(commands, protocol) if state else None)
+
+    def _first(
+        self, asked: list[Command], answers: list[tuple[Tree, Tree]], story: list[Command], protocol: int
+    ) -> Difference | None:
+        for at, (command, (expected, actual)) in enumerate(zip(asked, answers, strict=True)):
+            if expected == actual:
+                continue
+            reason = accepted_as(command, expected, actual)
+            if reason is None:
+                if asked is story:
+                    return Difference(story, at, expected, actual, protocol)
+                return Difference([*story, command], len(story), expected, actual, protocol)
+            self.allowed[reason] += 1
+        return None
+
+    def _compare_state(self, story: list[Command], protocol: int) -> Difference | None:
+        """What the keys hold in the end."""
+        for index in range(DATABASES):
+            select = (b"SELECT", b"%d" % index)
+            listing = [select, (b"DBSIZE",), (b"KEYS", b"*")]
+            answers = self.ask(listing)
+            if found := self._first(listing, answers, [*story, select], protocol):
+                return found
+            keys = sorted(name for _, name in answers[2][0][1])
+            looks = [look for key in keys for look in ((b"TYPE", key), (b"PTTL", key))]
+            kinds = self.ask(looks)
+            if found := self._first(looks, kinds, [*story, select], protocol):
+                return found
+            looks = [_CONTENT[expected[1]](key) for key, (expected, _) in zip(keys, kinds[::2], strict=True)]
+            if looks and (found := self._first(looks, self.ask(looks), [*story, select], protocol)):
+                return found
+        return None
+
+    def minimise(self, found: Difference) -> Difference:
+        """The same difference, or another, after as few commands as leaving out one after the other leads to."""
+        commands = found.commands[: found.at + 1]
+        step = max(len(commands) // 2, 1)
+        while step:
+            at = 0
+            while at < len(commands):
+                shorter = commands[:at] + commands[at + step :]
+                smaller = self.compare(shorter, found.protocol) if shorter else None
+                if smaller is None:
+                    at += step
+                else:
+                    found = smaller
+                    commands = smaller.commands[: smaller.at + 1]
+            step //= 2
+        return found
+
+
+_CONTENT: dict[str, Any] = {
+    "string": lambda key: (b"GET", key),
+    "list": lambda key: (b"LRANGE", key, b"0", b"-1"),
+    "hash": lambda key: (b"HGETALL", key),
+    "set": lambda key: (b"SMEMBERS", key),
+    "zset": lambda key: (b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"),
+    "none": lambda key: (b"EXISTS", key),
+}
+
+
+@contextlib.contextmanager
+def servers(subject: str = "") -> Iterator[Pair]:
+    """Both servers on Unix sockets. The subject is ZeekDB; `redis` tests the tests (or ZEEKDB_SUBJECT=redis)."""
+    program = REDIS if (subject or os.environ.get("ZEEKDB_SUBJECT")) == "redis" else ZEEKDB
+    with (
+        Server(*NO_PERSISTENCE, program=REDIS, unix=True) as reference,
+        Server(*NO_PERSISTENCE, program=program, unix=True) as asked,
+        reference.wire(60) as one,
+        asked.wire(60) as two,
+    ):
+        yield Pair(one, two)

@@ -1,0 +1,224 @@
+"""The `zeekdb` command, and `zeekdb-server` with redis-server's command line to the letter."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from zeekdb import __version__
+from zeekdb.config.config import Config
+from zeekdb.config.file import FileError, load, split_arguments
+from zeekdb.config.units import ConfigError, quoted
+from zeekdb.observe import log
+from zeekdb.observe.info import REDIS_VERSION
+
+PIDFILE_DEFAULT = "/var/run/zeekdb.pid"
+
+USAGE = """\
+Usage: zeekdb serve [FILE] [--directive value ...]
+       zeekdb --version
+       zeekdb --help
+
+serve takes what zeekdb-server takes: `zeekdb serve --help`.
+"""
+
+SERVER_USAGE = """\
+Usage: {name} [/path/to/zeekdb.conf] [options] [-]
+       {name} - (read config from stdin)
+       {name} -v or --version
+       {name} -h or --help
+
+Examples:
+       {name} (run the server with default conf)
+       echo 'maxmemory 128mb' | {name} -
+       {name} /etc/zeekdb/6379.conf
+       {name} --port 7777
+       {name} --port 7777 --save ""
+       {name} /etc/myzeekdb.conf --loglevel verbose -
+       {name} /etc/myzeekdb.conf --loglevel verbose
+"""
+
+LOGO = """
+  ______         _    ____  ____
+ |___  /___  ___| | _|  _ \\| __ )   ZeekDB {version}, Redis {redis}, {bits} bit
+    / // _ \\/ _ \\ |/ / | | |  _ \\
+   / /|  __/  __/   <| |_| | |_) |  Running in {mode} mode
+  /____\\___|\\___|_|\\_\\____/|____/   Port: {port}
+                                    PID: {pid}
+"""
+
+
+class Refused(Exception):
+    """A command line that cannot be served; the text says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The zeekdb command; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] in ("-v", "-V", "--version", "version"):
+        print(version())
+        return 0
+    if words[0] == "serve":
+        return run_server(words[1:], "zeekdb serve")
+    print(f"zeekdb: there is no command '{words[0]}'\n\n{USAGE}", end="", file=sys.stderr)
+    return 2
+
+
+def server_main(arguments: Sequence[str] | None = None) -> int:
+    """zeekdb-server: redis-server's command line; returns the exit status."""
+    return run_server(list(sys.argv[1:] if arguments is None else arguments), "zeekdb-server")
+
+
+def version() -> str:
+    """In the form that scripts pick redis-server's version from."""
+    bits = 64 if sys.maxsize > 2**32 else 32
+    return f"Redis server v={REDIS_VERSION} sha=00000000:0 malloc=libc bits={bits} build=zeekdb-{__version__}"
+
+
+def run_server(words: list[str], name: str, serve: Callable[[Config], int] | None = None) -> int:
+    """Read the configuration that the words name, and serve until told to stop."""
+    if words and words[0] in ("-v", "--version"):
+        print(version())
+        return 0
+    if words and words[0] in ("-h", "--help"):
+        print(SERVER_USAGE.format(name=name), end="")
+        return 0
+    try:
+        config = configured(words)
+    except FileError as error:
+        print(f"\n*** FATAL CONFIG FILE ERROR (ZeekDB {__version__}) ***\n{error}", file=sys.stderr)
+        return 1
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 1
+    if serve is None:
+        from zeekdb.server.server import serve as serve_for_real
+
+        serve = serve_for_real
+    try:
+        prepare(config, bare=not words)
+    except (OSError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return serve(config)
+
+
+# --- from words to a configuration --------------------------------------------------------------------------------
+
+
+def configured(words: list[str], read_stdin: Callable[[], str] = lambda: sys.stdin.read()) -> Config:
+    """The configuration that a command line describes. FileError, Refused."""
+    if words and words[0] in ("--test-memory", "--check-system"):
+        raise Refused(f"{words[0]} is redis-server's own; use memtest86 or the like for testing memory.")
+    path, from_stdin, options = split_command_line(words)
+    config = Config()
+    try:
+        load(config, path, read_stdin() if from_stdin else "", options)
+    except OSError as error:
+        raise Refused(f"Fatal error, can't open config file '{config.path}': {error.strerror}") from None
+    return config
+
+
+def split_command_line(words: list[str]) -> tuple[str, bool, str]:
+    """(file, whether to read standard input too, directives as text of a configuration file).
+
+    Redis's own rule: what begins with -- where a name can stand is a directive, all that follows up to the next one
+    are its values, `--port 7000` may be one word, and a bare --save without value means `save ""`.
+    """
+    path = ""
+    if words and not words[0].startswith("-"):
+        path, words = words[0], words[1:]
+    from_stdin, lines, name_may_stand = False, [], True
+    for at, word in enumerate(words):
+        if word == "-" and at in (0, len(words) - 1):
+            from_stdin = True
+        elif name_may_stand and word.startswith("--"):
+            if word.lower().strip() == "--sentinel":
+                raise Refused("Sentinel mode is redis-sentinel's; it can watch this server as it watches Redis.")
+            lines.append(word[2:])
+            following = words[at + 1] if at + 1 < len(words) else None
+            whole = len(split_arguments(word) or []) != 1
+            empty_save = word.lower() == "--save" and (following is None or following.startswith("--"))
+            if empty_save:
+                lines[-1] += ' ""'
+            name_may_stand = whole or empty_save
+        else:
+            if not lines:
+                lines.append("")
+            lines[-1] += " " + quoted(word)
+            name_may_stand = True
+    return path, from_stdin, "\n".join(lines)
+
+
+# --- from a configuration to a process ----------------------------------------------------------------------------
+
+
+def prepare(config: Config, *, bare: bool = False) -> None:
+    """Make the process what the configuration says: folder, log, background, pidfile. OSError."""
+
+    def enter_folder() -> None:
+        try:
+            os.chdir(config.dir)
+        except OSError as error:
+            raise ConfigError(error.strerror) from None
+        config.dir = os.getcwd()
+
+    enter_folder()
+    config.on_change("dir", enter_folder)
+    if config.daemonize:
+        daemonize()
+    log.configure(config.loglevel, config.logfile)
+    config.on_change("loglevel", lambda: log.set_level(config.loglevel))
+    write_pidfile(config)
+    log.notice("ZeekDB is starting")
+    log.notice("ZeekDB version=%s, redis_version=%s, pid=%d, just started", __version__, REDIS_VERSION, os.getpid())
+    if bare:
+        log.logger.warning(
+            "Warning: no config file specified, using the default config. In order to specify a config file use "
+            "zeekdb-server /path/to/zeekdb.conf"
+        )
+    else:
+        log.notice("Configuration loaded")
+    show_logo(config)
+    log.notice("Server initialized")
+
+
+def show_logo(config: Config) -> None:
+    """The logo on a terminal or when asked for; test suites find the process id in it. Otherwise one line."""
+    mode = "cluster" if config.cluster_enabled else "standalone"
+    if config.always_show_logo or (not config.logfile and sys.stdout.isatty()):
+        bits = 64 if sys.maxsize > 2**32 else 32
+        logo = LOGO.format(
+            version=__version__, redis=REDIS_VERSION, bits=bits, mode=mode, port=config.port, pid=os.getpid()
+        )
+        log.notice("%s", logo)
+    else:
+        log.notice("Running mode=%s, port=%d.", mode, config.port)
+
+
+def daemonize() -> None:
+    """Go to the background: a child in a session of its own, without a terminal."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    if null > 2:
+        os.close(null)
+
+
+def write_pidfile(config: Config) -> None:
+    """Note the process id, where a pidfile is wanted; a folder that cannot be written is no reason to stop."""
+    if config.daemonize and not config.pidfile:
+        config.pidfile = PIDFILE_DEFAULT
+    if config.pidfile:
+        try:
+            with open(config.pidfile, "w", encoding="ascii") as file:
+                file.write(f"{os.getpid()}\n")
+        except OSError as error:
+            log.logger.warning("Failed to write PID file: %s", error.strerror)
