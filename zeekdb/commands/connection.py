@@ -11,12 +11,14 @@ from zeekdb.commands.args import INT64_MAX, parse_int, parse_range, show
 from zeekdb.commands.context import Context
 from zeekdb.commands.reply import Verbatim, help_lines
 from zeekdb.commands.spec import ADMIN, ALLOW_BUSY, FAST, LOADING, NO_AUTH, NOSCRIPT, STALE, command, container
+from zeekdb.config.options import NAMES
 from zeekdb.errors import CommandError, SyntaxError_, WrongArity
 from zeekdb.observe.info import REDIS_VERSION
 
 if TYPE_CHECKING:
     from zeekdb.commands.ports import ClientPort, ServerPort
 
+REDACTED: Final = b"(redacted)"
 ALL_SHARDS = ("request_policy:all_shards", "response_policy:all_succeeded")
 ALL_NODES = ("request_policy:all_nodes", "response_policy:all_succeeded")
 VARIES = ("nondeterministic_output",)
@@ -29,6 +31,23 @@ KINDS: Final = {
 }
 ALWAYS = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY  # commands that answer in any state
 PLAIN = NOSCRIPT | LOADING | STALE
+
+
+def redacted(words: list[bytes]) -> list[bytes]:
+    """A call as the slow log and MONITOR may show it: without passwords."""
+    name = words[0].upper()
+    if name == b"AUTH":
+        return words[:1] + [REDACTED] * (len(words) - 1)
+    if name == b"HELLO":
+        auth_at = next((at for at, word in enumerate(words) if word.upper() == b"AUTH"), len(words))
+        return [REDACTED if auth_at < at <= auth_at + 2 else word for at, word in enumerate(words)]
+    if name == b"CONFIG" and len(words) > 3 and words[1].upper() == b"SET":
+        secret = {name for name, directive in NAMES.items() if directive.sensitive}
+        return [
+            REDACTED if at >= 3 and at % 2 and show(words[at - 1]).lower() in secret else word
+            for at, word in enumerate(words)
+        ]
+    return words
 
 
 # --- who is there -------------------------------------------------------------------------------------------------
@@ -434,7 +453,7 @@ def parse_timeout_ms(text: bytes) -> int:
 def client_pause(ctx: Context, timeout: bytes, mode: bytes = b"ALL", *rest: bytes) -> str:
     """Holds commands back for some time: all of them, or those that write."""
     if rest:
-        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.")
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.")
     if mode.upper() not in (b"ALL", b"WRITE"):
         raise CommandError("ERR CLIENT PAUSE mode must be WRITE or ALL")
     ctx.server.pause(parse_timeout_ms(timeout), mode.upper() == b"WRITE")
@@ -473,7 +492,7 @@ def client_reply(ctx: Context, mode: bytes) -> Any:
 def client_unblock(ctx: Context, number: bytes, reason: bytes = b"TIMEOUT", *rest: bytes) -> int:
     """Ends another connection's blocking command, as by timeout or with an error."""
     if rest:
-        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.")
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.")
     if reason.upper() not in (b"TIMEOUT", b"ERROR"):
         raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
     client = ctx.server.client(parse_int(number))

@@ -124,21 +124,31 @@ def everything() -> Iterator[Command]:
 
 def key_places(spec: Command, words: tuple[bytes, ...]) -> list[tuple[int, tuple[str, ...]]]:
     """Places of the keys in a whole call, name included, with their access flags. CommandError."""
-    if spec.get_keys is not None:
-        known = [each for each in spec.keys if not each.unknown]
-        places = spec.get_keys(words)
-        access = [(known[min(at, len(known) - 1)] if known else spec.keys[0]).flags for at in range(len(places))]
-        return list(zip(places, access, strict=True))
+    if spec.get_keys is not None:  # the first key, then those that the last specification cannot place
+        return [(place, spec.keys[-1 if at else 0].flags) for at, place in enumerate(spec.get_keys(words))]
     found: list[tuple[int, tuple[str, ...]]] = []
     for each in spec.keys:
         if each.unknown or "not_key" in each.flags:
             continue
         begin = _begin(each, words)
         if begin:
-            found += [(at, each.flags) for at in _places(each, begin, words)]
+            access = exact_access(spec, each, words)
+            found += [(at, access) for at in _places(each, begin, words)]
     if not found or any(not 0 < at < len(words) for at, _ in found):
         raise CommandError("ERR Invalid arguments specified for command")
     return found[:KEYS_MAX]
+
+
+def exact_access(spec: Command, keys: KeySpec, words: tuple[bytes, ...]) -> tuple[str, ...]:
+    """Access flags, where they depend on the options of a call."""
+    if "variable_flags" not in keys.flags:
+        return keys.flags
+    options = {word.upper() for word in words[2:]}
+    if spec.name == "SET":
+        return ("RW", "access", "update") if b"GET" in options else ("OW", "update")
+    if spec.name == "BITFIELD":
+        return ("RW", "access", "update") if options & {b"SET", b"INCRBY"} else ("RO", "access")
+    return keys.flags
 
 
 def _begin(spec: KeySpec, words: tuple[bytes, ...]) -> int:
@@ -169,20 +179,32 @@ def _places(spec: KeySpec, begin: int, words: tuple[bytes, ...]) -> range:
     return range(begin, last + 1, spec.step)
 
 
+class SetOf(frozenset[Any]):
+    """A reply set whose members need not be hashable: a set in RESP3, an array in RESP2."""
+
+    items: list[Any]
+
+    def __new__(cls, items: list[Any]) -> SetOf:
+        made = super().__new__(cls)
+        made.items = items
+        return made
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
 # --- the commands -------------------------------------------------------------------------------------------------
 
 
-def words(items: list[str], resp3: bool) -> list[str] | frozenset[str]:
-    """A set of simple strings."""
-    return frozenset(items) if resp3 else items
-
-
-def describe_key_spec(spec: KeySpec, resp3: bool) -> dict[bytes, Any]:
+def describe_key_spec(spec: KeySpec) -> dict[bytes, Any]:
     """A key specification, as COMMAND INFO prints it."""
     described: dict[bytes, Any] = {}
     if spec.notes:
         described[b"notes"] = spec.notes.encode()
-    described[b"flags"] = words(list(spec.flags), resp3)
+    described[b"flags"] = SetOf(list(spec.flags))
     if spec.keyword:
         begin = {b"type": b"keyword", b"spec": {b"keyword": spec.keyword.encode(), b"startfrom": spec.start_from}}
     elif spec.index:
@@ -201,21 +223,21 @@ def describe_key_spec(spec: KeySpec, resp3: bool) -> dict[bytes, Any]:
     return described
 
 
-def describe(spec: Command, resp3: bool) -> list[Any]:
+def describe(spec: Command) -> list[Any]:
     """The ten items of COMMAND INFO."""
     (first, last, step), _ = legacy_keys(spec)
     held = categories(spec)
     return [
         spec.lower.encode(),
         spec.arity,
-        words(flags(spec), resp3),
+        SetOf(flags(spec)),
         first,
         last,
         step,
-        words([f"@{name}" for name in CATEGORIES if name in held], resp3),
-        [tip.encode() for tip in spec.tips],
-        [describe_key_spec(each, resp3) for each in spec.keys],
-        [describe(sub, resp3) for sub in spec.subcommands.values()],
+        SetOf([f"@{name}" for name in CATEGORIES if name in held]),
+        SetOf([tip.encode() for tip in spec.tips]),
+        SetOf([describe_key_spec(each) for each in spec.keys]),
+        [describe(sub) for sub in spec.subcommands.values()] or SetOf([]),
     ]
 
 
@@ -228,7 +250,7 @@ def document(spec: Command) -> dict[bytes, Any]:
         b"complexity": spec.complexity.encode(),
     }
     if spec.doc_flags:
-        described[b"doc_flags"] = frozenset(spec.doc_flags)
+        described[b"doc_flags"] = SetOf(list(spec.doc_flags))
     if spec.deprecated_since:
         described[b"deprecated_since"] = spec.deprecated_since.encode()
     if spec.replaced_by:
@@ -246,7 +268,7 @@ def document(spec: Command) -> dict[bytes, Any]:
 )  # fmt: skip
 def command_(ctx: Context) -> list[Any]:
     """Describes every command."""
-    return [describe(spec, ctx.client.protocol == 3) for spec in REGISTRY.values()]
+    return [describe(spec) for spec in REGISTRY.values()]
 
 
 @command(
@@ -256,10 +278,9 @@ def command_(ctx: Context) -> list[Any]:
 )  # fmt: skip
 def command_info(ctx: Context, *names: bytes) -> list[Any]:
     """Describes commands; null stands for one that is not there."""
-    resp3 = ctx.client.protocol == 3
     if not names:
-        return [describe(spec, resp3) for spec in REGISTRY.values()]
-    return [describe(spec, resp3) if spec else None for spec in map(lookup_name, names)]
+        return [describe(spec) for spec in REGISTRY.values()]
+    return [describe(spec) if spec else None for spec in map(lookup_name, names)]
 
 
 @command(
@@ -336,8 +357,7 @@ def command_getkeys(ctx: Context, *call: bytes) -> list[bytes]:
 )  # fmt: skip
 def command_getkeysandflags(ctx: Context, *call: bytes) -> list[Any]:
     """Picks the keys out of a call and says what the command does to each."""
-    resp3 = ctx.client.protocol == 3
-    return [[call[at], words(list(access), resp3)] for at, access in keys_of_call(call)]
+    return [[call[at], SetOf(list(access))] for at, access in keys_of_call(call)]
 
 
 @command(

@@ -276,7 +276,7 @@ container("SLOWLOG", group="server", since="2.2.12", summary="A container for sl
 def slowlog_get(ctx: Context, count: bytes = b"10", *rest: bytes) -> list[Any]:
     """Returns the newest entries of the slow log."""
     if rest:
-        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP.")
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.")
     number = parse_range(count, -1, INT64_MAX, "ERR count should be greater than or equal to -1")
     return [
         [entry.id, entry.time_s, entry.duration_us, entry.arguments, entry.client_address.encode(), entry.client_name]

@@ -368,7 +368,7 @@ class Percentiles(Kind):
         return numbers
 
     def show(self, value: Any) -> str:
-        return " ".join(f"{number:.17g}" for number in value)
+        return " ".join(repr(number).removesuffix(".0") for number in value)
 
     def lines(self, value: Any) -> list[str]:
         return [self.show(value) or '""']

@@ -924,7 +924,8 @@ cdef class Engine:
             self.book(c, running, begin, n - run_begin, &self.requests[n - 1])
         c.commands += n
         self.total_commands += n
-        c.last_kind = kind.index if kind != NULL else -1
+        if running != NULL:
+            c.last_kind = kind.index
         return n
 
     cdef void look_ahead(self, Conn* c, uint32_t n) noexcept nogil:
@@ -1002,6 +1003,7 @@ cdef class Engine:
         cdef size_t size = c.port.out.size
         cdef uint32_t nparts = c.port.out.nparts
         cdef uint64_t begin = ticks_now(), spent
+        c.last_kind = index
         try:
             if kind == NULL:
                 reply = self.on_unknown(owner, args)
@@ -1504,6 +1506,11 @@ cdef class Connection:
         return self.c.seen_ms
 
     @property
-    def last_command(self):
-        """Index of the last command run; -1: none."""
+    def last_command_index(self):
+        """Index of the last command run or running; -1: none. A container sets its subcommand's."""
         return self.c.last_kind
+
+    @last_command_index.setter
+    def last_command_index(self, int index):
+        if self.c is not &GONE:
+            self.c.last_kind = index

@@ -362,7 +362,7 @@ def latencystats_section(server: Any, keyspace: Any) -> Fields:
         histogram = it.histogram
         if histogram is not None:
             shown = zip(wanted, histogram.percentiles_us(wanted), strict=True)
-            fields.append((f"latency_percentiles_usec_{name}", ",".join(f"p{p:.17g}={us:.3f}" for p, us in shown)))
+            fields.append((f"latency_percentiles_usec_{name}", ",".join(f"p{p:.6g}={us:.3f}" for p, us in shown)))
     return fields
 
 

@@ -40,6 +40,13 @@ def key_range(spec: Command) -> tuple[int, int, int]:
     return (keys.index, last, keys.step)
 
 
+def flags_of(spec: Command, args: list[bytes]) -> Flag:
+    """The flags of a call: the subcommand's, where it names one."""
+    if spec.subcommands and len(args) > 1:
+        return spec.subcommands.get(args[1].decode("latin-1").upper(), spec).flags
+    return spec.flags
+
+
 class Dispatcher:
     """Registers the declared commands with the engine and stands behind its gates."""
 
@@ -87,6 +94,7 @@ class Dispatcher:
             if sub.arity != len(args) + 1 and (sub.arity > 0 or len(args) + 1 < -sub.arity):
                 self.engine.count_call(index, 0.0, rejected=True)
                 raise WrongArity(sub.lower)
+            ctx.client.last_command_index = index
             begin = time.perf_counter()
             failed = True
             try:
@@ -95,7 +103,6 @@ class Dispatcher:
                 return reply
             finally:
                 self.engine.count_call(index, (time.perf_counter() - begin) * 1e6, failed=failed)
-                ctx.client.last_sub = index
 
         return handle
 
@@ -118,7 +125,7 @@ class Dispatcher:
             client.waiting = (index, args)
             self.engine.count_outcome(index, failed=False, rejected=False)
             return DEFERRED
-        if gates & GATE_MONITOR and not spec.flags & Flag.SKIP_MONITOR and not spec.flags & Flag.ADMIN:
+        if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
             self.server.feed_monitors(client, args)
         return self.run(client, index, args)
 

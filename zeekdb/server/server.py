@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 import zeekdb.commands
+from zeekdb.commands.args import show
+from zeekdb.commands.connection import redacted
 from zeekdb.commands.spec import Command, Flag
+from zeekdb.config.units import quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
 from zeekdb.hot.engine import (
@@ -216,10 +219,8 @@ class Server:
 
     def feed_monitors(self, client: Client, args: list[bytes]) -> None:
         """One line for each MONITOR client."""
-        from zeekdb.commands.args import quote
-
         now = time.time()
-        words = " ".join(quote(arg) for arg in args)
+        words = " ".join(quoted(show(arg)) for arg in redacted(args))
         line = f"{now:.6f} [{client.db_index} {client.addr}] {words}"
         for monitor in list(self.monitors):
             if monitor is not client:
@@ -280,7 +281,7 @@ class Server:
         """A call over the slowlog's or the latency monitor's threshold."""
         slower_us = self.config.slowlog_log_slower_than
         if slower_us >= 0 and us >= slower_us and not spec.flags & Flag.SKIP_SLOWLOG:
-            self.slowlog.add(args, int(us), client.addr, client.name, self.config.slowlog_max_len)
+            self.slowlog.add(redacted(args), int(us), client.addr, client.name, self.config.slowlog_max_len)
         threshold_ms = self.config.latency_monitor_threshold
         if threshold_ms and us >= threshold_ms * 1000:
             self.latency.add("fast-command" if spec.flags & Flag.FAST else "command", int(us / 1000))
