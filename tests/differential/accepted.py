@@ -130,7 +130,12 @@ def _idle_or_freq(command: Command, expected: Tree, actual: Tree) -> bool:
 
 
 def _checked_first(command: Command, expected: Tree, actual: Tree) -> bool:
-    return expected[0] == "int" and expected[1] in (0, -1) and actual[0] == "error"
+    looked_first = expected in (("int", 0), ("int", -1)) or "WRONGTYPE" in str(expected[1])
+    return looked_first and actual[0] == "error" and "WRONGTYPE" not in actual[1]
+
+
+def _getkeys_arity(command: Command, expected: Tree, actual: Tree) -> bool:
+    return len(command) == 3 and command[1].upper() == b"GETKEYS" and expected[0] == actual[0] == "error"
 
 
 def _sort_ties(command: Command, expected: Tree, actual: Tree) -> bool:
@@ -189,6 +194,7 @@ RULES = [
         _names("BITCOUNT BITPOS"),
         _checked_first,
     ),
+    Rule("COMMAND GETKEYS takes a command without arguments since 7.2", _names("COMMAND"), _getkeys_arity),
     Rule(
         "what SORT makes of equal weights, and of sets that it is told not to sort, follows from the table's order",
         _names("SORT SORT_RO"),
@@ -204,3 +210,14 @@ def accepted_as(command: Command, expected: Tree, actual: Tree) -> str | None:
         if (not rule.commands or name in rule.commands) and rule.holds(command, expected, actual):
             return rule.reason
     return None
+
+
+def reset_after(command: Command) -> list[Command]:
+    """What has to follow a command whose outcome is chance, so that both servers hold the same again."""
+    name = command[0].upper()
+    options = [word.upper() for word in command]
+    if name == b"SPOP" and len(command) > 1:
+        return [(b"DEL", command[1])]
+    if name == b"SORT" and b"STORE" in options[:-1] and b"BY" in options:
+        return [(b"DEL", command[len(options) - options[::-1].index(b"STORE")])]
+    return []

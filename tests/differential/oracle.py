@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.differential.accepted import accepted_as
+from tests.differential.accepted import accepted_as, reset_after
 from tests.support import (
     REDIS,
     ZEEKDB,
@@ -68,6 +68,15 @@ class Difference:
         lines += ["  " + spell(command) for command in self.commands[: self.at + 1]]
         lines += [f"  redis-server: {_cut(str(self.expected))}", f"  ZeekDB:       {_cut(str(self.actual))}"]
         return "\n".join(lines)
+
+
+def _settled(commands: Sequence[Command]) -> list[Command]:
+    """The commands, each one whose outcome is chance with what undoes it behind."""
+    settled = []
+    for command, following in zip(commands, [*commands[1:], ()], strict=True):
+        settled.append(command)
+        settled += [reset for reset in reset_after(command) if reset != following]
+    return settled
 
 
 def spell(command: Sequence[bytes]) -> str:
@@ -126,7 +135,7 @@ class Pair:
     def compare(self, commands: Sequence[Command], protocol: int = 2, state: bool = True) -> Difference | None:
         """Run commands on empty servers; the first reply, or the first piece of what they left, that differs."""
         self.start(protocol)
-        commands = list(commands)
+        commands = _settled(commands)
         found = self._first(commands, self.ask(commands), commands, protocol)
         return found or (self._compare_state(commands, protocol) if state else None)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zeekdb.commands.args import parse_bit, parse_int, to_int
 from zeekdb.commands.context import Context
 from zeekdb.commands.spec import DENYOOM, FAST, READONLY, WRITE, KeySpec, command, one_key
-from zeekdb.commands.strings import has_string, slice_bounds
+from zeekdb.commands.strings import has_string, runs_backwards, slice_bounds
 from zeekdb.errors import CommandError, OutOfRange, SyntaxError_
 
 CHUNK_BYTES = 1 << 20
@@ -121,7 +121,7 @@ def bitcount(ctx: Context, key: bytes, *words: bytes) -> int:
         raise SyntaxError_
     start, stop = (parse_int(words[0]), parse_int(words[1])) if words else (0, -1)
     in_bits = len(words) == 3 and _parse_unit(words[2])
-    if not has_string(ctx, key):
+    if not has_string(ctx, key) or runs_backwards(start, stop):
         return 0
     span = _resolve(start, stop, ctx.db.strlen(key), in_bits)
     if span is None:

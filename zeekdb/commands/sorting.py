@@ -72,8 +72,9 @@ def _look_up(ctx: Context, pattern: bytes, element: bytes) -> bytes | None:
 
 
 def _weight(text: bytes | None) -> float:
-    """A sorting weight as `strtod` reads it: leading space passes, and nothing at all is 0."""
-    weight = to_float(text.lstrip(_SPACES)) if text else 0.0
+    """A sorting weight as `strtod` reads it: up to a zero byte, after any space; nothing at all is 0."""
+    number = (text or b"").partition(b"\0")[0]
+    weight = to_float(number.lstrip(_SPACES)) if number else 0.0
     if weight is None:
         raise CommandError("ERR One or more scores can't be converted into double")
     return weight
@@ -139,7 +140,9 @@ def _store(ctx: Context, key: bytes, items: list[bytes | None]) -> int:
         ctx.remove(key)
         return 0
     ctx.db.remove(key)
-    ctx.db.create(key, List).push_right([item or b"" for item in items])
+    stored = ctx.db.create(key, List)
+    for item in items:
+        stored.push(item or b"", False)
     ctx.changed(key, "sortstore")
     return len(items)
 

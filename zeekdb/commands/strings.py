@@ -43,12 +43,19 @@ def check_length(ctx: Context, length: int, more: int) -> None:
 
 
 def slice_bounds(start: int, stop: int, length: int) -> tuple[int, int] | None:
-    """Redis's inclusive range, negatives counted from the end, cut to `length`; None when it holds nothing."""
-    if start < 0 and stop < 0 and start > stop:
-        return None
+    """Redis's inclusive range, negatives counted from the end, cut to `length`; None when it holds nothing.
+
+    Where both ends lie before the string, the first byte is what remains; the commands other than BITPOS take a
+    range that runs backwards from the end for empty first (`runs_backwards`).
+    """
     start = max(start + length, 0) if start < 0 else start
     stop = max(stop + length, 0) if stop < 0 else min(stop, length - 1)
     return (start, min(stop, length - 1)) if start <= stop and length else None
+
+
+def runs_backwards(start: int, stop: int) -> bool:
+    """Both counted from the end, and the wrong way round."""
+    return start < 0 and stop < 0 and start > stop
 
 
 def deadline_of(ctx: Context, name: str, unit: str, text: bytes) -> int:
@@ -308,7 +315,7 @@ def strlen(ctx: Context, key: bytes) -> int:
 def getrange(ctx: Context, key: bytes, start: bytes, end: bytes) -> bytes:
     """Returns part of a string."""
     first, last = parse_int(start), parse_int(end)
-    if not has_string(ctx, key):
+    if not has_string(ctx, key) or runs_backwards(first, last):
         return b""
     bounds = slice_bounds(first, last, ctx.db.strlen(key))
     return ctx.db.getrange(key, *bounds) if bounds else b""

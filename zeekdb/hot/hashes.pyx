@@ -12,9 +12,8 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, member_free,
-    member_value, members_copy, members_destroy, members_insert, members_memory, members_new, members_remove,
-    packed_skip,
+    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, member_free,
+    member_value, members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip, prefetch,
 )
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
@@ -22,14 +21,9 @@ from zeekdb.hot.packed cimport (
 )
 from zeekdb.hot.table cimport (
     BOXED, INLINE_MAX, T_HASH, Entry, Table, entry_box, entry_key, entry_new, entry_size, entry_value, hash_bytes,
-    slot_entry, table_find, table_prefetch_bucket, table_prefetch_entry, table_random, table_replace, table_scan,
+    slot_entry, table_find, table_insert, table_prefetch_bucket, table_prefetch_entry, table_random, table_replace,
+    table_scan, table_take,
 )
-
-cdef extern from *:
-    """
-    #define ZEEK_PREFETCH(p) __builtin_prefetch(p)
-    """
-    void prefetch "ZEEK_PREFETCH"(const void* p) nogil
 
 cdef uint64_t entries_max = 128
 cdef uint64_t value_max = 64
@@ -81,7 +75,7 @@ cdef inline bint small_remove(Packed* box, const uint8_t* f, size_t fn) noexcept
 
 
 cdef void insert_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
-    members_insert(<Table*>arg, new_member(f, fn, v, vn), hash_bytes(f, fn))
+    table_insert(<Table*>arg, new_member(f, fn, v, vn), hash_bytes(f, fn))
 
 
 cdef void enlarge(Packed* box) noexcept nogil:
@@ -141,7 +135,7 @@ cdef int large_put(Table* t, const uint8_t* f, size_t fn, const uint8_t* v, size
     cdef uint64_t* slot = table_find(t, f, fn, h)
     cdef Entry* e
     if slot == NULL:
-        members_insert(t, new_member(f, fn, v, vn), h)
+        table_insert(t, new_member(f, fn, v, vn), h)
         return 1
     e = slot_entry(slot[0])
     if not overwrite(e, v, vn):
@@ -213,7 +207,7 @@ cdef bint hash_remove(void* self, const uint8_t* f, size_t fn) noexcept nogil:
     slot = table_find(t, f, fn, hash_bytes(f, fn))
     if slot == NULL:
         return False
-    members_remove(t, slot)
+    member_free(table_take(t, slot))
     return True
 
 
@@ -247,16 +241,17 @@ ctypedef struct PairWalk:
     void* arg
 
 
-cdef void walk_entry(Entry* e, uint64_t h, void* arg) noexcept nogil:
+cdef bint walk_entry(Entry* e, void* arg) noexcept nogil:
     cdef PairWalk* walk = <PairWalk*>arg
     cdef size_t fn, vn
     cdef const uint8_t* f = entry_key(e, &fn)
     cdef const uint8_t* v = member_value(e, &vn)
     walk.visit(f, fn, v, vn, walk.arg)
+    return False
 
 
-cdef uint64_t walk_from(Packed* box, uint64_t cursor, size_t count, PairVisit visit, void* arg) noexcept nogil:
-    """Visits at least `count` pairs from the cursor on, a small hash whole; the next cursor, 0 when through."""
+cdef void hash_walk(void* self, PairVisit visit, void* arg) noexcept nogil:
+    cdef Packed* box = <Packed*>self
     cdef PairWalk walk
     cdef size_t fn, vn
     cdef const uint8_t* at
@@ -266,7 +261,8 @@ cdef uint64_t walk_from(Packed* box, uint64_t cursor, size_t count, PairVisit vi
     if box.count == LARGE:
         walk.visit = visit
         walk.arg = arg
-        return table_scan(box_table(box), cursor, count, walk_entry, &walk)
+        members_walk(box_table(box), walk_entry, &walk)
+        return
     at = box.data
     end = at + box.size
     while at < end:
@@ -274,11 +270,6 @@ cdef uint64_t walk_from(Packed* box, uint64_t cursor, size_t count, PairVisit vi
         v = packed_read(f + fn, &vn)
         visit(f, fn, v, vn, arg)
         at = v + vn
-    return 0
-
-
-cdef void hash_walk(void* self, PairVisit visit, void* arg) noexcept nogil:
-    walk_from(<Packed*>self, 0, <size_t>-1, visit, arg)
 
 
 ctypedef struct PairEmit:
@@ -311,7 +302,7 @@ cdef bint random_pair(Packed* box, PairVisit visit, void* arg) noexcept nogil:
     if box.count == LARGE:
         walk.visit = visit
         walk.arg = arg
-        walk_entry(table_random(box_table(box), chance), 0, &walk)
+        walk_entry(table_random(box_table(box), chance), &walk)
         return True
     f = packed_read(box.data, &fn)
     v = packed_read(f + fn, &vn)
@@ -393,6 +384,13 @@ cdef void harvest_value(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn
 cdef void harvest_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
     harvest(f, fn, arg)
     harvest(v, vn, arg)
+
+
+cdef void harvest_entry(Entry* e, uint64_t h, void* arg) noexcept nogil:
+    cdef size_t fn, vn
+    cdef const uint8_t* f = entry_key(e, &fn)
+    cdef const uint8_t* v = member_value(e, &vn)
+    harvest_pair(f, fn, v, vn, arg)
 
 
 ctypedef struct Sample:
@@ -487,7 +485,9 @@ cdef class Hash:
     def scan(self, uint64_t cursor, size_t count):
         cdef list items = []
         cdef Harvest into = harvest_to(items)
-        cursor = walk_from(self.box, cursor, count, harvest_pair, &into)
+        if self.box.count != LARGE:
+            return 0, self.flat()
+        cursor = table_scan(box_table(self.box), cursor, min(count, SCAN_MAX), harvest_entry, &into)
         return cursor, harvested(items, &into)
 
     def random(self):

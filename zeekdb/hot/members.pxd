@@ -10,10 +10,14 @@ cdef extern from *:
     """
     #define ZEEK_LARGE 0xFFFFFFFFu
     #define ZEEK_PACKED_MAX (1u << 30)
+    #define ZEEK_SCAN_MAX ((size_t)1 << 30)
+    #define ZEEK_PREFETCH(p) __builtin_prefetch(p)
     static inline uint64_t zeek_scale(uint64_t x, uint64_t n) { return (uint64_t)(((unsigned __int128)x * n) >> 64); }
     """
     const uint32_t LARGE "ZEEK_LARGE"
     const uint32_t PACKED_MAX "ZEEK_PACKED_MAX"  # bytes of a small form; beyond, it becomes large whatever the limits
+    const size_t SCAN_MAX "ZEEK_SCAN_MAX"        # a larger COUNT means the same: everything
+    void prefetch "ZEEK_PREFETCH"(const void* p) nogil
     uint64_t scale "zeek_scale"(uint64_t x, uint64_t n) nogil  # 64 random bits to a number below n
 
 cdef inline Table* box_table(const Packed* box) noexcept nogil:
@@ -25,10 +29,12 @@ cdef inline uint8_t* packed_skip(const uint8_t* at) noexcept nogil:
     cdef uint8_t* p = packed_read(at, &n)  # alone: C may read n before the call within one expression
     return p + n
 
+ctypedef bint (*MemberVisit)(Entry* e, void* arg) noexcept nogil              # True: enough
+
 cdef Table* members_new() noexcept nogil
-cdef void members_insert(Table* t, Entry* e, uint64_t h) noexcept nogil       # the key must be absent
-cdef void members_remove(Table* t, uint64_t* slot) noexcept nogil             # frees the entry and what it boxes
 cdef bint members_destroy(Table* t, size_t* budget) noexcept nogil            # as TypeOps.destroy
+# Every entry once, unless a visit said enough (then True). Visits do not change the table.
+cdef bint members_walk(Table* t, MemberVisit visit, void* arg) noexcept nogil
 cdef Table* members_copy(Table* t) noexcept nogil
 cdef size_t members_memory(Table* t) noexcept nogil                           # estimated from a few entries
 cdef void member_free(Entry* e) noexcept nogil

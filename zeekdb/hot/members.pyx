@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.table cimport (
     BOXED, Entry, Table, entry_box, entry_free, entry_key, entry_new, entry_size, entry_type, entry_value,
-    table_find, table_free, table_init, table_insert, table_memory, table_scan, table_step, table_take,
+    hash_bytes, slot_entry, table_free, table_init, table_insert, table_memory,
 )
 
 cdef extern from "Python.h" nogil:
@@ -23,12 +23,12 @@ cdef extern from "Python.h" nogil:
 # What members_new allocates. The table comes first, so that a pointer to it is a pointer to all.
 ctypedef struct Members:
     Table table
-    uint64_t cursor     # how far members_destroy has come
+    uint64_t destroyed  # slots that members_destroy has emptied
 
 cdef enum:
-    DOOMED_MAX = 64     # entries that members_destroy takes out between two looks at its budget
+    BUCKET_SLOTS = 8
+    AHEAD = 16          # slots between fetching an entry and looking at it
     SAMPLES = 16        # entries that members_memory looks at
-    STEP_BUCKETS = 2    # resize work that each insertion and removal does while a resize is under way
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -36,20 +36,8 @@ cdef enum:
 cdef Table* members_new() noexcept nogil:
     cdef Members* members = <Members*>mem_alloc(sizeof(Members))
     table_init(&members.table, 0)
-    members.cursor = 0
+    members.destroyed = 0
     return &members.table
-
-
-cdef void members_insert(Table* t, Entry* e, uint64_t h) noexcept nogil:
-    table_insert(t, e, h)
-    if t.next.slots != NULL:
-        table_step(t, STEP_BUCKETS)
-
-
-cdef void members_remove(Table* t, uint64_t* slot) noexcept nogil:
-    member_free(table_take(t, slot))
-    if t.next.slots != NULL:
-        table_step(t, STEP_BUCKETS)
 
 
 cdef void member_free(Entry* e) noexcept nogil:
@@ -68,56 +56,57 @@ cdef const uint8_t* member_value(const Entry* e, size_t* n) noexcept nogil:
     return entry_value(e)
 
 
-cdef void copy_member(Entry* e, uint64_t h, void* arg) noexcept nogil:
+cdef inline Entry* entry_at(Table* t, uint64_t place) noexcept nogil:
+    """The slots of both arrays in one row; NULL in an empty one and beyond the end."""
+    cdef uint64_t first = t.now.buckets * BUCKET_SLOTS
+    if place < first:
+        return slot_entry(t.now.slots[place])
+    return slot_entry(t.next.slots[place - first]) if place - first < t.next.buckets * BUCKET_SLOTS else NULL
+
+
+cdef bint members_walk(Table* t, MemberVisit visit, void* arg) noexcept nogil:
+    # Not table_scan, whose cursors may meet an entry twice, and which hashes every key.
+    cdef uint64_t slots = (t.now.buckets + t.next.buckets) * BUCKET_SLOTS
+    cdef uint64_t place
+    cdef Entry* e
+    for place in range(slots):
+        prefetch(entry_at(t, place + AHEAD))
+        e = entry_at(t, place)
+        if e != NULL and visit(e, arg):
+            return True
+    return False
+
+
+cdef bint copy_member(Entry* e, void* arg) noexcept nogil:
     cdef size_t n
     cdef uint8_t* key = entry_key(e, &n)
     if e.flags & BOXED:
         blob_retain(<Blob*>entry_box(e))
-    members_insert(<Table*>arg, entry_new(entry_type(e), key, n, entry_value(e), e.vlen, e.flags & BOXED), h)
+    e = entry_new(entry_type(e), key, n, entry_value(e), e.vlen, e.flags & BOXED)
+    table_insert(<Table*>arg, e, hash_bytes(key, n))
+    return False
 
 
 cdef Table* members_copy(Table* t) noexcept nogil:
     cdef Table* copy = members_new()
-    table_scan(t, 0, <size_t>-1, copy_member, copy)
+    members_walk(t, copy_member, copy)
     return copy
-
-
-ctypedef struct Doomed:
-    size_t count
-    bint full
-    Entry* entries[DOOMED_MAX]
-    uint64_t hashes[DOOMED_MAX]
-
-
-cdef void doom(Entry* e, uint64_t h, void* arg) noexcept nogil:
-    cdef Doomed* doomed = <Doomed*>arg
-    if doomed.count == DOOMED_MAX:
-        doomed.full = True
-        return
-    doomed.entries[doomed.count] = e
-    doomed.hashes[doomed.count] = h
-    doomed.count += 1
 
 
 cdef bint members_destroy(Table* t, size_t* budget) noexcept nogil:
     cdef Members* members = <Members*>t
-    cdef Doomed doomed
-    cdef uint64_t following
-    cdef size_t i, n, count
-    cdef uint8_t* key
-    while t.used:
+    cdef uint64_t slots = (t.now.buckets + t.next.buckets) * BUCKET_SLOTS
+    cdef Entry* e
+    while members.destroyed < slots:
         if budget[0] == 0:
             return False
-        doomed.count = 0
-        doomed.full = False
-        count = budget[0] if budget[0] < DOOMED_MAX // 2 else DOOMED_MAX // 2
-        following = table_scan(t, members.cursor, count, doom, &doomed)
-        if not doomed.full:  # otherwise what did not fit is found again
-            members.cursor = following
-        for i in range(doomed.count):
-            key = entry_key(doomed.entries[i], &n)
-            member_free(table_take(t, table_find(t, key, n, doomed.hashes[i])))
-        budget[0] -= doomed.count if doomed.count < budget[0] else budget[0]
+        prefetch(entry_at(t, members.destroyed + AHEAD))
+        e = entry_at(t, members.destroyed)
+        members.destroyed += 1
+        if e != NULL:
+            member_free(e)
+        if e != NULL or members.destroyed % BUCKET_SLOTS == 0:  # empty slots cost time as well
+            budget[0] -= 1
     table_free(t)
     mem_free(members, sizeof(Members))
     return True
@@ -130,7 +119,7 @@ ctypedef struct Weight:
     size_t bytes
 
 
-cdef void weigh_member(Entry* e, uint64_t h, void* arg) noexcept nogil:
+cdef bint weigh_member(Entry* e, void* arg) noexcept nogil:
     cdef Weight* weight = <Weight*>arg
     cdef Blob* blob
     weight.entries += 1
@@ -138,6 +127,7 @@ cdef void weigh_member(Entry* e, uint64_t h, void* arg) noexcept nogil:
     if e.flags & BOXED:
         blob = <Blob*>entry_box(e)
         weight.bytes += mem_footprint(sizeof(Blob)) + blob.capacity
+    return weight.entries == SAMPLES
 
 
 cdef size_t members_memory(Table* t) noexcept nogil:
@@ -145,7 +135,7 @@ cdef size_t members_memory(Table* t) noexcept nogil:
     cdef size_t total = mem_footprint(sizeof(Members)) + table_memory(t)
     weight.entries = 0
     weight.bytes = 0
-    table_scan(t, 0, SAMPLES, weigh_member, &weight)
+    members_walk(t, weigh_member, &weight)
     if weight.entries:
         total += <size_t>(<double>weight.bytes / weight.entries * t.used)
     return total

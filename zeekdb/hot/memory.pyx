@@ -6,6 +6,9 @@ eighth, to SMALL_MAX. A page that empties goes back to a pool, and beyond POOL_P
 
 Slabs: values of SLAB_MIN bytes and up live in mappings of their own that are kept when they are freed (IDLE_MAX bytes
 at most), because touching a fresh mapping costs more than the copy into it.
+
+Built with AddressSanitizer (`make fuzz`), every block is malloc's and exactly as long as was asked, so that a byte too
+far is seen; and a block that is freed or resized under another size than its own ends the process.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -19,6 +22,26 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void* addr, size_t length, int advice)
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED, MADV_HUGEPAGE
     void* MAP_FAILED
+
+cdef extern from *:
+    """
+    #ifdef __SANITIZE_ADDRESS__
+    #define SANITIZED 1
+    size_t __sanitizer_get_allocated_size(const volatile void *block);
+    static void check_size(void *block, size_t size) {
+        size_t real = __sanitizer_get_allocated_size(block);
+        if (real != (size ? size : 1)) {
+            fprintf(stderr, "runtime error: a block of %zu bytes is given back as one of %zu\\n", real, size);
+            abort();
+        }
+    }
+    #else
+    #define SANITIZED 0
+    #define check_size(block, size)
+    #endif
+    """
+    bint SANITIZED
+    void check_size(void* block, size_t size) nogil
 
 cdef enum:
     PAGE = 65536
@@ -184,6 +207,8 @@ cdef void* mem_alloc(size_t size) noexcept nogil:
     if size <= SMALL_MAX:
         k = CLASS_OF[(size + 7) >> 3]
         USED += CLASS[k].size
+        if SANITIZED:
+            return malloc(size if size else 1)
         return small_alloc(k)
     block = malloc(size)
     if block == NULL:
@@ -197,10 +222,15 @@ cdef void mem_free(void* block, size_t size) noexcept nogil:
     cdef uint32_t k
     if block == NULL:
         return
+    if SANITIZED:
+        check_size(block, size)
     if size <= SMALL_MAX:
         k = CLASS_OF[(size + 7) >> 3]
         USED -= CLASS[k].size
-        small_free(block, k)
+        if SANITIZED:
+            free(block)
+        else:
+            small_free(block, k)
         return
     USED -= size + 16
     free(block)
@@ -211,7 +241,9 @@ cdef void* mem_resize(void* block, size_t old_size, size_t new_size) noexcept no
     cdef void* moved
     if block == NULL:
         return mem_alloc(new_size)
-    if old_size <= SMALL_MAX and new_size <= SMALL_MAX:
+    if SANITIZED:
+        check_size(block, old_size)  # and it moves, always
+    elif old_size <= SMALL_MAX and new_size <= SMALL_MAX:
         if CLASS_OF[(old_size + 7) >> 3] == CLASS_OF[(new_size + 7) >> 3]:
             return block
     elif old_size > SMALL_MAX and new_size > SMALL_MAX:
@@ -227,6 +259,8 @@ cdef void* mem_resize(void* block, size_t old_size, size_t new_size) noexcept no
 
 
 cdef size_t mem_footprint(size_t size) noexcept nogil:
+    if SANITIZED:
+        return size  # whoever stretches inside a footprint gets none to stretch in
     return CLASS[CLASS_OF[(size + 7) >> 3]].size if size <= SMALL_MAX else size + 16
 
 
@@ -256,7 +290,7 @@ cdef Blob* blob_new(size_t capacity) noexcept nogil:
     cdef uint32_t k
     blob.refs = 1
     blob.size = 0
-    blob.pooled = capacity >= SLAB_MIN
+    blob.pooled = capacity >= SLAB_MIN and not SANITIZED
     if not blob.pooled:
         blob.capacity = capacity if capacity else 1
         blob.data = <uint8_t*>mem_alloc(blob.capacity)

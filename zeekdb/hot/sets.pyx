@@ -13,27 +13,18 @@ from zeekdb.hot.intset cimport (
 )
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, members_copy,
-    members_destroy, members_insert, members_memory, members_new, members_remove, packed_skip,
+    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, member_free,
+    members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip, prefetch,
 )
 from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
     Emit, Packed, packed_append, packed_clear, packed_find, packed_need, packed_read, packed_splice,
 )
 from zeekdb.hot.table cimport (
-    T_SET, Entry, Table, entry_key, entry_new, hash_bytes, table_find, table_prefetch_bucket, table_prefetch_entry,
-    table_random, table_scan,
+    T_SET, Entry, Table, entry_key, entry_new, hash_bytes, table_find, table_insert, table_prefetch_bucket,
+    table_prefetch_entry, table_random, table_scan, table_take,
 )
 from zeekdb.hot.wire cimport format_int, parse_int
-
-cdef extern from *:
-    """
-    #define ZEEK_PREFETCH(p) __builtin_prefetch(p)
-    """
-    void prefetch "ZEEK_PREFETCH"(const void* p) nogil
-
-cdef enum:
-    WALK_STEP = 64      # members between two looks at whether a walk may end
 
 cdef uint64_t intset_max = 512
 cdef uint64_t entries_max = 128
@@ -53,7 +44,7 @@ def set_limits(*, intset=None, entries=None, value=None):
 # --- conversions ----------------------------------------------------------------------------------------------------
 
 cdef bint insert_member(const uint8_t* p, size_t n, void* arg) noexcept nogil:
-    members_insert(<Table*>arg, entry_new(T_SET, p, n, NULL, 0, 0), hash_bytes(p, n))
+    table_insert(<Table*>arg, entry_new(T_SET, p, n, NULL, 0, 0), hash_bytes(p, n))
     return False
 
 
@@ -161,7 +152,7 @@ cdef bint small_remove(Packed* box, const uint8_t* p, size_t n) noexcept nogil:
 cdef bint large_add(Table* t, const uint8_t* p, size_t n, uint64_t h) noexcept nogil:
     if table_find(t, p, n, h) != NULL:
         return False
-    members_insert(t, entry_new(T_SET, p, n, NULL, 0, 0), h)
+    table_insert(t, entry_new(T_SET, p, n, NULL, 0, 0), h)
     return True
 
 
@@ -169,7 +160,7 @@ cdef inline bint large_remove(Table* t, const uint8_t* p, size_t n) noexcept nog
     cdef uint64_t* slot = table_find(t, p, n, hash_bytes(p, n))
     if slot == NULL:
         return False
-    members_remove(t, slot)
+    member_free(table_take(t, slot))
     return True
 
 
@@ -297,16 +288,13 @@ cdef bint draw(Packed* box, Emit emit, void* arg, bint remove) noexcept nogil:
 ctypedef struct Walk:
     Visit visit
     void* arg
-    bint enough
 
 
-cdef void walk_entry(Entry* e, uint64_t h, void* arg) noexcept nogil:
+cdef bint walk_entry(Entry* e, void* arg) noexcept nogil:
     cdef Walk* walk = <Walk*>arg
     cdef size_t n
-    cdef const uint8_t* p
-    if not walk.enough:
-        p = entry_key(e, &n)
-        walk.enough = walk.visit(p, n, walk.arg)
+    cdef const uint8_t* p = entry_key(e, &n)
+    return walk.visit(p, n, walk.arg)
 
 
 cdef bint walk_small(Packed* box, Visit visit, void* arg) noexcept nogil:
@@ -333,16 +321,11 @@ cdef bint walk_small(Packed* box, Visit visit, void* arg) noexcept nogil:
 cdef bint set_walk(void* self, Visit visit, void* arg) noexcept nogil:
     cdef Packed* box = <Packed*>self
     cdef Walk walk
-    cdef uint64_t cursor = 0
     if box.count != LARGE:
         return walk_small(box, visit, arg)
     walk.visit = visit
     walk.arg = arg
-    walk.enough = False
-    while True:
-        cursor = table_scan(box_table(box), cursor, WALK_STEP, walk_entry, &walk)
-        if cursor == 0 or walk.enough:
-            return walk.enough
+    return members_walk(box_table(box), walk_entry, &walk)
 
 
 ctypedef struct Output:
@@ -436,6 +419,12 @@ cdef void add_to(const uint8_t* p, size_t n, void* arg) noexcept nogil:
     set_add(arg, p, n)
 
 
+cdef void harvest_entry(Entry* e, uint64_t h, void* arg) noexcept nogil:
+    cdef size_t n
+    cdef const uint8_t* p = entry_key(e, &n)
+    harvest(p, n, arg)
+
+
 ctypedef struct Sample:
     uint64_t wanted     # still to be chosen
     uint64_t left       # still to come
@@ -502,16 +491,9 @@ cdef class Set:
     def scan(self, uint64_t cursor, size_t count):
         cdef list items = []
         cdef Harvest into = harvest_to(items)
-        cdef Output out
-        cdef Walk walk
         if self.box.count != LARGE:
             return 0, self.members()
-        out.emit = harvest
-        out.arg = &into
-        walk.visit = emit_member
-        walk.arg = &out
-        walk.enough = False
-        cursor = table_scan(box_table(self.box), cursor, count, walk_entry, &walk)
+        cursor = table_scan(box_table(self.box), cursor, min(count, SCAN_MAX), harvest_entry, &into)
         return cursor, harvested(items, &into)
 
     def random(self):

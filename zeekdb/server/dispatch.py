@@ -109,7 +109,9 @@ class Dispatcher:
     def last_name(self, client: Client) -> str:
         """"get", "client|list"; "NULL" before the first command."""
         index = client.last_command_index
-        return self.names[index] if index >= 0 else "NULL"
+        if index < 0:
+            return "NULL"
+        return self.names[index]
 
     # ------------------------------------------------------------ behind the gates
 

@@ -59,9 +59,9 @@ values = st.binary(max_size=12) | st.lists(st.sampled_from(b"\0\xff\x0f"), max_s
 places = st.integers(-110, 110)
 
 
-def cut(length: int, start: int, stop: int) -> range:
-    """The places that a Redis range means."""
-    if start < 0 and stop < 0 and start > stop:
+def cut(length: int, start: int, stop: int, backwards: bool = False) -> range:
+    """The places that a Redis range means; BITPOS minds no range that runs backwards."""
+    if start < 0 and stop < 0 and start > stop and not backwards:
         return range(0)
     start = max(start + length, 0) if start < 0 else start
     stop = max(stop + length, 0) if stop < 0 else min(stop, length - 1)
@@ -97,12 +97,12 @@ def test_bitpos(value: bytes, bit: int, start: int, stop: int, unit: str, chunk:
     finally:
         zeekdb.commands.bitmaps.CHUNK_BYTES = before
     if unit == "BIT":
-        span = cut(len(bits), start, stop)
+        span = cut(len(bits), start, stop, backwards=True)
     else:
-        whole = cut(len(value), start, stop)
+        whole = cut(len(value), start, stop, backwards=True)
         span = range(whole.start * 8, whole.stop * 8)
     assert got == next((at for at in span if bits[at] == str(bit)), -1)
-    whole = cut(len(value), start, -1)
+    whole = cut(len(value), start, -1, backwards=True)
     beyond = len(bits) if bit == 0 and len(whole) else -1
     assert endless == next((at for at in range(whole.start * 8, whole.stop * 8) if bits[at] == str(bit)), beyond)
 

@@ -17,11 +17,17 @@ from zeekdb.types import Hash, List, Set, ZSet
 SYNTAX = "ERR syntax error"
 
 
+def fill(bench: Bench, key: bytes, items: list[bytes]) -> None:
+    made = bench.ctx.db.create(key, List)
+    for item in items:
+        made.push(item, False)
+
+
 @pytest.fixture
 def bench() -> Bench:
     made = Bench()
     db = made.ctx.db
-    db.create(b"l", List).push_right([b"3", b"1", b"2", b"10"])
+    fill(made, b"l", [b"3", b"1", b"2", b"10"])
     db.create(b"s", Set).add_many([b"b", b"a", b"c"])
     scores = db.create(b"z", ZSet)
     for score, member in enumerate((b"x", b"a", b"m", b"b")):
@@ -110,6 +116,6 @@ def test_keys_of_a_sort() -> None:
 def test_numbers_in_order(numbers: list[float], descending: bool) -> None:
     bench = Bench()
     if numbers:
-        bench.ctx.db.create(b"l", List).push_right([repr(number).encode() for number in numbers])
+        fill(bench, b"l", [repr(number).encode() for number in numbers])
     found = bench("SORT", "l", *(["DESC"] if descending else []))
     assert [float(number) for number in found] == sorted(numbers, reverse=descending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -36,8 +37,12 @@ def limits() -> Iterator[None]:
     hashes.set_limits(entries=128, value=64)
 
 
-def new_hash(database: Database | None = None) -> Hash:
-    return (database or Keyspace(1, 4).databases[0]).create(b"key", Hash)
+KEYSPACE = Keyspace(1, 4)  # doors own nothing: what they open must stay
+NAMES = (b"hash:%d" % n for n in itertools.count())
+
+
+def new_hash(database: Database = KEYSPACE.databases[0], name: bytes | None = None) -> Hash:
+    return database.create(name or next(NAMES), Hash)
 
 
 def check(present: Hash, model: dict[bytes, bytes]) -> None:
@@ -74,7 +79,7 @@ def test_like_a_dict(steps: list[tuple], entries: int, value: int) -> None:  # t
     keyspace = Keyspace(1, 4)
     database = keyspace.databases[0]
     empty = keyspace.memory_used()
-    present = new_hash(database)
+    present = new_hash(database, b"key")
     model: dict[bytes, bytes] = {}
     fits = True
     for step in steps:
@@ -138,10 +143,10 @@ def test_large_values_are_replaced_in_place_and_out_of_it() -> None:
 
 
 def test_copies_do_not_share_changes() -> None:
-    database = Keyspace(1, 4).databases[0]
-    present = new_hash(database)
+    database = KEYSPACE.databases[0]
+    present = new_hash(database, b"blobs")
     present.put(b"blob", b"a" * 5000)
-    database.copy(b"key", database, b"copy")
+    database.copy(b"blobs", database, b"copy")
     present.put(b"blob", b"b" * 5000)
     assert database.peek(b"copy").get(b"blob") == b"a" * 5000
 
@@ -195,8 +200,8 @@ def test_belongs_to_a_database() -> None:
 
 
 def test_memory_is_known() -> None:
-    database = Keyspace(1, 4).databases[0]
-    present = new_hash(database)
+    database = KEYSPACE.databases[0]
+    present = new_hash(database, b"key")
     present.put_many([b"field", b"value"])
     small = database.memory_of(b"key")
     for n in range(1000):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -43,8 +44,12 @@ def limits() -> Iterator[None]:
     sets.set_limits(intset=512, entries=128, value=64)
 
 
-def new_set(*found: bytes, database: Database | None = None) -> Set:
-    present = (database or Keyspace(1, 4).databases[0]).create(b"key", Set)
+KEYSPACE = Keyspace(1, 4)  # doors own nothing: what they open must stay
+NAMES = (b"set:%d" % n for n in itertools.count())
+
+
+def new_set(*found: bytes, database: Database = KEYSPACE.databases[0], name: bytes | None = None) -> Set:
+    present = database.create(name or next(NAMES), Set)
     for member in found:
         present.add(member)
     return present
@@ -94,7 +99,7 @@ def test_like_a_set(texts: st.SearchStrategy[bytes], data: st.DataObject) -> Non
     keyspace = Keyspace(1, 4)
     database = keyspace.databases[0]
     empty = keyspace.memory_used()
-    present = new_set(database=database)
+    present = new_set(database=database, name=b"key")
     model: set[bytes] = set()
     for step in data.draw(steps_of(texts)):
         play(present, model, step)
@@ -282,8 +287,8 @@ def test_scan_finds_everything_that_stays(size: int) -> None:
 
 
 def test_memory_is_known() -> None:
-    database = Keyspace(1, 4).databases[0]
-    present = new_set(*numbers(*range(10)), database=database)
+    database = KEYSPACE.databases[0]
+    present = new_set(*numbers(*range(10)), database=database, name=b"key")
     small = database.memory_of(b"key")
     for n in range(10_000):
         present.add(b"member:%06d" % n)
