@@ -12,7 +12,6 @@ from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import CommandCounters, Sampler, Stats
 
-
 load_declarations()
 
 

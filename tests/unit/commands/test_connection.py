@@ -7,6 +7,12 @@ import pytest
 from tests.unit.commands.desk import Desk, FakeClient
 from zeekdb.commands import connection
 
+LIST_FIELDS = [
+    "id", "addr", "laddr", "fd", "name", "age", "idle", "flags", "db", "sub", "psub", "ssub", "multi", "qbuf",
+    "qbuf-free", "argv-mem", "multi-mem", "rbs", "rbp", "obl", "oll", "omem", "tot-mem", "events", "cmd", "user",
+    "redir", "resp", "lib-name", "lib-ver",
+]  # fmt: skip
+
 
 @pytest.fixture
 def desk() -> Desk:
@@ -80,10 +86,7 @@ def test_list(desk: Desk) -> None:
     lines = desk("CLIENT", "LIST").data.decode().splitlines()
     assert [line.split()[0] for line in lines] == ["id=1", "id=2", "id=3"]
     fields = dict(field.split("=", 1) for field in lines[0].split(" "))
-    assert list(fields) == (
-        "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp obl oll "
-        "omem tot-mem events cmd user redir resp lib-name lib-ver"
-    ).split()
+    assert list(fields) == LIST_FIELDS
     assert fields["flags"] == "N"
     assert desk("CLIENT", "LIST", "ID", "3", "9", "1").data.decode().count("\n") == 2
     assert desk("CLIENT", "LIST", "ID", "x") == "ERR Invalid client ID"
