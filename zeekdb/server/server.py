@@ -42,7 +42,7 @@ from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 
 if TYPE_CHECKING:
-    from zeekdb.config.options import Config
+    from zeekdb.config.config import Config
 
 log = logging.getLogger("zeekdb")
 
@@ -234,12 +234,17 @@ class Server:
             writes_only = writes_only and self.pause_writes_only
         self.pause_end_ms, self.pause_writes_only = until_ms, writes_only
         self.update_gates()
-        delay_s = max(until_ms / 1000 - time.time(), 0)
-        self.loop.call_later(delay_s, self._pause_over)
+        self._end_pause_in_time()
 
-    def _pause_over(self) -> None:
-        if self.pause_end_ms and time.time() * 1000 >= self.pause_end_ms:
+    def _end_pause_in_time(self) -> None:
+        """Ends the pause if it is over, and looks again when it should be: the loop's clock is not quite this one."""
+        left_s = self.pause_end_ms / 1000 - time.time()
+        if not self.pause_end_ms:
+            return
+        if left_s <= 0:
             self.unpause()
+        else:
+            self.loop.call_later(left_s + 0.001, self._end_pause_in_time)
 
     def unpause(self) -> None:
         self.pause_end_ms = 0
