@@ -73,9 +73,9 @@ class Difference:
 def _settled(commands: Sequence[Command]) -> list[Command]:
     """The commands, each one whose outcome is chance with what undoes it behind."""
     settled = []
-    for command, following in zip(commands, [*commands[1:], ()], strict=True):
+    for at, command in enumerate(commands):
         settled.append(command)
-        settled += [reset for reset in reset_after(command) if reset != following]
+        settled += [reset for reset in reset_after(command) if (reset,) != tuple(commands[at + 1 : at + 2])]
     return settled
 
 

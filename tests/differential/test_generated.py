@@ -59,7 +59,7 @@ def test_a_difference_is_found_and_made_small() -> None:
             *story(1, 20, ("string",)),
             words("HSET small a 1 b 2"),
             *story(2, 20, ("list",)),
-            words("OBJECT ENCODING h1"),
+            words("OBJECT ENCODING small"),
         ]
         found = twins.compare(long)
         assert found is not None
