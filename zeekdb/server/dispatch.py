@@ -67,7 +67,10 @@ class Dispatcher:
     def _register(self, spec: Command) -> None:
         handler = self._container(spec) if spec.subcommands else spec.handler
         flags = int(spec.flags)
-        self.engine.register(spec.name, spec.arity, flags, key_range(spec), handler, spec.twin)
+        name = self.server.config.renamed_commands.get(spec.name, spec.name)  # rename-command; "" removes it
+        if not name:
+            return
+        self.engine.register(name.upper(), spec.arity, flags, key_range(spec), handler, spec.twin)
         self._note(spec, handler)
 
     def _note(self, spec: Command, handler: Callable[..., Any]) -> None:

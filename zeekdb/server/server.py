@@ -42,7 +42,7 @@ from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 
 if TYPE_CHECKING:
-    from zeekdb.config.options import Config
+    from zeekdb.config.config import Config
 
 log = logging.getLogger("zeekdb")
 
