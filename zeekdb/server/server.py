@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 import zeekdb.commands
+from zeekdb.commands.introspection import is_container
 from zeekdb.commands.args import show
 from zeekdb.commands.connection import redacted
 from zeekdb.commands.spec import Command, Flag
@@ -108,8 +109,8 @@ class Server:
             for name in names:
                 config.on_change(name, hook)
             hook()
-        config.on_change("port", self._rebind)
-        config.on_change("bind", self._rebind)
+        config.on_change("port", lambda: self._rebind("Unable to listen on this port. Check server logs."))
+        config.on_change("bind", lambda: self._rebind("Failed to bind to specified addresses."))
         config.on_change("maxclients", self._raise_descriptor_limit)
 
     def _limit_hashes(self) -> None:
@@ -269,6 +270,8 @@ class Server:
         stats: dict[str, Any] = {}
         per_us = self.engine.ticks_per_us
         for index, name in enumerate(self.dispatcher.names):
+            if is_container(self.dispatcher.specs[index]):
+                continue  # its subcommands are counted
             calls, us, rejected, failed, histogram = self.engine.command_stats(index)
             if calls or rejected or failed:
                 stats[name] = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
@@ -315,9 +318,13 @@ class Server:
             found.append(("unix", [sock.getsockname() for sock in self.listeners_.unix], 0))
         return found
 
-    def _rebind(self) -> None:
+    def _rebind(self, failure: str) -> None:
         if self.config.port:
-            self.listeners_.open_tcp(list(self.config.bind), self.config.port, self.config.tcp_backlog)
+            try:
+                self.listeners_.open_tcp(list(self.config.bind), self.config.port, self.config.tcp_backlog)
+            except OSError as error:
+                log.warning("%s", error.strerror)
+                raise OSError(failure) from error
         else:
             self.listeners_.close_tcp()
 
