@@ -2,8 +2,9 @@
 
 `D(name, kind, default, doc, …)`: `unit` is what the number counts; `alias` an older name that CONFIG GET lists too;
 `immutable` only the start sets it; `protected` needs `enable-protected-configs`; `sensitive` never appears in logs;
-`hidden` answers only to its exact name; `hook` names what is applied when it changes (see `Config.on_change`; several
-directives may share one); `later` is accepted and stored, but has no effect yet.
+`hidden` answers only to its exact name, and so does what is `ours`: tools set back all that CONFIG GET * gave them, and
+leave out only those directives of Redis that they know; `hook` names what is applied when it changes (see
+`Config.on_change`; several directives may share one); `later` is accepted and stored, but has no effect yet.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Directive:
     protected: bool = False
     sensitive: bool = False
     hidden: bool = False
+    ours: bool = False
     hook: str = ""
     later: bool = False
 
@@ -154,7 +156,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("crash-log-enabled", YES_NO, True, "Log a report when the server crashes.", later=True),
         D("crash-memcheck-enabled", YES_NO, True, "Test the memory after a crash.", later=True),
         D("databases", POSITIVE, 16, "Databases, numbered from 0.", immutable=True),
-        D("shards", PowerOfTwo(1, 65536), 16, "Shards of each database; a power of two. More shards, smaller steps of resizing and expiry.", immutable=True),
+        D("shards", PowerOfTwo(1, 65536), 16, "Shards of each database; a power of two. More shards, smaller steps of resizing and expiry.", immutable=True, ours=True),
         D("always-show-logo", YES_NO, False, "Draw the logo at start even when the output is no terminal.", immutable=True),
         D("set-proc-title", YES_NO, True, "Show addresses and mode in the process title.", immutable=True, later=True),
         D("proc-title-template", Text(title_problem), "{title} {listen-addr} {server-mode}", "What the process title shows.", later=True),

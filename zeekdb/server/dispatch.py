@@ -150,7 +150,7 @@ class Dispatcher:
     def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:
         """What goes out under CLIENT REPLY's modes."""
         before = client.reply_mode if silent is None else silent
-        if before == "skip" and client.reply_mode == "skip":  # CLIENT REPLY ON is answered even then
+        if before == "skip" and client.reply_mode == "skip":  # CLIENT REPLY ON ends it and is answered
             client.set_reply_mode("on")
             return NO_REPLY
         if client.gate & GATE_REPLY and client.reply_mode != "on":

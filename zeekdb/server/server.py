@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 import zeekdb.commands
-from zeekdb.commands.introspection import is_container
 from zeekdb.commands.args import show
 from zeekdb.commands.connection import redacted
+from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
-from zeekdb.config.units import quoted
+from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
 from zeekdb.hot.engine import (
@@ -318,15 +318,16 @@ class Server:
             found.append(("unix", [sock.getsockname() for sock in self.listeners_.unix], 0))
         return found
 
-    def _rebind(self, failure: str) -> None:
-        if self.config.port:
-            try:
-                self.listeners_.open_tcp(list(self.config.bind), self.config.port, self.config.tcp_backlog)
-            except OSError as error:
-                log.warning("%s", error.strerror)
-                raise OSError(failure) from error
-        else:
-            self.listeners_.close_tcp()
+    def _rebind(self, complaint: str) -> None:
+        """Listen elsewhere. The old sockets go first: they may hold what the new ones ask for."""
+        self.listeners_.close_tcp()
+        if not self.config.port:
+            return
+        try:
+            self.listeners_.open_tcp(list(self.config.bind), self.config.port, self.config.tcp_backlog)
+        except OSError as error:
+            log.warning("%s", error.strerror or error)
+            raise ConfigError(complaint) from None
 
     def _raise_descriptor_limit(self) -> None:
         """Make room for maxclients; fewer when the system says so, as Redis does."""
