@@ -41,7 +41,7 @@ def test_cython_stays_in_the_hot_room() -> None:
 
 def test_every_hot_module_has_a_typed_door() -> None:
     doors = [path for path in files(".pyx") if not path.with_suffix(".pyi").exists()]
-    imported = "\n".join(path.read_text() for path in files(".py"))
+    imported = "\n".join(path.read_text() for path in files(".py") if path.is_relative_to(ROOT / "zeekdb"))
     used = [path.name for path in doors if re.search(rf"zeekdb\.hot(\.| import .*\b){path.stem}\b", imported)]
     assert not used, f"Python imports these, and they have no .pyi: {used}"
 

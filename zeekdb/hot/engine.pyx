@@ -24,8 +24,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
-from zeekdb.commands.reply import BigNumber, Error, NullArray, Pairs, Push, Verbatim
 from zeekdb.errors import CommandError
+from zeekdb.hot.reply import BigNumber, Error, NullArray, Pairs, Push, Verbatim
 
 from zeekdb.hot cimport twins
 from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_prefetch_bucket, ks_prefetch_entry
