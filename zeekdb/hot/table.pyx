@@ -68,7 +68,7 @@ cdef extern from *:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset) nogil
     int munmap(void* addr, size_t length) nogil
     int madvise(void* addr, size_t length, int advice) nogil
-    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED, MADV_HUGEPAGE
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED
     void* MAP_FAILED
 
 cdef enum:
@@ -171,8 +171,6 @@ cdef void half_open(Half* half, uint64_t buckets) noexcept nogil:
         half.slots = <uint64_t*>mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if half.slots == <uint64_t*>MAP_FAILED:
             abort()
-        if size >= 8388608:
-            madvise(half.slots, size, MADV_HUGEPAGE)
     else:
         half.slots = <uint64_t*>mem_alloc(size)
         memset(half.slots, 0, size)
