@@ -54,7 +54,7 @@ RULES = (
     (r"", r"trim on SET with big value", r"", "runs where the allocator is jemalloc"),
     (r"replybufsize", r"", r"", "an idle connection has no reply buffer here: its size is 0"),
     (r"", r"very long nested loops", r"", "finds the match: Redis's recursion gives up after a thousand steps"),
-    (r"introspection$", r"CLIENT (LIST|INFO)$", r"qbuf", "qbuf is 0: input is read into a buffer that connections share"),
+    (r"introspection$", r"CLIENT (LIST|INFO)$", r"qbuf", "qbuf is 0: connections share one buffer for input"),
     (r"", r"CONFIG sanity", r"shards", "shards, a directive of ours, cannot change while the server runs"),
     (r"", r"shared objects", r"", "nothing is shared here, so a reference count is 1"),
     (r"", r"", r"SYNC|attach_to_replication_stream", f"replication: {LATER}"),

@@ -68,7 +68,7 @@ class Engine:
         callable: bool = True,
     ) -> int:
         """Makes a command known; `keys` is (first, last, step) or (0, 0, 0). Its index."""
-    def use_twins(self, wanted: bool, twin_of: dict[int, str]) -> None:
+    def use_twins(self, wanted: bool, twin_of: dict[str, str]) -> None:
         """Tests: run hot commands by their twins, or by their Python handlers."""
     def command_stats(self, index: int) -> tuple[int, float, int, int, list[int]]:
         """Calls, microseconds, rejected, failed, and calls by log2 of their ticks."""
@@ -91,7 +91,7 @@ class Connection:
     output_limit: int
     last_command_index: int
     def attach(self, engine: Engine, fd: int) -> None: ...
-    def select(self, database: Database) -> None: ...
+    def use_database(self, database: Database) -> None: ...
     def write(self, reply: object) -> None:
         """Sends a reply or push beside the ordinary ones; errors are CommandError objects."""
     def write_raw(self, data: bytes) -> None: ...

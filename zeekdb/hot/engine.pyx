@@ -1388,7 +1388,7 @@ cdef class Connection:
         """Hands the connected, non-blocking socket over; the engine closes it."""
         engine.attach(self, fd)
 
-    def select(self, database):
+    def use_database(self, database):
         """Makes `database` the one that the connection's commands see."""
         self.c.port.db = db_pointer(database)
 
