@@ -12,6 +12,9 @@ from zeekdb.errors import CommandError, NoSuchKey, OutOfRange, SyntaxError_, Wro
 from zeekdb.types import List
 
 PUSH = WRITE | DENYOOM | FAST
+PER_ELEMENT = (
+    "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments."
+)
 
 
 def _push(ctx: Context, key: bytes, values: tuple[bytes, ...], head: bool, create: bool = True) -> int:
@@ -23,9 +26,6 @@ def _push(ctx: Context, key: bytes, values: tuple[bytes, ...], head: bool, creat
     ctx.changed(key, "lpush" if head else "rpush")
     ctx.keyspace.dirty += len(values) - 1
     return len(target)
-PER_ELEMENT = (
-    "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments."
-)
 
 
 @command("LPUSH", arity=-3, flags=PUSH, keys=one_key("RW", "insert"), group="list", since="1.0.0",
