@@ -1,8 +1,8 @@
-"""Replies that no plain Python type says (they are defined beside their writer), and what HELP replies."""
+"""Replies that no plain Python type says, and the shape of HELP. What the plain types become: `zeekdb.hot.replies`."""
 
 from __future__ import annotations
 
-from zeekdb.hot.reply import NULL_ARRAY, BigNumber, Error, NullArray, Pairs, Push, Verbatim
+from zeekdb.hot.replies import NULL_ARRAY, BigNumber, Error, NullArray, Pairs, Push, Verbatim
 
 __all__ = ["NULL_ARRAY", "BigNumber", "Error", "NullArray", "Pairs", "Push", "Verbatim", "help_lines"]
 
