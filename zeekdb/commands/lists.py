@@ -266,7 +266,7 @@ def _move(ctx: Context, source: bytes, target: bytes, from_head: bool, to_head: 
     assert value is not None
     ctx.write(target, List).push(value, to_head)
     ctx.changed(target, "lpush" if to_head else "rpush")
-    ctx.changed(source, "lpop" if from_head else "rpop")
+    ctx.changed(source, "lpop" if from_head else "rpop", 0)
     ctx.remove_if_empty(source, origin)
     return value
 
