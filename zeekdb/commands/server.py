@@ -35,6 +35,7 @@ SHARDS_SUCCEED = ("request_policy:all_shards", "response_policy:all_succeeded")
 SHARDS_SPECIAL = ("nondeterministic_output", "request_policy:all_shards", "response_policy:special")
 NODES_SPECIAL = ("nondeterministic_output", "request_policy:all_nodes", "response_policy:special")
 ANY_STATE = LOADING | STALE
+SAMPLES_MAX = 1 << 30  # elements that MEMORY USAGE looks at: all of them, for what fits into memory
 ADMINISTRATION = ADMIN | NOSCRIPT | LOADING | STALE
 LOCAL: Final = ("127.", "[::1]:", "::1:")
 
@@ -441,7 +442,7 @@ def memory_usage(ctx: Context, key: bytes, *options: bytes) -> int | None:
         samples = parse_int(word)
         if samples < 0:
             raise SyntaxError_
-    return ctx.db.memory_of(key, samples)
+    return ctx.db.memory_of(key, min(samples, SAMPLES_MAX))
 
 
 @command("MEMORY|STATS", arity=2, group="server", since="4.0.0", complexity="O(1)", tips=SHARDS_SPECIAL)

@@ -1,7 +1,5 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
-
-from zeekdb.types import Hash, List, Set, ZSet
 
 V = TypeVar("V")
 
@@ -43,12 +41,12 @@ class Database:
         """SETRANGE: zero-fills up to offset; new length; creates. Keeps the deadline."""
     # whole database
     def scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
-        """Next cursor (0: through) and keys; Redis's SCAN guarantees, resizes included. May return expired keys never."""
+        """Next cursor (0: through) and keys, none of them expired; Redis's SCAN guarantees, resizes included."""
     def keys(self, pattern: bytes | None = None) -> list[bytes]:
         """All live keys, or those that match the glob."""
     def random_key(self) -> bytes | None: ...
     def clear(self) -> int:
-        """Empties the database at once to its users; the memory is freed in slices. Returns how many keys there were."""
+        """Empties the database at once, the memory is freed in slices; how many keys there were."""
     # introspection
     def volatile_count(self) -> int: ...
     def average_ttl_ms(self) -> int: ...
