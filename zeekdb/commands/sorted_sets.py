@@ -24,6 +24,7 @@ GROUP: Final = "sorted-set"
 LOG_RANGE: Final = (
     "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements returned."
 )
+NO_SCORES: Final = "ERR syntax error, WITHSCORES not supported in combination with BYLEX"
 Pair = tuple[bytes, float]
 
 
@@ -314,6 +315,8 @@ class _Options:
 
 
 def _zrange(key_source: ZSet | None, span: Range, reverse: bool, options: _Options) -> list[Pair]:
+    if isinstance(span, RankRange):
+        return select(key_source, span, reverse)  # LIMIT 4 -1 is let through, and means nothing
     return select(key_source, span, reverse, options.offset, options.limit)
 
 
@@ -326,7 +329,7 @@ def _parse_range(low: bytes, high: bytes, options: _Options) -> tuple[Range, boo
     if b"LIMIT" in given and options.limit != -1 and not given & {b"BYSCORE", b"BYLEX"}:
         raise CommandError("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
     if b"WITHSCORES" in given and b"BYLEX" in given:
-        raise CommandError("ERR syntax error, WITHSCORES not supported in combination with BYLEX")
+        raise CommandError(NO_SCORES)
     if not given & {b"BYSCORE", b"BYLEX"}:
         return RankRange(low, high, reverse), reverse
     if reverse:
@@ -408,7 +411,9 @@ def _by_score(
 
 
 def _by_lex(ctx: Context, key: bytes, low: bytes, high: bytes, words: tuple[bytes, ...], reverse: bool) -> list[Any]:
-    options = _Options(words, (b"LIMIT",))
+    options = _Options(words, (b"LIMIT", b"WITHSCORES"))
+    if b"WITHSCORES" in options.given:
+        raise CommandError(NO_SCORES)
     span = LexRange(low, high)
     return _answer(ctx, _zrange(ctx.read(key, ZSet), span, reverse, options), False)
 
