@@ -4,9 +4,10 @@ Layout. Buckets of 64 bytes hold 8 slots; a slot is a 15-bit tag of the hash and
 touches one cache line and then, in most cases, only the entry it wants. The bucket of a hash is
 `hash * buckets >> 64`: the table is ordered by hash and may have any number of buckets, not only powers of two.
 
-Overflow. An entry whose home bucket is full goes to the next one with room; every full bucket that it passes gets a
-sticky flag (bit 63 of its first slot), and a search goes on exactly as long as it sees the flag. At the load limit of
-7/8 a miss reads about 1.3 lines.
+Overflow. An entry whose home bucket is full goes to the next one with room, and every full bucket that it passes counts
+it: the top bits of a bucket's 8 slots are that count. A search goes on exactly as long as the count is not 0, and a
+removal counts down again (a sticky flag would not: after enough comings and goings every miss would read the whole
+table). At the load limit of 7/8 a miss reads about 1.3 lines.
 
 Growth is by one half. A resize moves buckets in order of hash; with `boundary` the first hash not moved yet, a hash
 below it lives in `next` and any other in `now`, so a lookup never has to try both. Shards begin at different sizes
@@ -49,6 +50,26 @@ cdef extern from *:
         return mask;
     }
     #endif
+    #if defined(__SSE2__)
+    static inline uint32_t passed_over(const uint64_t *bucket) {
+        const double *b = (const double *)bucket;
+        return (uint32_t)(_mm_movemask_pd(_mm_loadu_pd(b)) | _mm_movemask_pd(_mm_loadu_pd(b + 2)) << 2
+            | _mm_movemask_pd(_mm_loadu_pd(b + 4)) << 4 | _mm_movemask_pd(_mm_loadu_pd(b + 6)) << 6);
+    }
+    #else
+    static inline uint32_t passed_over(const uint64_t *bucket) {
+        uint32_t count = 0;
+        for (int i = 0; i < 8; i++) count |= (uint32_t)(bucket[i] >> 63) << i;
+        return count;
+    }
+    #endif
+    /* How many entries were at home here or before and had to go on; 255 stays 255. */
+    static inline void pass_over(uint64_t *bucket, int change) {
+        uint32_t count = passed_over(bucket);
+        if (count == 255) return;
+        count += change;
+        for (int i = 0; i < 8; i++) bucket[i] = (bucket[i] & 0x7FFFFFFFFFFFFFFFull) | (uint64_t)(count >> i & 1) << 63;
+    }
     static inline int lowest_bit(uint32_t mask) { return __builtin_ctz(mask); }
     static inline unsigned long long mul_high(unsigned long long a, unsigned long long b) {
         return (unsigned long long)(((unsigned __int128)a * b) >> 64); }
@@ -60,6 +81,8 @@ cdef extern from *:
         return (unsigned long long)(n / buckets); }
     """
     uint32_t match_tags(const uint64_t* bucket, uint32_t tag) nogil
+    uint32_t passed_over(const uint64_t* bucket) nogil
+    void pass_over(uint64_t* bucket, int change) nogil
     int lowest_bit(uint32_t mask) nogil
     uint64_t mul_high(uint64_t a, uint64_t b) nogil
     uint64_t mul_fold(uint64_t a, uint64_t b) nogil
@@ -229,14 +252,14 @@ cdef inline uint32_t tag_of(uint64_t h) noexcept nogil:
 
 cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
     cdef Half* half
-    cdef uint64_t b
+    cdef uint64_t b, home
     cdef uint32_t tag, hits
     cdef uint64_t* bucket
     cdef uint64_t* slot
     if t.now.slots == NULL:
         return NULL
     half = half_of(t, h)
-    b = mul_high(h, half.buckets)
+    b = home = mul_high(h, half.buckets)
     tag = tag_of(h)
     while True:
         bucket = half.slots + b * SLOTS
@@ -246,11 +269,13 @@ cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) no
             if same_key(<Entry*>(slot[0] & POINTER), key, n):
                 return slot
             hits &= hits - 1
-        if not bucket[0] & FLAG:
+        if not passed_over(bucket):
             return NULL
         b += 1
         if b == half.buckets:
             b = 0
+        if b == home:  # in a table of few buckets each may have passed an entry on to the next
+            return NULL
 
 
 cdef void table_prefetch_bucket(Table* t, uint64_t h) noexcept nogil:
@@ -292,7 +317,7 @@ cdef void place(Half* half, Entry* e, uint64_t h) noexcept nogil:
             slot = bucket + lowest_bit(empty)
             slot[0] = (slot[0] & FLAG) | (<uint64_t>tag_of(h) << 48) | <uint64_t>e
             return
-        bucket[0] |= FLAG
+        pass_over(bucket, 1)
         b += 1
         if b == half.buckets:
             b = 0
@@ -316,9 +341,9 @@ cdef void move_bucket(Table* t, uint64_t b) noexcept nogil:
             if slot:
                 h = hash_of(<Entry*>slot)
                 if mul_high(h, t.now.buckets) == b:  # no guest of another bucket
-                    bucket[i] &= FLAG if i == 0 else 0
+                    bucket[i] &= FLAG
                     place(&t.next, <Entry*>slot, h)
-        if not bucket[0] & FLAG:
+        if not passed_over(bucket):
             return
         at += 1
         if at == t.now.buckets:
@@ -391,8 +416,18 @@ cdef void table_replace(uint64_t* slot, Entry* e) noexcept nogil:
 
 cdef Entry* table_take(Table* t, uint64_t* slot) noexcept nogil:
     cdef Entry* e = <Entry*>(slot[0] & POINTER)
-    cdef uint64_t buckets
-    slot[0] = slot[0] & FLAG if is_first(t, slot) else 0
+    cdef Half* half = &t.now
+    cdef uint64_t buckets, b, at
+    if t.next.slots != NULL and t.next.slots <= slot < t.next.slots + t.next.buckets * SLOTS:
+        half = &t.next
+    slot[0] &= FLAG
+    at = (slot - half.slots) // SLOTS
+    b = mul_high(hash_of(e), half.buckets)
+    while b != at:  # the full buckets that the entry had passed
+        pass_over(half.slots + b * SLOTS, -1)
+        b += 1
+        if b == half.buckets:
+            b = 0
     t.used -= 1
     if t.next.slots != NULL:
         table_step(t, STEP)
@@ -400,14 +435,6 @@ cdef Entry* table_take(Table* t, uint64_t* slot) noexcept nogil:
         buckets = t.used // 4 + 2
         begin_resize(t, buckets)
     return e
-
-
-cdef inline bint is_first(Table* t, uint64_t* slot) noexcept nogil:
-    """Whether the slot is its bucket's first: it then keeps the overflow flag."""
-    cdef uint64_t* base = t.now.slots
-    if t.next.slots != NULL and t.next.slots <= slot < t.next.slots + t.next.buckets * SLOTS:
-        base = t.next.slots
-    return (slot - base) % SLOTS == 0
 
 
 # ---------------------------------------------------------------- walks
@@ -445,7 +472,7 @@ cdef size_t visit_bucket(Half* half, uint64_t b, uint64_t low, EntryVisitor visi
                 if h >= low and mul_high(h, half.buckets) == b:
                     visit(<Entry*>slot, h, arg)
                     n += 1
-        if not bucket[0] & FLAG:
+        if not passed_over(bucket):
             return n
         at += 1
         if at == half.buckets:
