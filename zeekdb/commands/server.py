@@ -157,8 +157,9 @@ def flushall(ctx: Context, *options: bytes) -> str:
 )  # fmt: skip
 def swapdb(ctx: Context, first: bytes, second: bytes) -> str:
     """Exchanges two databases."""
-    one = database_index(ctx, first, "ERR invalid first DB index")
-    two = database_index(ctx, second, "ERR invalid second DB index")
+    parse_range(first, -(1 << 31), (1 << 31) - 1, "ERR invalid first DB index")
+    parse_range(second, -(1 << 31), (1 << 31) - 1, "ERR invalid second DB index")
+    one, two = database_index(ctx, first), database_index(ctx, second)
     if one != two:
         ctx.keyspace.swap(one, two)
     ctx.keyspace.dirty += 1
