@@ -81,8 +81,7 @@ def _add(ctx: Context, key: bytes, scores: list[float], members: Sequence[bytes]
         updated += what == UPDATED
         score = None if what & NOP else now
     if added or updated:
-        ctx.changed(key, "zincr" if flags & INCR else "zadd")
-        ctx.keyspace.dirty += added + updated - 1
+        ctx.changed(key, "zincr" if flags & INCR else "zadd", added + updated)
     if flags & INCR:
         return score
     return added + updated if flags & 32 else added
@@ -113,8 +112,7 @@ def zrem(ctx: Context, key: bytes, *members: bytes) -> int:
 
 
 def _removed(ctx: Context, key: bytes, target: ZSet, event: str, count: int) -> None:
-    ctx.changed(key, event)
-    ctx.keyspace.dirty += count - 1
+    ctx.changed(key, event, count)
     ctx.remove_if_empty(key, target)
 
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 class CommandTable:
-    """What the engine knows of the commands, and their statistics."""
+    """The commands as the engine knows them: found by name, counted and timed."""
 
     ticks_per_us: float
     def register(

@@ -39,9 +39,8 @@ class Pairs:
 class Deferred:
     """Returned by a handler whose reply comes later through `Connection.resume`."""
 
-DEFERRED: Final[Deferred]
-
 class NoReply:
     """Returned by a handler that has written its replies itself, or owes none."""
 
+DEFERRED: Final[Deferred]
 NO_REPLY: Final[NoReply]
