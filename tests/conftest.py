@@ -15,6 +15,7 @@ def server() -> Iterator[Server]:
     """A ZeekDB with default settings that the tests of one module share."""
     with Server() as running:
         yield running
+        assert "Traceback" not in running.log(), running.log()
 
 
 @pytest.fixture

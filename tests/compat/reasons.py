@@ -24,6 +24,9 @@ FAMILIES = (
     (r"cluster|asking|readonly|readwrite", "cluster mode"),
     (r"module", "modules"),
 )
+# Tests that only wait for something absent, five seconds each: left out while the server has no such command.
+# (command, pattern of test names, reason)
+WAITING = (("BLPOP", r"B[LRZ]M?(POP|MOVE|PUSH)|[Bb]lock", f"blocking commands: {LATER}"),)
 RULES = (
     (r"unit/type/stream", r"", r"", f"streams: {LATER}"),
     (r"unit/(scripting|functions|cluster-scripting)", r"", r"", f"scripts: {LATER}"),

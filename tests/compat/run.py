@@ -13,6 +13,8 @@ the run; a unit with such a test is tried once more first, since some of the sui
 from __future__ import annotations
 
 import argparse
+import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -56,6 +58,8 @@ def judge(outcome: suite.Outcome, known: list[str]) -> Rows:
     for test in dict.fromkeys([*known, *outcome.failed]):
         if test in outcome.failed:
             rows[unit, test] = reason(unit, test, outcome.failed[test])
+        elif left_out := [why for pattern, why in outcome.waiting if re.search(pattern, test)]:
+            rows[unit, test] = left_out[0]
         elif test not in outcome.seen:
             why = reason(unit, test, outcome.ending) if outcome.ending else "its name is made at run time, or not run"
             rows[unit, test] = f"not reached: {why}"
@@ -124,6 +128,7 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, default=240.0, help="seconds that one unit may take")
     parser.add_argument("--base-port", type=int, default=21111, help="where the suite's own ports begin")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
     place = suite.tree()
     known = {unit for unit, _ in read(TESTS)}
     wanted = options.unit or [u for u in suite.units(place) if options.baseline or u in known]

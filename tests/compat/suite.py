@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.compat.reasons import WAITING
 from tests.support import ROOT, Server
 
 CACHE = ROOT / ".cache" / "redis-suite"
@@ -98,6 +99,7 @@ class Outcome:
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # name: the suite's report
     skipped: int = 0
+    waiting: list[tuple[str, str]] = field(default_factory=list)  # (pattern, reason) of tests left out
     ending: str = ""  # why the unit stopped early; empty when it ran to its end
 
     @property
@@ -147,31 +149,45 @@ def parse(unit: str, text: str) -> Outcome:
             else:
                 outcome.failed[name] = "\n".join(lines[1:])
     if not finished and not outcome.ending:
-        outcome.ending = "the unit's deadline passed"
+        outcome.ending = "stopped after: " + "\n".join(COLOUR.sub("", text).splitlines()[-8:])
     return outcome
 
 
 def run_unit(unit: str, place: Path, program: tuple[str, ...], deadline_s: float, base_port: int) -> Outcome:
     """Run one unit against a server of its own. The whole output stays in the cache, under `output/`."""
     with Server(*DIRECTIVES, program=program) as server:
+        waiting = without(server)
         command = [
             "tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(server.port),
             "--baseport", str(base_port), "--ignore-encoding", "--ignore-digest", "--clients", "1",
             "--tags", "-slow -large-memory", "--verbose", "--durable", "--timeout", str(STALL_S), "--single", unit,
+            *(word for pattern, _ in waiting for word in ("--skiptest", f"/{pattern}")),
         ]  # fmt: skip
         output = CACHE / "output" / (unit.replace("/", ".") + ".txt")
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("wb") as sink:
             suite = subprocess.Popen(command, cwd=place, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
             try:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    suite.wait(deadline_s)
+                suite.wait(deadline_s)
+                overdue = False
+            except subprocess.TimeoutExpired:
+                overdue = True
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(suite.pid, signal.SIGKILL)
                 suite.wait()
         outcome = parse(unit, output.read_text(errors="replace"))
+        outcome.waiting = waiting
+        if overdue:
+            outcome.ending = f"the unit's deadline of {deadline_s:.0f} s passed"
         if server.process.poll() is not None:
             outcome.ending = f"the server ended with status {server.process.returncode}:\n{server.log()[-2000:]}"
         return outcome
 
+
+
+def without(server: Server) -> list[tuple[str, str]]:
+    """(pattern of names, reason) of tests that would only wait for a command that the server does not have."""
+    with server.wire() as wire:
+        known = wire("COMMAND", "INFO", *(command for command, _, _ in WAITING))
+    return [(pattern, why) for row, (_, pattern, why) in zip(known, WAITING, strict=True) if not isinstance(row, list)]

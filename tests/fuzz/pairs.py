@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from random import Random
 from typing import Any, ClassVar, Self
 
-from zeekdb.hot import hashes, sets
+from zeekdb.hot import hashes, lists, setalgebra, sets, zsets
 
 LENGTHS = (0, 1, 3, 8, 16, 20, 21, 63, 64, 65, 200, 253, 254, 255, 1023, 1024, 1025, 5000)
 
@@ -76,9 +77,9 @@ class Pair:
         raise NotImplementedError
 
 
-def scanned(dice: Random, door: Any) -> list[bytes]:
+def scanned(dice: Random, door: Any) -> list[Any]:
     """Everything that a scan to the end gives."""
-    found: list[bytes] = []
+    found: list[Any] = []
     cursor, rounds = 0, 0
     while True:
         cursor, rows = door.scan(cursor, dice.choice((1, 10, 100)))
@@ -184,17 +185,12 @@ class SetPair(Pair):
         other = sets.Set()
         rows = {member(dice) for _ in range(small(dice, 200))}
         other.add_many(list(rows))
-        for name, expected in (
-            ("add_union", self.model | rows),
-            ("add_intersection", self.model & rows),
-        ):
-            result = sets.Set()
-            getattr(result, name)([door, other])
-            same(set(result.members()), expected, name)
-        result = sets.Set()
-        result.add_difference(door, [other])
-        same(set(result.members()), self.model - rows, "difference")
-        same(sets.intersection_length([door, other]), len(self.model & rows), "intersection_length")
+        both = [door, other] if dice.random() < 0.5 else [other, door]
+        same(set(setalgebra.union(both).members()), self.model | rows, "union")
+        same(set(setalgebra.intersection(both).members()), self.model & rows, "intersection")
+        same(set(setalgebra.difference(door, [other]).members()), self.model - rows, "difference")
+        same(set(setalgebra.common_members(both)), self.model & rows, "common_members")
+        same(setalgebra.common_count(both), len(self.model & rows), "common_count")
 
     def check(self, door: Any) -> None:
         same(len(door), len(self.model), "length")
@@ -207,3 +203,172 @@ class SetPair(Pair):
         sets.set_limits(
             intset=dice.choice((0, 4, 512)), entries=dice.choice((0, 1, 16, 128)), value=dice.choice((0, 8, 64, 300))
         )
+
+
+class ListPair(Pair):
+    """A list and a list."""
+
+    door = lists.List
+
+    def __init__(self) -> None:
+        self.model: list[bytes] = []
+
+    def fill(self, dice: Random, door: Any) -> None:
+        for _ in range(small(dice, 800)):
+            self.push(dice, door)
+
+    def push(self, dice: Random, door: Any) -> None:
+        """At either end."""
+        value, head = word(dice), dice.random() < 0.5
+        door.push(value, head)
+        self.model.insert(0 if head else len(self.model), value)
+
+    def step(self, dice: Random, door: Any) -> None:
+        n = len(self.model)
+        at = dice.randrange(-n - 2, n + 2)
+        there = -n <= at < n
+        kind = dice.randrange(12)
+        if kind < 3:
+            self.push(dice, door)
+        elif kind == 3:
+            head = dice.random() < 0.5
+            same(door.pop(head), self.model.pop(0 if head else -1) if n else None, "pop")
+        elif kind == 4:
+            same(door.index(at), self.model[at] if there else None, "index")
+        elif kind == 5:
+            value = word(dice)
+            same(door.set(at, value), there, "set")
+            if there:
+                self.model[at] = value
+        elif kind == 6:
+            pivot, value, before = self.pick(dice), word(dice), dice.random() < 0.5
+            same(door.insert(pivot, value, before), pivot in self.model, "insert")
+            if pivot in self.model:
+                self.model.insert(self.model.index(pivot) + (not before), value)
+        elif kind == 7:
+            value, count = self.pick(dice), dice.choice((0, 1, 2, -1, -2))
+            places = [i for i, v in enumerate(self.model) if v == value]
+            gone = places[count:] if count < 0 else places[: count or None]
+            same(door.remove(value, count), len(gone), "remove")
+            self.model = [v for i, v in enumerate(self.model) if i not in set(gone)]
+        elif kind == 8:
+            start, stop = sorted((dice.randrange(n + 1), dice.randrange(n + 1)))
+            same(door.range(start, stop), self.model[start : stop + 1], "range")
+            same(door.range(start - n, -1), self.model[start:] if start < n else self.model, "range")
+        elif kind == 9 and n > 300:
+            start, stop = dice.randrange(20), n - dice.randrange(1, 20)
+            kept = self.model[start : stop + 1]
+            same(door.trim(start, stop), n - len(kept), "trim")
+            self.model = kept
+        elif kind == 10:
+            value, rank, count = self.pick(dice), dice.choice((1, 2, -1, -2)), dice.choice((0, 1, 2))
+            places = [i for i, v in enumerate(self.model) if v == value]
+            found = places[rank - 1 :] if rank > 0 else places[::-1][-rank - 1 :]
+            same(door.positions(value, rank, count), found[: count or None], "positions")
+        else:
+            same(list(door), self.model, "iteration")
+
+    def pick(self, dice: Random) -> bytes:
+        """A value that is there, mostly."""
+        return dice.choice(self.model) if self.model and dice.random() < 0.8 else word(dice)
+
+    def check(self, door: Any) -> None:
+        same(len(door), len(self.model), "length")
+        same(door.range(0, -1), self.model, "contents")
+
+    @staticmethod
+    def limit(dice: Random) -> None:
+        lists.set_limits(size=dice.choice((1, 4, 128, -1, -2, -5)))
+
+
+NX, XX, GT, LT, INCR = 1, 2, 4, 8, 16
+ADDED, UPDATED, REFUSED, NAN = 1, 2, 4, 8
+SCORES = (0.0, -0.0, 1.0, -1.5, 3.0, 1e300, -1e300, 5e-324, math.inf, -math.inf, 0.1, 2.0**53)
+
+
+class ZSetPair(Pair):
+    """A sorted set and a dict of scores."""
+
+    door = zsets.ZSet
+
+    def __init__(self) -> None:
+        self.model: dict[bytes, float] = {}
+
+    def fill(self, dice: Random, door: Any) -> None:
+        flat = dice.random() < 0.2  # all scores equal: ranges by member
+        for _ in range(small(dice, 600)):
+            self.add(dice, door, 0.0 if flat else score(dice), 0)
+
+    def add(self, dice: Random, door: Any, value: float, flags: int) -> None:
+        """ZADD of one member, its conditions included."""
+        name = member(dice)
+        old = self.model.get(name)
+        what, now = door.add(name, value, flags)
+        new = value + old if flags & INCR and old is not None else value
+        if (flags & NX and old is not None) or (flags & XX and old is None):
+            same(what, REFUSED, "refused")
+        elif math.isnan(new):
+            same(what, NAN, "nan")
+        elif old is not None and ((flags & GT and new <= old) or (flags & LT and new >= old)):
+            same(what & (ADDED | UPDATED), 0, "GT, LT")
+        else:
+            same(what, ADDED if old is None else UPDATED if new != old else 0, "what happened")
+            same(now, new, "score in force")
+            self.model[name] = new
+
+    def order(self) -> list[tuple[bytes, float]]:
+        """Members by score, then bytes."""
+        return sorted(self.model.items(), key=lambda row: (row[1], row[0]))
+
+    def step(self, dice: Random, door: Any) -> None:
+        name = dice.choice(list(self.model)) if self.model and dice.random() < 0.5 else member(dice)
+        kind = dice.randrange(11)
+        if kind < 3:
+            self.add(dice, door, score(dice), dice.choice((0, 0, NX, XX, GT, LT, INCR, INCR | XX, INCR | GT, XX | LT)))
+        elif kind < 5:
+            same(door.remove(name), self.model.pop(name, None) is not None, "remove")
+        elif kind == 5:
+            highest = dice.random() < 0.5
+            row = self.order()[-1 if highest else 0] if self.model else None
+            same(door.pop(highest), row, "pop")
+            if row:
+                del self.model[row[0]]
+        elif kind == 6:
+            same(door.score(name), self.model.get(name), "score")
+            same(name in door, name in self.model, "contains")
+            place = next(((i, s) for i, (m, s) in enumerate(self.order()) if m == name), None)
+            same(door.rank(name), place, "rank")
+        elif kind == 7 and self.model:
+            start, stop = sorted((dice.randrange(len(self.model)), dice.randrange(len(self.model))))
+            order = self.order()
+            same(door.range(start, stop), [m for m, _ in order[start : stop + 1]], "range")
+            same(door.range(start, stop, True), [m for m, _ in order[::-1][start : stop + 1]], "range reversed")
+        elif kind == 8:
+            edge = score(dice)
+            same(door.count_below_score(edge, True), sum(s <= edge for s in self.model.values()), "up to a score")
+            same(door.count_below_score(edge, False), sum(s < edge for s in self.model.values()), "below a score")
+        elif kind == 9 and len(self.model) > 100:
+            start, count = dice.randrange(60), dice.randrange(1, 30)
+            for gone, _ in self.order()[start : start + count]:
+                del self.model[gone]
+            door.remove_ranks(start, count)
+        elif kind == 10 and self.model:
+            same(dict(scanned(dice, door)), self.model, "scan")
+            assert door.random()[0] in self.model
+
+    def check(self, door: Any) -> None:
+        same(len(door), len(self.model), "length")
+        same(door.pairs(), self.order(), "contents")
+        door.check()
+
+    @staticmethod
+    def limit(dice: Random) -> None:
+        zsets.set_limits(entries=dice.choice((0, 1, 16, 128, 512)), value=dice.choice((0, 8, 64, 300)))
+
+
+def score(dice: Random) -> float:
+    """A score: often the same as another, sometimes where doubles end."""
+    kind = dice.random()
+    if kind < 0.2:
+        return dice.choice(SCORES)
+    return float(dice.randrange(50)) if kind < 0.7 else dice.uniform(-1000, 1000)

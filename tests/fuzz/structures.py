@@ -16,14 +16,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from tests.fuzz.pairs import HashPair, Pair, SetPair, small, word
+from tests.fuzz.pairs import HashPair, ListPair, Pair, SetPair, ZSetPair, small, word
 from zeekdb.hot.keyspace import Database, Keyspace
 
 KEYS = 40
 DATABASES = 3
 STEPS = 3000  # of one world; then a new one, with another shape
 START_MS = 1_700_000_000_000
-KINDS: dict[str, type[Pair]] = {"hash": HashPair, "set": SetPair}
+KINDS: dict[str, type[Pair]] = {"hash": HashPair, "set": SetPair, "list": ListPair, "zset": ZSetPair}
 
 Value = bytes | Pair
 
@@ -216,8 +216,9 @@ class World:
     def swap(self, database: int, key: bytes) -> None:
         other = self.dice.randrange(DATABASES)
         self.keyspace.swap(database, other)
-        for rows in (self.model, self.deadlines):
-            rows[database], rows[other] = rows[other], rows[database]  # type: ignore[index]
+        self.model[database], self.model[other] = self.model[other], self.model[database]
+        deadlines = self.deadlines
+        deadlines[database], deadlines[other] = deadlines[other], deadlines[database]
 
     def rest(self, database: int, key: bytes) -> None:
         """What the server does between batches."""

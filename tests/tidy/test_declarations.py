@@ -25,7 +25,8 @@ OURS = sorted({spec.name.lower(): spec for spec in everything()}.items())
 @pytest.fixture(scope="module")
 def facts() -> dict[str, Any]:
     """Redis's table, subcommands as `config|get`."""
-    path = next((folder / "shared/facts/commands.json" for folder in ROOT.parents if (folder / "shared/facts/commands.json").exists()), None)
+    places = (folder / "shared" / "facts" / "commands.json" for folder in ROOT.parents)
+    path = next((place for place in places if place.exists()), None)
     if path is None:
         pytest.skip("the table of Redis's commands does not stand beside this checkout")
     table: dict[str, Any] = json.loads(path.read_text())

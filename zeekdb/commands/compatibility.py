@@ -41,6 +41,9 @@ make compat    # runs Redis's own test suite
 """
 
 
+OURS = "CONFIG GET shows them by their exact names only: tools set back all that `CONFIG GET *` gave them."
+
+
 def load_declarations() -> None:
     """Import every family of commands."""
     for module in pkgutil.iter_modules(zeekdb.commands.__path__):
@@ -55,8 +58,8 @@ def page(redis_names: Sequence[str]) -> str:
     missing = [name for name in redis_names if name not in ours]
     parts += [missing_by_container(missing), "", "## Directives that are accepted and have no effect yet", ""]
     parts.append(", ".join(f"`{d.name}`" for d in directives() if d.later and not d.hidden))
-    parts += ["", "## Directives that Redis does not have", ""]
-    parts += [f"- `{d.name}` (default {d.kind.show(d.default)}): {d.doc}" for d in directives() if d.name == "shards"]
+    parts += ["", "## Directives that Redis does not have", "", OURS, ""]
+    parts += [f"- `{d.name}` (default {d.kind.show(d.default)}): {d.doc}" for d in directives() if d.ours]
     return "\n".join(parts) + "\n"
 
 

@@ -222,8 +222,8 @@ def client_flags(client: ClientPort) -> str:
     return letters or "N"
 
 
-def client_line(client: ClientPort, now_s: float) -> str:
-    """One line of CLIENT LIST."""
+def client_line(client: ClientPort, now_s: float, running: int = 0) -> str:
+    """One line of CLIENT LIST; `running`: bytes of the command under way, which Redis counts as input not yet done."""
     fields: tuple[tuple[str, object], ...] = (
         ("id", client.id),
         ("addr", client.addr),
@@ -238,7 +238,7 @@ def client_line(client: ClientPort, now_s: float) -> str:
         ("psub", client.pattern_subscriptions),
         ("ssub", client.shard_subscriptions),
         ("multi", client.queued_commands),
-        ("qbuf", client.query_buffer_used),
+        ("qbuf", client.query_buffer_used + running),
         ("qbuf-free", client.query_buffer_free),
         ("argv-mem", client.argv_memory),
         ("multi-mem", client.multi_memory),
@@ -259,10 +259,12 @@ def client_line(client: ClientPort, now_s: float) -> str:
     return " ".join(f"{name}={value}" for name, value in fields) + "\n"
 
 
-def lines_of(clients: list[ClientPort]) -> Verbatim:
-    """CLIENT LIST's reply."""
+def lines_of(ctx: Context, clients: list[ClientPort], *call: bytes) -> Verbatim:
+    """CLIENT LIST's reply to a call."""
     now_s = time.time()
-    return Verbatim("txt", "".join(client_line(client, now_s) for client in clients).encode("utf-8", "surrogateescape"))
+    running = sum(len(b"$%d\r\n%b\r\n" % (len(word), word)) for word in (b"CLIENT", *call)) + len(b"*1\r\n")
+    lines = [client_line(client, now_s, running if client is ctx.client else 0) for client in clients]
+    return Verbatim("txt", "".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def client_kind(word: bytes) -> str:
@@ -295,7 +297,7 @@ def client_id(ctx: Context) -> int:
 )  # fmt: skip
 def client_info(ctx: Context) -> Verbatim:
     """Returns what CLIENT LIST says of this connection."""
-    return lines_of([ctx.client])
+    return lines_of(ctx, [ctx.client], b"INFO")
 
 
 @command(
@@ -312,14 +314,14 @@ def client_list(ctx: Context, *words: bytes) -> Verbatim:
     """Returns a line for every connection, or for those of a type or with certain ids."""
     server: ServerPort = ctx.server
     if not words:
-        return lines_of(list(server.clients()))
+        return lines_of(ctx, list(server.clients()), b"LIST")
     option = words[0].upper()
     if option == b"TYPE" and len(words) == 2:
         kind = client_kind(words[1])
-        return lines_of([client for client in server.clients() if client.kind == kind])
+        return lines_of(ctx, [client for client in server.clients() if client.kind == kind], b"LIST", *words)
     if option == b"ID" and len(words) > 1:
         found = [server.client(parse_int(word, "ERR Invalid client ID")) for word in words[1:]]
-        return lines_of([client for client in found if client is not None])
+        return lines_of(ctx, [client for client in found if client is not None], b"LIST", *words)
     raise SyntaxError_
 
 

@@ -84,8 +84,8 @@ def mix_value(digest: Digest, db: Database, key: bytes) -> None:
         for field, content in value.items():
             digest.fold_pair(field, content)
     elif isinstance(value, ZSet):
-        for member, score in value.range(0, len(value) - 1):
-            digest.fold_pair(member, b"%.17g" % score)
+        for name, score in value.pairs():
+            digest.fold_pair(name, b"%.17g" % score)
     if db.deadline(key) > 0:
         digest.fold(b"!!expire!!")
 

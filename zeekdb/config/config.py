@@ -69,7 +69,7 @@ class Config:
             elif re.search(r"[*?\[]", lower):
                 glob = glob_to_regex(lower)
                 for name, directive in NAMES.items():
-                    if not directive.hidden and glob.fullmatch(name):
+                    if not (directive.hidden or directive.ours) and glob.fullmatch(name):
                         found[name] = directive.kind.show(self.value(directive))
         return found
 

@@ -1,10 +1,10 @@
-# ruff: noqa: E501  (one line per directive, however long)
 """Every directive, one line each: name, kind, default, what it is, and what sets it apart.
 
 `D(name, kind, default, doc, …)`: `unit` is what the number counts; `alias` an older name that CONFIG GET lists too;
 `immutable` only the start sets it; `protected` needs `enable-protected-configs`; `sensitive` never appears in logs;
-`hidden` answers only to its exact name; `hook` names what is applied when it changes (see `Config.on_change`; several
-directives may share one); `later` is accepted and stored, but has no effect yet.
+`hidden` answers only to its exact name, and so does what is `ours`: tools set back all that CONFIG GET * gave them, and
+leave out only those directives of Redis that they know; `hook` names what is applied when it changes (see
+`Config.on_change`; several directives may share one); `later` is accepted and stored, but has no effect yet.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Directive:
     protected: bool = False
     sensitive: bool = False
     hidden: bool = False
+    ours: bool = False
     hook: str = ""
     later: bool = False
 
@@ -155,7 +156,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("crash-log-enabled", YES_NO, True, "Log a report when the server crashes.", later=True),
         D("crash-memcheck-enabled", YES_NO, True, "Test the memory after a crash.", later=True),
         D("databases", POSITIVE, 16, "Databases, numbered from 0.", immutable=True),
-        D("shards", PowerOfTwo(1, 65536), 16, "Shards of each database; a power of two. More shards, smaller steps of resizing and expiry.", immutable=True),
+        D("shards", PowerOfTwo(1, 65536), 16, "Shards of each database; a power of two. More shards, smaller steps of resizing and expiry.", immutable=True, ours=True),
         D("always-show-logo", YES_NO, False, "Draw the logo at start even when the output is no terminal.", immutable=True),
         D("set-proc-title", YES_NO, True, "Show addresses and mode in the process title.", immutable=True, later=True),
         D("proc-title-template", Text(title_problem), "{title} {listen-addr} {server-mode}", "What the process title shows.", later=True),
@@ -163,8 +164,8 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("hz", NATURAL, 10, "How often a second the server does its housekeeping.", "1/s", hook="hz"),
         D("dynamic-hz", YES_NO, True, "Do it more often while many clients are connected.", later=True),
         D("shutdown-timeout", NATURAL, 10, "How long a shutdown waits for replicas to catch up.", "s", later=True),
-        D("shutdown-on-sigint", SIGNAL, (), "What SIGINT does beside stopping the server.", hook="shutdown"),
-        D("shutdown-on-sigterm", SIGNAL, (), "What SIGTERM does beside stopping the server.", hook="shutdown"),
+        D("shutdown-on-sigint", SIGNAL, (), "What SIGINT does beside stopping the server.", hook="shutdown", later=True),
+        D("shutdown-on-sigterm", SIGNAL, (), "What SIGTERM does beside stopping the server.", hook="shutdown", later=True),
         D("io-threads", Int(1, 128), 1, "Threads for reading and writing; the server needs one.", immutable=True, later=True),
         D("io-threads-do-reads", YES_NO, False, "Let those threads read as well.", immutable=True, later=True),
         D("server_cpulist", TEXT, "", "Processors that the server may run on.", immutable=True, later=True),
@@ -190,20 +191,20 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("sanitize-dump-payload", Enum("no", "yes", "clients"), "no", "Whether RESTORE checks payloads deeply.", later=True),
     )),
     ("Memory", (
-        D("maxmemory", Memory(0, ULONG_MAX), 0, "Most memory for data; 0 has no limit.", "bytes", hook="maxmemory"),
+        D("maxmemory", Memory(0, ULONG_MAX), 0, "Most memory for data; 0 has no limit.", "bytes", hook="maxmemory", later=True),
         D("maxmemory-policy", Enum("volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"), "noeviction", "What goes when memory is full.", hook="maxmemory"),
         D("maxmemory-samples", POSITIVE, 5, "Keys compared to find one to evict.", later=True),
         D("maxmemory-eviction-tenacity", Int(0, 100), 10, "How hard eviction tries before it serves the next client.", later=True),
         D("maxmemory-clients", MemoryOrPercent(0, LONG_MAX), 0, "Most memory for all clients' buffers, or a share of maxmemory; 0 has no limit.", "bytes or %", later=True),
-        D("lfu-log-factor", NATURAL, 10, "How slowly the LFU counter grows.", hook="lfu"),
-        D("lfu-decay-time", NATURAL, 1, "After how long an LFU counter falls by one; 0 never.", "min", hook="lfu"),
-        D("active-expire-effort", Int(1, 10), 1, "How much time goes to removing expired keys.", hook="active-expire-effort"),
+        D("lfu-log-factor", NATURAL, 10, "How slowly the LFU counter grows.", hook="lfu", later=True),
+        D("lfu-decay-time", NATURAL, 1, "After how long an LFU counter falls by one; 0 never.", "min", hook="lfu", later=True),
+        D("active-expire-effort", Int(1, 10), 1, "How much time goes to removing expired keys.", hook="active-expire-effort", later=True),
         D("lazyfree-lazy-eviction", YES_NO, False, "Free evicted values in the background. Large values always are.", later=True),
         D("lazyfree-lazy-expire", YES_NO, False, "Free expired values in the background. Large values always are.", later=True),
         D("lazyfree-lazy-server-del", YES_NO, False, "Free replaced values in the background. Large values always are.", later=True),
         D("lazyfree-lazy-user-del", YES_NO, False, "Let DEL work as UNLINK does. Large values always are freed in slices.", later=True),
         D("lazyfree-lazy-user-flush", YES_NO, False, "Let FLUSHALL and FLUSHDB be ASYNC by default. They never block here.", later=True),
-        D("activerehashing", YES_NO, True, "Go on with resizing tables while idle.", hook="activerehashing"),
+        D("activerehashing", YES_NO, True, "Go on with resizing tables while idle.", hook="activerehashing", later=True),
         D("activedefrag", NoDefrag(), False, "Defragment memory in the background; not possible here.", later=True),
         D("active-defrag-ignore-bytes", Memory(1, LONG_MAX), 100 << 20, "Fragmentation that defragmentation ignores.", "bytes", later=True),
         D("active-defrag-threshold-lower", Int(0, 1000), 10, "Fragmentation at which it begins.", "%", later=True),

@@ -54,6 +54,9 @@ cdef extern from *:
         struct timespec t; clock_gettime(CLOCK_REALTIME, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
     static inline long long steady_ns(void) {
         struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ll + t.tv_nsec; }
+    /* How many bytes must be there before the socket counts as readable. */
+    static inline void set_wake_bytes(int fd, size_t bytes) {
+        int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
     static inline int log2_of(unsigned long long v) { return v ? 63 - __builtin_clzll(v) : 0; }
     """
     struct epoll_data:
@@ -79,6 +82,7 @@ cdef extern from *:
     uint64_t ticks_now() nogil
     int64_t wall_us() nogil
     int64_t steady_ns() nogil
+    void set_wake_bytes(int fd, size_t bytes) nogil
     int log2_of(uint64_t v) nogil
 
 cdef enum:
@@ -94,6 +98,7 @@ cdef enum:
     OUTPUT_FLUSH = 1048576        # replies of one batch are sent in pieces of about this size
     TURN_US = 2000                # time in the engine before the event loop has its turn
     IOVECS = 64
+    WAKE_BYTES = 262144           # of a large argument that are waited for at a time
     KINDS = 2048                  # places of the name table, a power of two
 
 # Bits of the gate words; connections and the engine share the numbering.
@@ -624,7 +629,10 @@ cdef class Engine:
             self.close(c)
             return 0
         if c.blob.size < c.blob_want:
+            if c.blob_want - c.blob.size < WAKE_BYTES:
+                set_wake_bytes(c.fd, c.blob_want - c.blob.size)
             return 0
+        set_wake_bytes(c.fd, 1)
         return self.process(c, c.data, c.size, True)
 
     cdef int process(self, Conn* c, uint8_t* data, size_t size, bint owned) except -1:
@@ -790,6 +798,8 @@ cdef class Engine:
         memcpy(c.blob.data, p, end - p)
         c.blob.size = end - p
         c.expect_big = True
+        # Few wake-ups with much to copy cost less than many with little.
+        set_wake_bytes(c.fd, min(c.blob_want - c.blob.size, WAKE_BYTES))
 
     cdef int keep_half(self, Conn* c, Request* r, uint8_t* start, uint8_t* p, int64_t left, int64_t bulk) noexcept nogil:
         """Keeps the parser's place, so that a command that comes in a thousand pieces is read once."""

@@ -6,14 +6,14 @@ good when it outgrows the limits. There a field is the key of an entry and its v
 over INLINE_MAX bytes, in a blob. A value is overwritten in place when the new one takes the same room.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport PyObject
-from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, member_free,
-    member_value, members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip, prefetch,
+    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, check_size, harvest, harvest_to, harvested,
+    member_free, member_value, members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip,
+    prefetch, raw, size_of,
 )
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
@@ -365,14 +365,6 @@ cdef size_t hash_effort(void* self) noexcept nogil:
 
 # --- the door -------------------------------------------------------------------------------------------------------
 
-cdef inline const uint8_t* raw(bytes text) noexcept:
-    return <const uint8_t*>PyBytes_AS_STRING(text)
-
-
-cdef inline size_t size_of(bytes text) noexcept:
-    return <size_t>PyBytes_GET_SIZE(text)
-
-
 cdef void harvest_field(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
     harvest(f, fn, arg)
 
@@ -516,12 +508,6 @@ cdef class Hash:
         sample.into = harvest_to(items)
         hash_walk(self.box, sample_pair, &sample)
         return paired(harvested(items, &sample.into))
-
-
-cdef int check_size(bytes field) except -1:
-    if size_of(field) > UINT32_MAX:
-        raise OverflowError("a field of 4 GiB or more")
-    return 0
 
 
 cdef object wrap(void* self):

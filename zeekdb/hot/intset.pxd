@@ -1,7 +1,7 @@
 # Sorted arrays of integers: the small form of sets that hold nothing else. All are as wide as the widest needs: 2, 4
 # or 8 bytes. The array lives in a `Packed` whose size is INTS | width and whose count is the number of integers; the
 # bytes are count * width. Widths only grow. An empty one is a blank box: no data, size and count 0.
-from libc.stdint cimport INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT16_MAX, INT16_MIN, INT32_MAX, INT32_MIN, int16_t, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memmove
 from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_resize
 from zeekdb.hot.packed cimport Packed

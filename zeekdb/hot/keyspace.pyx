@@ -1062,7 +1062,7 @@ cdef class Database:
                 k += step
         return total // n if n else 0
 
-    def memory_of(self, bytes key not None, int samples=5):
+    def memory_of(self, bytes key not None, int64_t samples=5):
         cdef Entry* e = self.find(key)
         cdef size_t total
         if e == NULL:

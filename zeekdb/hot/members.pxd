@@ -1,7 +1,8 @@
-# What hashes and sets share: the box, the table of a large collection, chance, and lists of bytes for Python.
+# What hashes and sets share: the box, the table of a large collection, chance, and bytes from and for Python.
 #
 # A collection is a box of 16 bytes at a stable address, a `Packed`. While small it is just that. When it grows large
 # its count becomes LARGE and its data points to a Table of entries (key = field or member); it never goes back.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zeekdb.hot.packed cimport Packed, packed_read
 from zeekdb.hot.table cimport Entry, Table
@@ -64,3 +65,11 @@ cdef inline list harvested(list items, const Harvest* into):
     if into.failed:
         raise MemoryError
     return items
+
+cdef inline const uint8_t* raw(bytes text) noexcept:
+    return <const uint8_t*>PyBytes_AS_STRING(text)
+
+cdef inline size_t size_of(bytes text) noexcept:
+    return <size_t>PyBytes_GET_SIZE(text)
+
+cdef int check_size(bytes key) except -1    # CommandError for a field or member that no entry can hold

@@ -6,8 +6,10 @@ share: whoever overwrites one in place checks that nobody else refers to it.
 
 import os
 
+from zeekdb.errors import CommandError
+
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.table cimport (
     BOXED, Entry, Table, entry_box, entry_free, entry_key, entry_new, entry_size, entry_type, entry_value,
@@ -163,7 +165,7 @@ def seed(uint64_t value):
     dice = value
 
 
-# --- Python lists ---------------------------------------------------------------------------------------------------
+# --- Python's bytes -------------------------------------------------------------------------------------------------
 
 cdef void harvest(const uint8_t* p, size_t n, void* arg) noexcept nogil:
     cdef Harvest* into = <Harvest*>arg
@@ -176,3 +178,9 @@ cdef void harvest(const uint8_t* p, size_t n, void* arg) noexcept nogil:
         into.failed = True
     if item != NULL:
         Py_DECREF(item)
+
+
+cdef int check_size(bytes key) except -1:
+    if size_of(key) > UINT32_MAX:  # the length has four bytes in an entry
+        raise CommandError("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+    return 0

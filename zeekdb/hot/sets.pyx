@@ -5,16 +5,16 @@ member turns a short one into packed strings; whatever outgrows the limits becom
 data, size and count 0) is none yet: the first member decides.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.intset cimport (
     DIGITS_MAX, ints_bytes, ints_clear, ints_delete, ints_find, ints_get, ints_insert, ints_is,
 )
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, harvest, harvest_to, harvested, member_free,
-    members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip, prefetch,
+    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, check_size, harvest, harvest_to, harvested,
+    member_free, members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip, prefetch, raw,
+    size_of,
 )
 from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
@@ -400,20 +400,6 @@ cdef size_t set_effort(void* self) noexcept nogil:
 
 
 # --- the door -------------------------------------------------------------------------------------------------------
-
-cdef inline const uint8_t* raw(bytes text) noexcept:
-    return <const uint8_t*>PyBytes_AS_STRING(text)
-
-
-cdef inline size_t size_of(bytes text) noexcept:
-    return <size_t>PyBytes_GET_SIZE(text)
-
-
-cdef int check_size(bytes member) except -1:
-    if size_of(member) > UINT32_MAX:
-        raise OverflowError("a member of 4 GiB or more")
-    return 0
-
 
 cdef void add_to(const uint8_t* p, size_t n, void* arg) noexcept nogil:
     set_add(arg, p, n)

@@ -67,7 +67,10 @@ class Dispatcher:
     def _register(self, spec: Command) -> None:
         handler = self._container(spec) if spec.subcommands else spec.handler
         flags = int(spec.flags)
-        self.engine.register(spec.name, spec.arity, flags, key_range(spec), handler, spec.twin)
+        name = self.server.config.renamed_commands.get(spec.name, spec.name)  # rename-command; "" removes it
+        if not name:
+            return
+        self.engine.register(name.upper(), spec.arity, flags, key_range(spec), handler, spec.twin)
         self._note(spec, handler)
 
     def _note(self, spec: Command, handler: Callable[..., Any]) -> None:
@@ -147,7 +150,7 @@ class Dispatcher:
     def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:
         """What goes out under CLIENT REPLY's modes."""
         before = client.reply_mode if silent is None else silent
-        if before == "skip":
+        if before == "skip" and client.reply_mode == "skip":  # CLIENT REPLY ON ends it and is answered
             client.set_reply_mode("on")
             return NO_REPLY
         if client.gate & GATE_REPLY and client.reply_mode != "on":

@@ -21,8 +21,9 @@ import uvloop
 import zeekdb.commands
 from zeekdb.commands.args import show
 from zeekdb.commands.connection import redacted
+from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
-from zeekdb.config.units import quoted
+from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
 from zeekdb.hot.engine import (
@@ -42,7 +43,7 @@ from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 
 if TYPE_CHECKING:
-    from zeekdb.config.options import Config
+    from zeekdb.config.config import Config
 
 log = logging.getLogger("zeekdb")
 
@@ -108,8 +109,8 @@ class Server:
             for name in names:
                 config.on_change(name, hook)
             hook()
-        config.on_change("port", self._rebind)
-        config.on_change("bind", self._rebind)
+        config.on_change("port", lambda: self._rebind("Unable to listen on this port. Check server logs."))
+        config.on_change("bind", lambda: self._rebind("Failed to bind to specified addresses."))
         config.on_change("maxclients", self._raise_descriptor_limit)
 
     def _limit_hashes(self) -> None:
@@ -269,6 +270,8 @@ class Server:
         stats: dict[str, Any] = {}
         per_us = self.engine.ticks_per_us
         for index, name in enumerate(self.dispatcher.names):
+            if is_container(self.dispatcher.specs[index]):
+                continue  # its subcommands are counted
             calls, us, rejected, failed, histogram = self.engine.command_stats(index)
             if calls or rejected or failed:
                 stats[name] = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
@@ -315,11 +318,16 @@ class Server:
             found.append(("unix", [sock.getsockname() for sock in self.listeners_.unix], 0))
         return found
 
-    def _rebind(self) -> None:
-        if self.config.port:
+    def _rebind(self, complaint: str) -> None:
+        """Listen elsewhere. The old sockets go first: they may hold what the new ones ask for."""
+        self.listeners_.close_tcp()
+        if not self.config.port:
+            return
+        try:
             self.listeners_.open_tcp(list(self.config.bind), self.config.port, self.config.tcp_backlog)
-        else:
-            self.listeners_.close_tcp()
+        except OSError as error:
+            log.warning("%s", error.strerror or error)
+            raise ConfigError(complaint) from None
 
     def _raise_descriptor_limit(self) -> None:
         """Make room for maxclients; fewer when the system says so, as Redis does."""

@@ -209,3 +209,18 @@ def test_memory_is_known() -> None:
     large = database.memory_of(b"key")
     assert 0 < (small or 0) < 200
     assert 2_000_000 < (large or 0) < 4_000_000
+
+
+def test_large_ones_are_freed_in_slices() -> None:
+    keyspace = Keyspace(1, 4)
+    database = keyspace.databases[0]
+    empty = keyspace.memory_used()
+    present = new_hash(database=database, name=b"key")
+    present.put_many([text for n in range(20_000) for text in (b"%d" % n, b"v" * (n % 2000))])
+    database.remove(b"key")
+    assert keyspace.lazyfree_pending == 1
+    assert keyspace.memory_used() > empty + 100_000
+    while keyspace.run_lazyfree(1):
+        pass
+    assert keyspace.lazyfree_pending == 0
+    assert keyspace.memory_used() <= empty + 4096

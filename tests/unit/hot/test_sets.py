@@ -295,3 +295,18 @@ def test_memory_is_known() -> None:
     large = database.memory_of(b"key")
     assert 0 < (small or 0) < 120
     assert 300_000 < (large or 0) < 1_000_000
+
+
+def test_large_ones_are_freed_in_slices() -> None:
+    keyspace = Keyspace(1, 4)
+    database = keyspace.databases[0]
+    empty = keyspace.memory_used()
+    present = new_set(database=database, name=b"key")
+    present.add_many([b"m%d" % n for n in range(20_000)])
+    database.remove(b"key")
+    assert keyspace.lazyfree_pending == 1
+    assert keyspace.memory_used() > empty + 100_000
+    while keyspace.run_lazyfree(1):
+        pass
+    assert keyspace.lazyfree_pending == 0
+    assert keyspace.memory_used() <= empty + 4096
