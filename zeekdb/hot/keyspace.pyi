@@ -59,6 +59,8 @@ class Database:
     def set_frequency(self, key: bytes, frequency: int) -> None: ...
     def table_stats(self) -> dict[str, int]:
         """entries, slots, resizing shards, overhead bytes: for DEBUG HTSTATS, INFO and MEMORY STATS."""
+    def faults(self) -> int:
+        """Broken invariants of tables and expiry indexes, found by a walk over everything: for tests."""
 
 class Keyspace:
     databases: list[Database]

@@ -9,21 +9,24 @@ allocations wait in a list that `run_lazyfree` works off in slices.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.hot.memory cimport (
-    Blob, blob_grow, blob_new, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free, mem_resize, mem_used,
+    Blob, blob_grow, blob_new, blob_release, blob_retain, blob_trim, mem_alloc, mem_footprint, mem_free, mem_resize, mem_used,
 )
 from zeekdb.hot.table cimport (
     BOXED, EXPIRES, INLINE_MAX, LONG_KEY, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key, entry_new,
-    entry_size, entry_type, entry_value, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
+    entry_size, entry_type, entry_value, hash_bytes, slot_entry, table_faults, table_find, table_free, table_init, table_insert,
     table_memory, table_prefetch_bucket, table_prefetch_entry, table_random, table_replace, table_scan, table_step,
     table_take,
 )
 
 import os
+
+cdef extern from "Python.h":
+    ctypedef struct PyVarObject:
+        Py_ssize_t ob_size
 
 cdef extern from *:
     """
@@ -43,7 +46,7 @@ cdef enum:
     SHARDS_MAX = 65536
     LFU_INIT = 5
     SLICE = 64               # steps between two looks at the clock
-    BLOB_COPIES_MAX = 1048576  # larger blobs are not copied to shrink them
+    TRIM_EVERY_US = 1000000
 
 cdef uint32_t LFU_DECAY_MINUTES = 1
 cdef uint32_t LFU_LOG_FACTOR = 10
@@ -140,21 +143,25 @@ ctypedef struct Doomed:
     void* value
     Table table
     uint64_t cursor          # the next slot of the table
+    Deadline* heap
+    uint32_t heap_capacity
 
 cdef Doomed* DOOMED = NULL
 cdef Doomed* DOOMED_LAST = NULL
 
 
-cdef void doom(uint8_t type, void* value, Table* table) noexcept nogil:
+cdef void doom(uint8_t type, void* value, Shard* shard) noexcept nogil:
+    """Puts a value, or all that a shard holds, on the list of what is to be freed."""
     global DOOMED, DOOMED_LAST
     cdef Doomed* d = <Doomed*>mem_alloc(sizeof(Doomed))
-    d.next = NULL
+    memset(d, 0, sizeof(Doomed))
     d.type = type
     d.value = value
-    d.cursor = 0
-    if table != NULL:
-        d.table = table[0]
-        G.lazyfree_pending += table.used
+    if shard != NULL:
+        d.table = shard.table
+        d.heap = shard.heap
+        d.heap_capacity = shard.heap_capacity
+        G.lazyfree_pending += shard.table.used
     else:
         G.lazyfree_pending += 1
     if DOOMED == NULL:
@@ -181,11 +188,14 @@ cdef void free_value(Entry* e, bint may_wait) noexcept nogil:
 
 
 cdef bint free_slots(Doomed* d, size_t* budget) noexcept nogil:
-    """Frees the entries of a detached table; True when it is empty."""
+    """Frees the entries of a detached shard; True when it is empty."""
     cdef uint64_t slots = d.table.now.buckets * 8
     cdef uint64_t total = slots + d.table.next.buckets * 8
     cdef uint64_t slot, ahead
     cdef Entry* e
+    if d.heap != NULL:
+        mem_free(d.heap, d.heap_capacity * sizeof(Deadline))
+        d.heap = NULL
     while d.cursor < total:
         if budget[0] == 0:
             return False
@@ -333,9 +343,9 @@ cdef void heap_change(Shard* s, Entry* e, int64_t when_ms) noexcept nogil:
 
 # ---------------------------------------------------------------- finding and removing
 
-# Set while somebody subscribes to the journal: an expiry is then reported, which needs Python.
-cdef bint HEARD = False
+# While somebody subscribes to the journal an expiry is reported, which needs Python; the list's length tells.
 cdef object KEYSPACE = None
+cdef PyVarObject* LISTENERS = NULL  # KEYSPACE's list, which is changed in place only
 
 
 cdef void report(Db* db, const uint8_t* key, size_t n, const char* event) noexcept nogil:
@@ -363,7 +373,7 @@ cdef void expire_slot(Db* db, Shard* s, uint64_t* slot) noexcept nogil:
     cdef uint8_t* copy
     G.expired += 1
     G.dirty += 1
-    if HEARD:
+    if LISTENERS != NULL and LISTENERS.ob_size:
         key = entry_key(e, &n)
         copy = <uint8_t*>mem_alloc(n if n else 1)
         memcpy(copy, key, n)
@@ -483,12 +493,35 @@ cdef void open_shards(Db* db) noexcept nogil:
         table_init(&db.shards[i].table, i + 1)
 
 
+cdef inline bint has_room(const Entry* e, size_t vn) noexcept nogil:
+    """Whether a value of vn bytes may take the place of the entry's own: no block changes its footprint."""
+    cdef size_t size = entry_size(e)
+    return e.vlen == vn or mem_footprint(size) == mem_footprint(size - e.vlen + vn)
+
+
+cdef void close_shards(Db* db) noexcept nogil:
+    cdef uint32_t i
+    cdef Doomed d
+    cdef size_t budget = <size_t>-1
+    for i in range(db.nshards):
+        memset(&d, 0, sizeof(d))
+        d.table = db.shards[i].table
+        d.heap = db.shards[i].heap
+        d.heap_capacity = db.shards[i].heap_capacity
+        G.lazyfree_pending += d.table.used
+        free_slots(&d, &budget)
+    mem_free(db.shards, db.nshards * sizeof(Shard))
+    db.shards = NULL
+
+
 cdef Entry* put_entry(Db* db, Shard* s, uint64_t* slot, Entry* e, uint64_t h, int64_t deadline_ms) noexcept nogil:
     """Places a fresh entry, replacing what the slot holds. `e` has EXPIRES exactly when the deadline is not 0."""
     cdef Entry* old
-    e.meta = (e.meta & 0xFF000000U) | first_touch()
+    cdef uint32_t clock = first_touch()
     if slot != NULL:
         old = slot_entry(slot[0])
+        if G.touch_lfu:
+            clock = old.meta & 0xFFFFFF  # a new value is no new key
         if old.flags & EXPIRES:
             heap_remove(s, old)
         table_replace(slot, e)
@@ -496,6 +529,7 @@ cdef Entry* put_entry(Db* db, Shard* s, uint64_t* slot, Entry* e, uint64_t h, in
         entry_free(old)
     else:
         table_insert(&s.table, e, h)
+    set_clock_field(e, clock)
     if deadline_ms:
         heap_add(s, e, deadline_ms)
     return e
@@ -516,9 +550,10 @@ cdef Entry* put_value(
         e = slot_entry(slot[0])
         if deadline_ms < 0:
             deadline_ms = ks_deadline(e)
-        if e.vlen == vn and entry_type(e) == type and (e.flags & EXPIRES != 0) == (deadline_ms != 0):
+        if (e.flags & EXPIRES != 0) == (deadline_ms != 0) and entry_type(e) == type and has_room(e, vn):
             if e.flags & BOXED:
                 free_value(e, True)
+            e.vlen = <uint16_t>vn
             memcpy(entry_value(e), value, vn)
             e.flags = (e.flags & ~<uint8_t>BOXED) | flags
             touch_entry(e)
@@ -688,8 +723,6 @@ cdef Db* db_pointer(object database) except NULL:
     return &(<Database?>database).db
 
 
-
-
 ctypedef struct Collector:
     void* keys               # a Python list, borrowed
     Db* db
@@ -721,6 +754,10 @@ cdef class Database:
         self.keyspace = keyspace
         self.db.index = index
         self.db.nshards = shards
+
+    def __dealloc__(self):
+        if self.db.shards != NULL:
+            close_shards(&self.db)
 
     @property
     def index(self):
@@ -910,7 +947,9 @@ cdef class Database:
 
     def append(self, bytes key not None, bytes tail not None):
         cdef size_t n
-        self.string(key, &n)
+        if self.string(key, &n) == NULL:
+            self.set(key, tail)
+            return PyBytes_GET_SIZE(tail)
         return self.write_at(key, n, tail)
 
     def write_at(self, bytes key not None, size_t offset, bytes data not None):
@@ -957,12 +996,12 @@ cdef class Database:
     def scan(self, uint64_t cursor, size_t count):
         cdef list found = []
         cdef Collector c
-        cdef uint64_t shard = cursor & 0xFFFF
-        cdef uint64_t at = cursor & ~<uint64_t>0xFFFF
+        cdef uint64_t shard = cursor % self.db.nshards
+        cdef uint64_t at = cursor // self.db.nshards
         c.keys = <void*>found
         c.db = &self.db
         c.filtered = False
-        if self.db.shards == NULL or shard >= self.db.nshards:
+        if self.db.shards == NULL:
             return 0, found
         at = table_scan(&self.db.shards[shard].table, at, count, collect, &c)
         while at == 0:
@@ -972,7 +1011,7 @@ cdef class Database:
             if <size_t>len(found) >= count:
                 break
             at = table_scan(&self.db.shards[shard].table, 0, count - len(found), collect, &c)
-        return at | shard, found
+        return at * self.db.nshards + shard, found
 
     def keys(self, pattern=None):
         cdef list found = []
@@ -1022,14 +1061,10 @@ cdef class Database:
     def clear(self):
         cdef uint32_t i
         cdef uint64_t n = len(self)
-        cdef Shard* s
         if self.db.shards == NULL:
             return 0
         for i in range(self.db.nshards):
-            s = &self.db.shards[i]
-            if s.table.used or s.table.now.slots != NULL:
-                doom(TYPES, NULL, &s.table)
-            mem_free(s.heap, s.heap_capacity * sizeof(Deadline))
+            doom(TYPES, NULL, &self.db.shards[i])
         mem_free(self.db.shards, self.db.nshards * sizeof(Shard))
         self.db.shards = NULL
         return n
@@ -1109,6 +1144,19 @@ cdef class Database:
                 bytes_ += table_memory(&self.db.shards[i].table) + self.db.shards[i].heap_capacity * sizeof(Deadline)
         return {"entries": used, "slots": slots, "resizing": resizing, "overhead": bytes_}
 
+    def faults(self):
+        cdef uint32_t i, k
+        cdef uint64_t n = 0
+        cdef Shard* s
+        for i in range(self.db.nshards if self.db.shards != NULL else 0):
+            s = &self.db.shards[i]
+            n += table_faults(&s.table)
+            for k in range(s.heap_used):
+                n += heap_place(s.heap[k].entry) != k
+                n += ks_deadline(s.heap[k].entry) != s.heap[k].when_ms
+                n += s.heap[k].when_ms < s.heap[(k - 1) >> 2 if k else 0].when_ms
+        return n
+
 
 cdef class Keyspace:
     """All databases and what they share."""
@@ -1117,9 +1165,10 @@ cdef class Keyspace:
     cdef public bint touching
     cdef list listeners
     cdef uint32_t turn
+    cdef int64_t trimmed_us
 
     def __init__(self, int databases=16, int shards=16):
-        global KEYSPACE
+        global KEYSPACE, LISTENERS
         if databases < 1:
             raise ValueError("databases must be at least 1")
         if shards < 1 or shards > SHARDS_MAX or shards & (shards - 1):
@@ -1128,21 +1177,15 @@ cdef class Keyspace:
         self.listeners = []
         self.touching = True
         KEYSPACE = self
-        self.watch_listeners()
-
-    def watch_listeners(self):
-        """Expiries are reported only while somebody listens; call after changing `subscribers`."""
-        global HEARD
-        HEARD = bool(self.listeners)
+        LISTENERS = <PyVarObject*>self.listeners
 
     @property
     def subscribers(self):
         return self.listeners
 
     @subscribers.setter
-    def subscribers(self, list value):
-        self.listeners = value
-        self.watch_listeners()
+    def subscribers(self, list value not None):
+        self.listeners[:] = value
 
     cdef tell(self, int index, bytes key, const char* event):
         for listener in self.listeners:
@@ -1174,7 +1217,7 @@ cdef class Keyspace:
 
     def run_expiry(self, int64_t budget_us):
         cdef int64_t end = keyspace_us() + budget_us
-        cdef uint64_t n = 0, idle = 0, steps = 0
+        cdef uint64_t n = 0, idle = 0
         cdef uint32_t shards = (<Database>self.databases[0]).db.nshards
         cdef uint32_t total = len(self.databases) * shards
         cdef Database database
@@ -1207,8 +1250,11 @@ cdef class Keyspace:
         return n
 
     def run_lazyfree(self, int64_t budget_us):
-        cdef int64_t end = keyspace_us() + budget_us
-        while free_some(SLICE) and keyspace_us() < end:
+        cdef int64_t begin = keyspace_us()
+        if begin - self.trimmed_us >= TRIM_EVERY_US:
+            self.trimmed_us = begin
+            blob_trim()
+        while free_some(SLICE) and keyspace_us() < begin + budget_us:
             pass
         return G.lazyfree_pending
 
@@ -1216,7 +1262,6 @@ cdef class Keyspace:
         cdef int64_t end = keyspace_us() + budget_us
         cdef Database database
         cdef uint32_t i
-        cdef bint left = False
         for database in self.databases:
             if database.db.shards == NULL:
                 continue
@@ -1225,18 +1270,10 @@ cdef class Keyspace:
                     while table_step(&database.db.shards[i].table, SLICE):
                         if keyspace_us() > end:
                             return True
-        return left
+        return False
 
     def memory_used(self):
-        cdef Database database
-        cdef size_t total = mem_used()
-        cdef uint32_t i
-        for database in self.databases:
-            if database.db.shards != NULL:
-                for i in range(database.db.nshards):
-                    if database.db.shards[i].table.now.buckets >= 1024:  # mapped, not allocated
-                        total += table_memory(&database.db.shards[i].table)
-        return total
+        return mem_used()
 
     def next_deadline_ms(self):
         cdef Database database

@@ -18,7 +18,7 @@ far is seen; and a block that is freed or resized under another size than its ow
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdio cimport fprintf, stderr
-from libc.stdlib cimport abort, aligned_alloc, free, malloc, realloc
+from libc.stdlib cimport abort, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -27,6 +27,9 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void* addr, size_t length, int advice)
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED
     void* MAP_FAILED
+
+cdef extern from "<stdlib.h>" nogil:
+    void* aligned_alloc(size_t alignment, size_t size)
 
 cdef extern from *:
     """
@@ -238,6 +241,11 @@ cdef void small_free(void* block, uint32_t k) noexcept nogil:
         give_page(page)
 
 
+cdef inline size_t mem_cost(size_t size) noexcept nogil:
+    """What a block counts in USED."""
+    return CLASS[CLASS_OF[(size + 7) >> 3]].size if size <= SMALL_MAX else size + 16
+
+
 cdef void* mem_alloc(size_t size) noexcept nogil:
     global USED
     cdef void* block
@@ -321,11 +329,6 @@ cdef void mem_unmap(void* block, size_t size) noexcept nogil:
     global USED
     munmap(block, size)
     USED -= size
-
-
-cdef inline size_t mem_cost(size_t size) noexcept nogil:
-    """What a block counts in USED."""
-    return CLASS[CLASS_OF[(size + 7) >> 3]].size if size <= SMALL_MAX else size + 16
 
 
 cdef size_t mem_footprint(size_t size) noexcept nogil:
