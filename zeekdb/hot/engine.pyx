@@ -24,23 +24,22 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
-from zeekdb.commands.reply import BigNumber, Error, NullArray, Pairs, Push, Verbatim
 from zeekdb.errors import CommandError
 
 from zeekdb.hot cimport twins
 from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_prefetch_bucket, ks_prefetch_entry
-from zeekdb.hot.memory cimport SLAB_MIN, Blob, blob_new, blob_release, mem_alloc, mem_free, mem_resize
+from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
+from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
+from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.table cimport hash_bytes
 from zeekdb.hot.wire cimport (
-    TWIN_DONE, TWIN_PASS, Arg, Out, Part, Port, Twin, format_double, format_int, out_bulk, out_grow,
-    out_int, out_length, out_null, out_raw, out_room, parse_int, put_length,
+    IOVECS, TWIN_DONE, Arg, Out, Part, Port, Twin, advance, fill_vectors, iovec, out_pending, out_raw,
 )
 
 cdef extern from *:
     """
     #include <sys/epoll.h>
     #include <sys/socket.h>
-    #include <sys/uio.h>
     #include <time.h>
     #include <unistd.h>
     #if defined(__x86_64__)
@@ -68,9 +67,6 @@ cdef extern from *:
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event) nogil
     int epoll_wait(int epfd, epoll_event* events, int n, int timeout) nogil
     int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
-    struct iovec:
-        void* iov_base
-        size_t iov_len
     struct msghdr:
         iovec* msg_iov
         size_t msg_iovlen
@@ -90,14 +86,9 @@ cdef enum:
     SCRATCH = 262144              # bytes read at once
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
     EVENTS = 256
-    INLINE_LIMIT = 65536          # bytes of an inline command or of a length line, as in Redis
-    ARGS_LIMIT = 2147483647
-    ARGS_LIMIT_UNKNOWN = 10       # before AUTH
-    BULK_LIMIT_UNKNOWN = 16384
     OUTPUT_PAUSE = 268435456      # unsent bytes at which a connection's commands wait for its reader
     OUTPUT_FLUSH = 1048576        # replies of one batch are sent in pieces of about this size
     TURN_US = 2000                # time in the engine before the event loop has its turn
-    IOVECS = 64
     WAKE_BYTES = 262144           # of a large argument that are waited for at a time
     KINDS = 2048                  # places of the name table, a power of two
 
@@ -121,13 +112,6 @@ GATE_LATENCY = 1 << 15
 cdef enum:
     C_AUTH = 1
 
-# What the parser says.
-cdef enum:
-    MORE = 0
-    COMMAND = 1
-    FAULT = 2
-
-
 class Deferred:
     """Returned by a handler whose reply comes later through `Connection.resume`."""
 
@@ -141,164 +125,12 @@ class NoReply:
 
 NO_REPLY = NoReply()
 
-# ---------------------------------------------------------------- replies of Python handlers
-
-
-cdef void write_error(Out* out, bytes message):
-    # A line break in an error would let data pose as replies.
-    cdef bytes clean = message.replace(b"\r", b" ").replace(b"\n", b" ")
-    out_raw(out, b"-", 1)
-    out_raw(out, PyBytes_AS_STRING(clean), PyBytes_GET_SIZE(clean))
-    out_raw(out, b"\r\n", 2)
-
-
-cdef int write_float(Out* out, double value, uint8_t protocol) except -1:
-    cdef uint8_t text[40]
-    cdef size_t n = format_double(text, value)
-    if protocol == 3:
-        out_raw(out, b",", 1)
-        out_raw(out, <char*>text, n)
-        out_raw(out, b"\r\n", 2)
-    else:
-        out_bulk(out, text, n)
-    return 0
-
-
-cdef int write_items(Out* out, object items, uint8_t protocol) except -1:
-    for item in items:
-        write_reply(out, item, protocol)
-    return 0
-
-
-cdef int write_pairs(Out* out, object pairs, size_t n, uint8_t protocol) except -1:
-    out_length(out, 37 if protocol == 3 else 42, n if protocol == 3 else 2 * n)
-    for key, value in pairs:
-        write_reply(out, key, protocol)
-        write_reply(out, value, protocol)
-    return 0
-
-
-cdef int write_special(Out* out, object reply, uint8_t protocol) except -1:
-    cdef bytes text
-    cdef Py_buffer view
-    if isinstance(reply, float):
-        return write_float(out, reply, protocol)
-    if isinstance(reply, (set, frozenset)):
-        out_length(out, 126 if protocol == 3 else 42, len(reply))
-        return write_items(out, reply, protocol)
-    if isinstance(reply, NullArray):
-        if protocol == 3:
-            out_raw(out, b"_\r\n", 3)
-        else:
-            out_raw(out, b"*-1\r\n", 5)
-    elif isinstance(reply, Pairs):
-        write_pairs(out, reply.items, len(reply.items), protocol)
-    elif isinstance(reply, Push):
-        out_length(out, 62 if protocol == 3 else 42, len(reply.items))
-        write_items(out, reply.items, protocol)
-    elif isinstance(reply, Verbatim):
-        text = reply.data
-        if protocol == 3:
-            kind = reply.format.encode() if isinstance(reply.format, str) else reply.format
-            text = kind + b":" + text
-            out_length(out, 61, len(text))
-            out_raw(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-            out_raw(out, b"\r\n", 2)
-        else:
-            out_bulk(out, <const uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-    elif isinstance(reply, Error):
-        write_error(out, reply.message.encode("utf-8", "surrogateescape"))
-    elif isinstance(reply, CommandError):
-        write_error(out, reply.message.encode("utf-8", "surrogateescape"))
-    elif isinstance(reply, BigNumber):
-        text = str(reply.value).encode()
-        if protocol == 3:
-            out_raw(out, b"(", 1)
-            out_raw(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-            out_raw(out, b"\r\n", 2)
-        else:
-            out_bulk(out, <const uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-    elif isinstance(reply, bool):
-        if protocol == 3:
-            out_raw(out, b"#t\r\n" if reply else b"#f\r\n", 4)
-        else:
-            out_int(out, 1 if reply else 0)
-    elif isinstance(reply, (bytearray, memoryview)):
-        text = bytes(reply)
-        out_bulk(out, <const uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-    else:
-        raise TypeError(f"a handler returned {type(reply).__name__}")
-    return 0
-
-
-cdef int write_reply(Out* out, object reply, uint8_t protocol) except -1:
-    """The RESP form of what a handler returned; the types are listed in docs/ARCHITECTURE.md."""
-    cdef bytes text
-    kind = type(reply)
-    if reply is None:
-        out_null(out, protocol)
-    elif kind is bytes:
-        out_bulk(out, <const uint8_t*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
-    elif kind is int:
-        out_int(out, reply)
-    elif kind is str:
-        text = (<str>reply).encode("utf-8", "surrogateescape")
-        out_raw(out, b"+", 1)
-        out_raw(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-        out_raw(out, b"\r\n", 2)
-    elif kind is list:
-        out_length(out, 42, len(<list>reply))
-        write_items(out, reply, protocol)
-    elif kind is tuple:
-        out_length(out, 42, len(<tuple>reply))
-        write_items(out, reply, protocol)
-    elif kind is dict:
-        write_pairs(out, (<dict>reply).items(), len(<dict>reply), protocol)
-    else:
-        write_special(out, reply, protocol)
-    return 0
-
-
-# ---------------------------------------------------------------- the parser
-
-
 cdef inline uint32_t name_hash(const uint8_t* p, size_t n) noexcept nogil:
     cdef uint32_t h = 2166136261U
     cdef size_t i
     for i in range(n):
         h = (h ^ p[i]) * 16777619U
     return h ^ (h >> 15)
-
-
-cdef enum:
-    LINE_BAD = -1
-    LINE_MORE = 0
-    LINE_OK = 1
-
-
-cdef inline int read_length(uint8_t** at, uint8_t* end, int64_t* value) noexcept nogil:
-    """The number of a `*` or `$` line; `at` stands behind the type byte and is moved behind CRLF."""
-    cdef uint8_t* p = at[0]
-    cdef uint8_t* cr
-    cdef int64_t v = 0
-    cdef uint8_t d
-    while p < end and p - at[0] < 10:
-        d = p[0] - 48
-        if d > 9:
-            break
-        v = v * 10 + d
-        p += 1
-    if p + 1 < end and p[0] == 13 and p > at[0] and (at[0][0] != 48 or p - at[0] == 1):
-        value[0] = v
-        at[0] = p + 2
-        return LINE_OK
-    cr = <uint8_t*>memchr(at[0], 13, end - at[0])
-    if cr == NULL or cr + 1 >= end:
-        return LINE_MORE
-    if not parse_int(at[0], cr - at[0], value):
-        return LINE_BAD
-    at[0] = cr + 2
-    return LINE_OK
 
 
 @cython.final
@@ -313,9 +145,7 @@ cdef class Engine:
     cdef list names
     cdef Kind** by_index
     cdef int kind_count
-    cdef Arg* args
-    cdef uint32_t args_capacity
-    cdef uint32_t args_used
+    cdef Parser parser
     cdef Request requests[BATCH]
     cdef epoll_event events[EVENTS]
     cdef Conn* dead
@@ -336,14 +166,10 @@ cdef class Engine:
     cdef public unsigned long long reads
     cdef public unsigned long long writes
     cdef public long long query_limit
-    cdef public long long bulk_limit
     cdef public unsigned long long error_replies
     cdef public double ticks_per_us
     cdef uint64_t slow_ticks
     cdef readonly bint in_turn
-    cdef const char* fault
-    cdef uint8_t fault_byte
-    cdef bint blobs_held
     cdef bint scratch_lent
 
     def __cinit__(self, keyspace):
@@ -351,15 +177,15 @@ cdef class Engine:
         if self.epfd < 0:
             raise OSError("epoll_create1 failed")
         self.scratch_in = <uint8_t*>malloc(SCRATCH)
-        self.args_capacity = 4096
-        self.args = <Arg*>malloc(self.args_capacity * sizeof(Arg))
+        self.parser.args_capacity = 4096
+        self.parser.args = <Arg*>malloc(self.parser.args_capacity * sizeof(Arg))
         self.by_index = <Kind**>calloc(KINDS, sizeof(void*))
         self.handlers = []
         self.names = []
         self.again = []
         self.keyspace = keyspace
         self.query_limit = 1 << 30
-        self.bulk_limit = 512 << 20
+        self.parser.bulk_limit = 512 << 20
         self.calibrate()
 
     def __dealloc__(self):
@@ -367,7 +193,7 @@ cdef class Engine:
         for i in range(self.kind_count):
             free(self.by_index[i])
         free(self.by_index)
-        free(self.args)
+        free(self.parser.args)
         free(self.scratch_in)
         mem_free(self.scratch_out.data, self.scratch_out.capacity)
         if self.epfd >= 0:
@@ -584,17 +410,17 @@ cdef class Engine:
     cdef int receive(self, Conn* c) except -1:
         cdef ssize_t n
         cdef size_t want
-        if c.blob != NULL:
+        if c.intake.blob != NULL:
             return self.receive_blob(c)
         if c.size == 0:
-            want = SMALL_READ if c.expect_big else SCRATCH
-            c.expect_big = False
+            want = SMALL_READ if c.intake.expect_big else SCRATCH
+            c.intake.expect_big = False
             n = recv(c.fd, self.scratch_in, want, MSG_DONTWAIT)
             if not self.received(c, n):
                 return 0
             return self.process(c, self.scratch_in, n, False)
-        want = SMALL_READ if c.expect_big else (c.size if c.size > SCRATCH else 65536)
-        c.expect_big = False
+        want = SMALL_READ if c.intake.expect_big else (c.size if c.size > SCRATCH else 65536)
+        c.intake.expect_big = False
         if c.capacity - c.size < want:
             c.data = <uint8_t*>mem_resize(c.data, c.capacity, c.size + want)
             c.capacity = c.size + want
@@ -602,7 +428,7 @@ cdef class Engine:
         if not self.received(c, n):
             return 0
         c.size += n
-        if <int64_t>(c.size + c.blob_bytes) > self.query_limit:
+        if <int64_t>(c.size + c.intake.blob_bytes) > self.query_limit:
             self.close(c)
             return 0
         return self.process(c, c.data, c.size, True)
@@ -621,16 +447,16 @@ cdef class Engine:
 
     cdef int receive_blob(self, Conn* c) except -1:
         """Reads the rest of a large argument into its blob, and no byte beyond it."""
-        cdef ssize_t n = recv(c.fd, c.blob.data + c.blob.size, c.blob_want - c.blob.size, MSG_DONTWAIT)
+        cdef ssize_t n = recv(c.fd, c.intake.blob.data + c.intake.blob.size, c.intake.blob_want - c.intake.blob.size, MSG_DONTWAIT)
         if not self.received(c, n):
             return 0
-        c.blob.size += n
-        if <int64_t>(c.size + c.blob_bytes + c.blob.size) > self.query_limit:
+        c.intake.blob.size += n
+        if <int64_t>(c.size + c.intake.blob_bytes + c.intake.blob.size) > self.query_limit:
             self.close(c)
             return 0
-        if c.blob.size < c.blob_want:
-            if c.blob_want - c.blob.size < WAKE_BYTES:
-                set_wake_bytes(c.fd, c.blob_want - c.blob.size)
+        if c.intake.blob.size < c.intake.blob_want:
+            if c.intake.blob_want - c.intake.blob.size < WAKE_BYTES:
+                set_wake_bytes(c.fd, c.intake.blob_want - c.intake.blob.size)
             return 0
         set_wake_bytes(c.fd, 1)
         return self.process(c, c.data, c.size, True)
@@ -643,9 +469,10 @@ cdef class Engine:
         self.lend(c)
         while state == COMMAND and not c.closed and not c.closing and not c.blocked:
             n = 0
-            self.args_used = 0
+            self.parser.args_used = 0
+            c.intake.limited = c.gate & C_AUTH
             while n < BATCH:
-                state = self.parse(c, data, size, &used, &self.requests[n])
+                state = parse(&self.parser, &c.intake, data, size, &used, &self.requests[n])
                 if state != COMMAND:
                     break
                 if self.requests[n].argc:  # an empty line is no command
@@ -654,27 +481,29 @@ cdef class Engine:
                         break
             if n:
                 done = self.run(c, n)
-                if self.blobs_held:
-                    self.release_blobs()
+                if self.parser.blobs_held:
+                    release_blobs(&self.parser, &self.requests[0])
                 if done < n:  # blocked or closing: what was parsed ahead goes back
                     used = self.requests[done].start
-                    self.forget_half(c)
+                    forget_half(&c.intake)
                     state = MORE
                     break
-            if state == COMMAND and pending(&c.port.out) > OUTPUT_FLUSH:
+            if state == COMMAND and out_pending(&c.port.out) > OUTPUT_FLUSH:
                 self.flush(c)
                 if c.closed:
                     return 0
-                if pending(&c.port.out) > OUTPUT_PAUSE:
+                if out_pending(&c.port.out) > OUTPUT_PAUSE:
                     break
                 self.lend(c)
         if c.closed:
             return 0
         if state == FAULT:
-            self.drop_half(c)
+            drop_half(&self.parser, &c.intake)
             self.protocol_error(c)
             used = size
-        self.keep_tail(c, data + used, size - used if c.half_end == 0 else c.half_end, owned)
+        self.keep_tail(c, data + used, size - used if c.intake.half_end == 0 else c.intake.half_end, owned)
+        if c.intake.blob != NULL:  # few wake-ups with much to copy cost less than many with little
+            set_wake_bytes(c.fd, min(c.intake.blob_want - c.intake.blob.size, WAKE_BYTES))
         return self.flush(c)
 
     cdef void keep_tail(self, Conn* c, uint8_t* tail, size_t n, bint owned) noexcept:
@@ -699,203 +528,13 @@ cdef class Engine:
         c.size = n
 
     cdef void protocol_error(self, Conn* c):
-        cdef bytes message = self.fault
+        cdef bytes message = self.parser.fault
         if b"%c" in message:
-            message = message.replace(b"%c", bytes([self.fault_byte]))
+            message = message.replace(b"%c", bytes([self.parser.fault_byte]))
         text = "ERR Protocol error: " + message.decode("latin-1")
         self.on_error(<object>c.owner, -1, CommandError(text))
         write_error(&c.port.out, text.encode("latin-1"))
         c.closing = True
-
-    # ------------------------------------------------------------ parsing
-
-    cdef inline Arg* next_arg(self) noexcept nogil:
-        cdef Arg* arg
-        if self.args_used == self.args_capacity:
-            self.args = <Arg*>realloc(self.args, self.args_capacity * 2 * sizeof(Arg))
-            self.args_capacity *= 2
-        arg = &self.args[self.args_used]
-        self.args_used += 1
-        return arg
-
-    cdef int refuse(self, const char* why, uint8_t byte) noexcept nogil:
-        self.fault = why
-        self.fault_byte = byte
-        return FAULT
-
-    cdef int parse(self, Conn* c, uint8_t* data, size_t size, size_t* used, Request* r) noexcept nogil:
-        """The next command of data[used:size]. MORE keeps the state of a half command in the connection."""
-        cdef uint8_t* start = data + used[0]
-        cdef uint8_t* end = data + size
-        cdef uint8_t* p = start
-        cdef int64_t left, n = -1
-        cdef uint8_t* start_line
-        cdef int line
-        cdef Arg* arg
-        r.start = used[0]
-        r.first = self.args_used
-        r.argc = 0
-        if c.args_left >= 0:
-            left = c.args_left
-            n = c.bulk
-            if c.blob != NULL:  # complete: receive_blob has seen to it
-                left -= 1
-                n = -1
-            p = self.recall_half(c, start)
-        else:
-            if p >= end:
-                return MORE
-            if p[0] != 42:
-                return self.parse_inline(c, start, end, used, r)
-            p += 1
-            line = read_length(&p, end, &left)
-            if line == LINE_MORE:
-                return self.refuse(b"too big mbulk count string", 0) if end - start > INLINE_LIMIT else MORE
-            if line == LINE_BAD or left > ARGS_LIMIT:
-                return self.refuse(b"invalid multibulk length", 0)
-            if left > ARGS_LIMIT_UNKNOWN and c.gate & C_AUTH:
-                return self.refuse(b"unauthenticated multibulk length", 0)
-            if left <= 0:
-                used[0] = p - data
-                return COMMAND
-        while left > 0:
-            if n < 0:
-                if p >= end:
-                    return self.keep_half(c, r, start, p, left, -1)
-                if p[0] != 36:
-                    return self.refuse(b"expected '$', got '%c'", p[0])
-                start_line = p
-                p += 1
-                line = read_length(&p, end, &n)
-                if line == LINE_MORE:
-                    if end - p > INLINE_LIMIT:
-                        return self.refuse(b"too big bulk count string", 0)
-                    return self.keep_half(c, r, start, start_line, left, -1)
-                if line == LINE_BAD or n < 0 or n > self.bulk_limit:
-                    return self.refuse(b"invalid bulk length", 0)
-                if n > BULK_LIMIT_UNKNOWN and c.gate & C_AUTH:
-                    return self.refuse(b"unauthenticated bulk length", 0)
-            if end - p < n + 2:
-                if n >= SLAB_MIN:
-                    self.begin_blob(c, p, end, n)
-                return self.keep_half(c, r, start, p, left, n)
-            arg = self.next_arg()
-            arg.p = p
-            arg.n = n
-            arg.blob = NULL
-            p += n + 2
-            n = -1
-            left -= 1
-        r.argc = self.args_used - r.first
-        used[0] = p - data
-        self.forget_half(c)
-        return COMMAND
-
-    cdef void begin_blob(self, Conn* c, uint8_t* p, uint8_t* end, int64_t n) noexcept nogil:
-        """What is there of a large argument moves to a blob; the rest will be received into it."""
-        c.blob = blob_new(n + 2)
-        c.blob_want = n + 2
-        memcpy(c.blob.data, p, end - p)
-        c.blob.size = end - p
-        c.expect_big = True
-        # Few wake-ups with much to copy cost less than many with little.
-        set_wake_bytes(c.fd, min(c.blob_want - c.blob.size, WAKE_BYTES))
-
-    cdef int keep_half(self, Conn* c, Request* r, uint8_t* start, uint8_t* p, int64_t left, int64_t bulk) noexcept nogil:
-        """Keeps the parser's place, so that a command that comes in a thousand pieces is read once."""
-        cdef uint32_t i, argc = self.args_used - r.first
-        cdef uint32_t capacity
-        if argc > c.args_capacity:
-            capacity = argc + argc // 2 + 4
-            c.args = <Arg*>mem_resize(c.args, c.args_capacity * sizeof(Arg), capacity * sizeof(Arg))
-            c.args_capacity = capacity
-        for i in range(argc):
-            c.args[i] = self.args[r.first + i]
-            if c.args[i].blob == NULL:
-                c.args[i].p = <uint8_t*><size_t>(c.args[i].p - start)
-        c.argc = argc
-        c.args_left = left
-        c.bulk = bulk
-        c.parsed = p - start
-        c.half_end = c.parsed if c.blob != NULL else 0
-        self.args_used = r.first
-        return MORE
-
-    cdef uint8_t* recall_half(self, Conn* c, uint8_t* start) noexcept nogil:
-        """Puts the arguments of a half command back; a blob just completed becomes the next."""
-        cdef uint32_t i
-        cdef Arg* arg
-        for i in range(c.argc):
-            arg = self.next_arg()
-            arg[0] = c.args[i]
-            if arg.blob == NULL:
-                arg.p = start + <size_t>arg.p
-            else:
-                self.blobs_held = True
-        c.half_end = 0
-        if c.blob != NULL:
-            arg = self.next_arg()
-            c.blob.size -= 2
-            arg.p = c.blob.data
-            arg.n = c.blob.size
-            arg.blob = c.blob
-            c.blob_bytes += c.blob.size
-            c.blob = NULL
-            self.blobs_held = True
-        return start + c.parsed
-
-    cdef void forget_half(self, Conn* c) noexcept nogil:
-        if c.args_left >= 0:
-            c.args_left = -1
-            c.argc = 0
-            c.half_end = 0
-            c.blob_bytes = 0
-            if c.args_capacity:
-                mem_free(c.args, c.args_capacity * sizeof(Arg))
-                c.args = NULL
-                c.args_capacity = 0
-
-    cdef void drop_half(self, Conn* c) noexcept nogil:
-        """A command that turned out wrong: its large arguments go."""
-        cdef uint32_t i
-        for i in range(self.args_used):
-            if self.args[i].blob != NULL:
-                blob_release(self.args[i].blob)
-        self.args_used = 0
-        self.blobs_held = False
-        self.forget_half(c)
-
-    cdef void release_blobs(self) noexcept nogil:
-        """Drops the arguments' blobs that no twin has adopted. Only the first command of a batch can have some."""
-        cdef uint32_t i
-        for i in range(self.requests[0].argc):
-            if self.args[i].blob != NULL:
-                blob_release(self.args[i].blob)
-                self.args[i].blob = NULL
-        self.blobs_held = False
-
-    cdef int parse_inline(self, Conn* c, uint8_t* start, uint8_t* end, size_t* used, Request* r) noexcept nogil:
-        """A line of words, as typed into telnet; quotes and escapes as in Redis."""
-        cdef uint8_t* lf = <uint8_t*>memchr(start, 10, end - start)
-        cdef uint8_t* p = start
-        cdef uint8_t* stop
-        cdef Arg* arg
-        if lf == NULL:
-            return self.refuse(b"too big inline request", 0) if end - start > INLINE_LIMIT else MORE
-        stop = lf - 1 if lf > start and lf[-1] == 13 else lf
-        while True:
-            while p < stop and is_space(p[0]):
-                p += 1
-            if p >= stop:
-                break
-            arg = self.next_arg()
-            arg.blob = NULL
-            p = inline_word(p, stop, arg)
-            if p == NULL:
-                return self.refuse(b"unbalanced quotes in request", 0)
-        r.argc = self.args_used - r.first
-        used[0] += lf + 1 - start
-        return COMMAND
 
     # ------------------------------------------------------------ executing
 
@@ -910,7 +549,7 @@ cdef class Engine:
         self.look_ahead(c, n)
         for i in range(n):
             r = &self.requests[i]
-            kind = r.kind
+            kind = <Kind*>r.kind
             if kind != running:
                 if running != NULL:
                     begin = self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
@@ -921,7 +560,7 @@ cdef class Engine:
             if kind != NULL and kind.twin != NULL and (c.gate | self.gate) == 0 and (
                 kind.arity == <int>r.argc or (kind.arity < 0 and <int>r.argc >= -kind.arity)
             ):
-                if kind.twin(&c.port, &self.args[r.first], r.argc) == TWIN_DONE:
+                if kind.twin(&c.port, &self.parser.args[r.first], r.argc) == TWIN_DONE:
                     continue
             if running != NULL and i > run_begin:
                 begin = self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
@@ -947,7 +586,7 @@ cdef class Engine:
         cdef Db* db = c.port.db
         for i in range(n):
             r = &self.requests[i]
-            argv = &self.args[r.first]
+            argv = &self.parser.args[r.first]
             if kind == NULL or argv.n != kind.name_size or memcmp(argv.p, kind.name, argv.n) != 0:
                 kind = self.lookup(argv.p, argv.n)
             r.kind = kind
@@ -961,14 +600,14 @@ cdef class Engine:
                 argv[k].hash = hash_bytes(argv[k].p, argv[k].n)
                 ks_prefetch_bucket(db, argv[k].hash)
                 k += kind.key_step
-        if self.args_used < 5:
+        if self.parser.args_used < 5:
             return
         for i in range(n):
             r = &self.requests[i]
-            kind = r.kind
+            kind = <Kind*>r.kind
             if kind == NULL or kind.first_key == 0 or kind.twin == NULL:
                 continue
-            argv = &self.args[r.first]
+            argv = &self.parser.args[r.first]
             last = kind.last_key if kind.last_key > 0 else r.argc - 1
             if last >= r.argc:
                 last = r.argc - 1
@@ -989,6 +628,15 @@ cdef class Engine:
         return now
 
     @property
+    def bulk_limit(self):
+        """The longest argument accepted, in bytes."""
+        return self.parser.bulk_limit
+
+    @bulk_limit.setter
+    def bulk_limit(self, int64_t value):
+        self.parser.bulk_limit = value
+
+    @property
     def slow_us(self):
         """Calls that take longer are reported to on_slow; 0: none."""
         return self.slow_ticks / self.ticks_per_us
@@ -1001,13 +649,13 @@ cdef class Engine:
 
     cdef list list_args(self, Request* r):
         cdef uint32_t i
-        cdef Arg* argv = &self.args[r.first]
+        cdef Arg* argv = &self.parser.args[r.first]
         return [PyBytes_FromStringAndSize(<char*>argv[i].p, argv[i].n) for i in range(r.argc)]
 
     cdef int call(self, Conn* c, Request* r) except -1:
         """One command in Python."""
         cdef Connection owner = <Connection>c.owner
-        cdef Kind* kind = r.kind
+        cdef Kind* kind = <Kind*>r.kind
         cdef list args = self.list_args(r)
         cdef int index = kind.index if kind != NULL else -1
         cdef size_t size = c.port.out.size
@@ -1121,7 +769,7 @@ cdef class Engine:
             if c.closing:
                 self.close(c)
                 return 0
-        if not whole and c.output_limit and pending(out) > c.output_limit:
+        if not whole and c.output_limit and out_pending(out) > c.output_limit:
             self.on_output_limit(<object>c.owner)
             self.close(c)
             return 0
@@ -1180,7 +828,7 @@ cdef class Engine:
     cdef void watch(self, Conn* c) noexcept:
         """Tells epoll what the connection waits for."""
         cdef epoll_event event
-        c.readable_off = c.blocked or (c.writable_wanted and pending(&c.port.out) > OUTPUT_PAUSE)
+        c.readable_off = c.blocked or (c.writable_wanted and out_pending(&c.port.out) > OUTPUT_PAUSE)
         event.data.ptr = c
         event.events = EPOLLRDHUP
         if not c.readable_off:
@@ -1197,7 +845,7 @@ cdef class Engine:
         connection.c = c
         connection.engine = self
         c.fd = fd
-        c.args_left = -1
+        c.intake.args_left = -1
         c.port.protocol = 2
         c.last_kind = -1
         c.seen_ms = G.now_ms
@@ -1239,12 +887,12 @@ cdef class Engine:
                 self.take_back(out)
             mem_free(out.data, out.capacity)
             mem_free(c.data, c.capacity)
-            for i in range(c.argc):
-                if c.args[i].blob != NULL:
-                    blob_release(c.args[i].blob)
-            if c.blob != NULL:
-                blob_release(c.blob)
-            mem_free(c.args, c.args_capacity * sizeof(Arg))
+            for i in range(c.intake.argc):
+                if c.intake.args[i].blob != NULL:
+                    blob_release(c.intake.args[i].blob)
+            if c.intake.blob != NULL:
+                blob_release(c.intake.blob)
+            mem_free(c.intake.args, c.intake.args_capacity * sizeof(Arg))
             connection = <Connection>c.owner
             connection.c = &GONE
             free(c)
@@ -1255,122 +903,8 @@ cdef Conn GONE  # what a closed connection's Python object looks at
 memset(&GONE, 0, sizeof(GONE))
 GONE.closed = True
 GONE.fd = -1
-GONE.args_left = -1
+GONE.intake.args_left = -1
 GONE.port.protocol = 2
-
-
-cdef inline size_t pending(Out* out) noexcept nogil:
-    return out.size - out.sent + out.part_bytes
-
-
-cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil:
-    """The next pieces to send, small bytes and parts in their order; how many."""
-    cdef size_t at = out.sent, n = 0
-    cdef uint32_t i = out.first_part
-    cdef Part* part
-    while n + 2 <= IOVECS:
-        if i == out.nparts:
-            if at < out.size:
-                vectors[n].iov_base = out.data + at
-                vectors[n].iov_len = out.size - at
-                n += 1
-            break
-        part = &out.parts[i]
-        if part.at > at:
-            vectors[n].iov_base = out.data + at
-            vectors[n].iov_len = part.at - at
-            n += 1
-            at = part.at
-        vectors[n].iov_base = part.blob.data + part.sent
-        vectors[n].iov_len = part.blob.size - part.sent
-        n += 1
-        i += 1
-    return n
-
-
-cdef void advance(Out* out, size_t n) noexcept nogil:
-    """Books n bytes as sent and lets go of the parts that are through."""
-    cdef Part* part
-    cdef size_t step
-    while n:
-        if out.first_part == out.nparts:
-            out.sent += n
-            return
-        part = &out.parts[out.first_part]
-        if out.sent < part.at:
-            step = part.at - out.sent
-            if step > n:
-                step = n
-            out.sent += step
-            n -= step
-            continue
-        step = part.blob.size - part.sent
-        if step > n:
-            step = n
-        part.sent += step
-        out.part_bytes -= step
-        n -= step
-        if part.sent == part.blob.size:
-            blob_release(part.blob)
-            out.first_part += 1
-
-
-cdef inline bint is_space(uint8_t b) noexcept nogil:
-    return b == 32 or 9 <= b <= 13 or b == 0
-
-
-cdef inline int hex_digit(uint8_t b) noexcept nogil:
-    if 48 <= b <= 57:
-        return b - 48
-    b |= 32
-    if 97 <= b <= 102:
-        return b - 87
-    return -1
-
-
-cdef uint8_t* inline_word(uint8_t* p, uint8_t* end, Arg* arg) noexcept nogil:
-    """One word, unquoted in place; where it ends, or NULL for unbalanced quotes."""
-    cdef uint8_t* to = p
-    cdef uint8_t quote = 0
-    cdef uint8_t b
-    arg.p = p
-    while p < end:
-        b = p[0]
-        if quote:
-            if b == quote:
-                if p + 1 < end and not is_space(p[1]):
-                    return NULL  # a closing quote must end the word
-                quote = 0
-                p += 1
-                break
-            if b == 92 and quote == 34 and p + 3 < end and p[1] == 120 and hex_digit(p[2]) >= 0 and hex_digit(p[3]) >= 0:
-                to[0] = <uint8_t>(hex_digit(p[2]) * 16 + hex_digit(p[3]))
-                p += 4
-            elif b == 92 and quote == 34 and p + 1 < end:
-                b = p[1]
-                to[0] = 10 if b == 110 else 13 if b == 114 else 9 if b == 116 else 8 if b == 98 else 7 if b == 97 else b
-                p += 2
-            elif b == 92 and quote == 39 and p + 1 < end and p[1] == 39:
-                to[0] = 39
-                p += 2
-            else:
-                to[0] = b
-                p += 1
-            to += 1
-            continue
-        if is_space(b):
-            break
-        if b == 34 or b == 39:
-            quote = b
-            p += 1
-            continue
-        to[0] = b
-        to += 1
-        p += 1
-    if quote:
-        return NULL
-    arg.n = to - arg.p
-    return p
 
 
 cdef class Connection:
@@ -1469,7 +1003,7 @@ cdef class Connection:
     @property
     def query_bytes(self):
         """Bytes of input that wait."""
-        return self.c.size + (self.c.blob.size if self.c.blob != NULL else 0) + self.c.blob_bytes
+        return self.c.size + (self.c.intake.blob.size if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes
 
     @property
     def query_capacity(self):
@@ -1478,15 +1012,15 @@ cdef class Connection:
     @property
     def output_bytes(self):
         """Bytes of output that wait."""
-        return pending(&self.c.port.out)
+        return out_pending(&self.c.port.out)
 
     @property
     def memory_bytes(self):
         """What the connection holds: its structures and both buffers."""
         cdef Out* out = &self.c.port.out
-        return (sizeof(Conn) + self.c.capacity + self.c.args_capacity * sizeof(Arg)
+        return (sizeof(Conn) + self.c.capacity + self.c.intake.args_capacity * sizeof(Arg)
                 + (0 if out.lent else out.capacity) + out.part_bytes
-                + (self.c.blob.capacity if self.c.blob != NULL else 0) + self.c.blob_bytes)
+                + (self.c.intake.blob.capacity if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes)
 
     @property
     def output_limit(self):

@@ -118,3 +118,18 @@ cdef inline void out_null(Out* out, uint8_t protocol) noexcept nogil:
         out_raw(out, b"_\r\n", 3)
     else:
         out_raw(out, b"$-1\r\n", 5)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
+cdef enum:
+    IOVECS = 64
+
+cdef inline size_t out_pending(Out* out) noexcept nogil:
+    """Bytes not sent yet."""
+    return out.size - out.sent + out.part_bytes
+
+cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil  # the next pieces to send, IOVECS at most; how many
+cdef void advance(Out* out, size_t n) noexcept nogil               # books n bytes as sent

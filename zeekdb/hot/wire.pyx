@@ -4,7 +4,7 @@ from libc.math cimport isnan
 from libc.stdio cimport snprintf
 from libc.stdlib cimport strtod
 from libc.string cimport memcpy
-from zeekdb.hot.memory cimport blob_retain, mem_alloc, mem_resize
+from zeekdb.hot.memory cimport blob_release, blob_retain, mem_alloc, mem_resize
 
 cdef extern from *:
     """
@@ -140,3 +140,58 @@ cdef bint parse_double(const uint8_t* p, size_t n, double* value) noexcept nogil
     text[n] = 0
     value[0] = strtod(text, &end)
     return end == text + n and not isnan(value[0])
+
+
+# ---------------------------------------------------------------- sending
+
+
+cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil:
+    """The next pieces to send, small bytes and parts in their order; how many."""
+    cdef size_t at = out.sent, n = 0
+    cdef uint32_t i = out.first_part
+    cdef Part* part
+    while n + 2 <= IOVECS:
+        if i == out.nparts:
+            if at < out.size:
+                vectors[n].iov_base = out.data + at
+                vectors[n].iov_len = out.size - at
+                n += 1
+            break
+        part = &out.parts[i]
+        if part.at > at:
+            vectors[n].iov_base = out.data + at
+            vectors[n].iov_len = part.at - at
+            n += 1
+            at = part.at
+        vectors[n].iov_base = part.blob.data + part.sent
+        vectors[n].iov_len = part.blob.size - part.sent
+        n += 1
+        i += 1
+    return n
+
+
+cdef void advance(Out* out, size_t n) noexcept nogil:
+    """Books n bytes as sent and lets go of the parts that are through."""
+    cdef Part* part
+    cdef size_t step
+    while n:
+        if out.first_part == out.nparts:
+            out.sent += n
+            return
+        part = &out.parts[out.first_part]
+        if out.sent < part.at:
+            step = part.at - out.sent
+            if step > n:
+                step = n
+            out.sent += step
+            n -= step
+            continue
+        step = part.blob.size - part.sent
+        if step > n:
+            step = n
+        part.sent += step
+        out.part_bytes -= step
+        n -= step
+        if part.sent == part.blob.size:
+            blob_release(part.blob)
+            out.first_part += 1

@@ -1,0 +1,47 @@
+# The RESP parser. See parser.pyx.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from zeekdb.hot.memory cimport Blob
+from zeekdb.hot.wire cimport Arg
+
+# What the parser says.
+cdef enum:
+    MORE = 0
+    COMMAND = 1
+    FAULT = 2
+
+# One command: its arguments are parser.args[first:first + argc].
+ctypedef struct Request:
+    void* kind           # the engine's
+    uint32_t first
+    uint32_t argc
+    size_t start         # place in the input
+
+# A connection's half command: places relative to where the command begins.
+ctypedef struct Intake:
+    Arg* args            # p holds the offset until the command is complete
+    uint32_t argc
+    uint32_t args_capacity
+    int64_t args_left    # -1: between commands
+    int64_t bulk         # length announced of the next argument, -1: none
+    size_t parsed        # bytes that the parser has passed
+    size_t half_end      # bytes to keep when the rest went to the blob; 0: all
+    Blob* blob           # receiving in place
+    size_t blob_want     # bytes including CRLF
+    size_t blob_bytes    # in blobs already received
+    bint expect_big      # the last command carried a blob
+    bint limited         # nobody is logged in: few and short arguments only
+
+# What the connections share: the arguments of the batch at hand.
+ctypedef struct Parser:
+    Arg* args
+    uint32_t args_capacity
+    uint32_t args_used
+    int64_t bulk_limit
+    const char* fault    # after FAULT: what is wrong; a %c stands for fault_byte
+    uint8_t fault_byte
+    bint blobs_held      # some argument has a blob
+
+cdef int parse(Parser* b, Intake* c, uint8_t* data, size_t size, size_t* used, Request* r) noexcept nogil
+cdef void forget_half(Intake* c) noexcept nogil
+cdef void drop_half(Parser* b, Intake* c) noexcept nogil
+cdef void release_blobs(Parser* b, Request* first) noexcept nogil

@@ -1,0 +1,1 @@
+"""The parser's C functions have no Python door; see engine."""
