@@ -83,6 +83,11 @@ def _number(value: Any) -> float | None:
         return None
 
 
+def _text(reply: Any) -> bytes:
+    """An error's words."""
+    return reply[1].encode() if isinstance(reply[1], str) else bytes(reply[1])
+
+
 def _same_numbers(expected: Any, actual: Any) -> bool:
     """Equal but for the spelling of numbers."""
     if expected == actual:
@@ -193,6 +198,11 @@ RULES = [
         "7.2 checks the arguments before it looks whether the key exists (redis/redis#11734)",
         _names("BITCOUNT BITPOS"),
         _checked_first,
+    ),
+    Rule(
+        "ZRANK and ZREVRANK take WITHSCORE since 7.2",
+        _names("ZRANK ZREVRANK"),
+        lambda command, expected, actual: len(command) == 4 and expected[0] == "error" and b"arguments" in _text(expected),
     ),
     Rule("COMMAND GETKEYS takes a command without arguments since 7.2", _names("COMMAND"), _getkeys_arity),
     Rule(

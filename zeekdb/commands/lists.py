@@ -202,10 +202,11 @@ def ltrim(ctx: Context, key: bytes, start: bytes, stop: bytes) -> str:
 def lpos(ctx: Context, key: bytes, value: bytes, *options: bytes) -> int | list[int] | None:
     """Returns the index of matching elements in a list."""
     rank, count, most = 1, None, 0
-    if len(options) % 2:
-        raise SyntaxError_
-    for name, text in zip(options[::2], options[1::2], strict=True):
-        option = name.upper()
+    for place in range(0, len(options), 2):  # read from left to right: the first mistake is the one reported
+        option = options[place].upper()
+        if place + 1 == len(options):
+            raise SyntaxError_
+        text = options[place + 1]
         if option == b"RANK":
             rank = parse_int(text)
             if rank == -(2**63):
@@ -306,15 +307,15 @@ def lmpop(ctx: Context, numkeys: bytes, *args: bytes) -> list[Any] | NullArray:
     return NULL_ARRAY
 
 
-def _lmpop_count(rest: tuple[bytes, ...]) -> int:
-    if not rest:
-        return 1
-    if len(rest) != 2 or rest[0].upper() != b"COUNT":
-        raise SyntaxError_
-    try:
-        count = parse_int(rest[1])
-    except CommandError:
-        count = 0
-    if count <= 0:
-        raise CommandError("ERR count should be greater than 0")
-    return count
+def _lmpop_count(words: tuple[bytes, ...]) -> int:
+    count = None
+    for place in range(0, len(words), 2):
+        if words[place].upper() != b"COUNT" or count is not None or place + 1 == len(words):
+            raise SyntaxError_
+        try:
+            count = parse_int(words[place + 1])
+        except CommandError:
+            count = 0
+        if count <= 0:
+            raise CommandError("ERR count should be greater than 0")
+    return 1 if count is None else count

@@ -1,1 +1,2 @@
-"""The wire's C functions have no Python door; see engine."""
+def show_double(value: float) -> bytes:
+    """The text that a double is replied with; for tests, which hold it against `commands.args.format_float`."""

@@ -1,9 +1,10 @@
 """RESP on the way out, and the numbers that RESP and strings share."""
 
-from libc.math cimport isnan
+from libc.errno cimport ERANGE, errno
+from libc.math cimport isinf, isnan
 from libc.stdio cimport snprintf
-from libc.stdlib cimport strtod
-from libc.string cimport memcpy
+from libc.stdlib cimport atoi, strtod
+from libc.string cimport memcpy, memset
 from zeekdb.hot.memory cimport blob_release, blob_retain, mem_alloc, mem_resize
 
 cdef extern from *:
@@ -107,28 +108,67 @@ cdef bint parse_int(const uint8_t* p, size_t n, int64_t* value) noexcept nogil:
 
 
 cdef size_t format_double(uint8_t* at, double value) noexcept nogil:
-    cdef int precision, n
-    cdef double back
+    """The shortest digits that read back the same, placed as Redis 7.2 does (`d2string`, fpconv's emit_digits)."""
+    cdef char text[40]
+    cdef int precision, exponent, n, count = 0
+    cdef char digits[20]
     if value != value:
         memcpy(at, b"nan", 3)
         return 3
-    if value > 1.7976931348623157e308:
-        memcpy(at, b"inf", 3)
-        return 3
-    if value < -1.7976931348623157e308:
-        memcpy(at, b"-inf", 4)
-        return 4
+    if value > 1.7976931348623157e308 or value < -1.7976931348623157e308:
+        memcpy(at, b"inf" if value > 0 else b"-inf", 3 if value > 0 else 4)
+        return 3 if value > 0 else 4
     if value == 0:
-        if 1.0 / value < 0:
-            memcpy(at, b"-0", 2)
-            return 2
-        at[0] = 48
-        return 1
-    if -4503599627370496.0 < value < 4503599627370496.0 and <double>(<int64_t>value) == value:
+        memcpy(at, b"-0" if 1.0 / value < 0 else b"0", 2)
+        return 2 if 1.0 / value < 0 else 1
+    if -4611686018427387904.0 < value < 4611686018427387904.0 and <double>(<int64_t>value) == value:
         return format_int(at, <int64_t>value)
-    # Redis 7.0 prints %.17g; 7.2 prints the shortest text that reads back equal. Both agree on most values met.
-    n = snprintf(<char*>at, 32, b"%.17g", value)
-    return n
+    for precision in range(14, 17):
+        n = snprintf(text, 40, b"%.*e", precision, value)
+        if strtod(text, NULL) == value:
+            break
+    for n in range(n):  # [-]d.ddde[+-]xx
+        if text[n] == 101:
+            break
+        if 48 <= text[n] <= 57:
+            digits[count] = text[n]
+            count += 1
+    exponent = atoi(text + n + 1)
+    while count > 1 and digits[count - 1] == 48:
+        count -= 1
+    n = 0
+    if value < 0:
+        at[0] = 45
+        n = 1
+    return n + place_digits(at + n, digits, count, exponent)
+
+
+cdef size_t place_digits(uint8_t* at, const char* digits, int count, int exponent) noexcept nogil:
+    """Digits d.ddd times ten to the exponent: plain where that is short, scientific otherwise."""
+    cdef int power = exponent - count + 1, point, n
+    if power >= 0 and exponent < count + 7:
+        memcpy(at, digits, count)
+        memset(at + count, 48, power)
+        return count + power
+    if power < 0 and (power > -7 or -4 < exponent < 4):
+        point = count + power
+        if point > 0:
+            memcpy(at, digits, point)
+            at[point] = 46
+            memcpy(at + point + 1, digits + point, count - point)
+            return count + 1
+        at[0] = 48
+        at[1] = 46
+        memset(at + 2, 48, -point)
+        memcpy(at + 2 - point, digits, count)
+        return count + 2 - point
+    at[0] = digits[0]
+    n = 1
+    if count > 1:
+        at[1] = 46
+        memcpy(at + 2, digits + 1, count - 1)
+        n = count + 1
+    return n + snprintf(<char*>at + n, 8, b"e%+d", exponent)
 
 
 cdef bint parse_double(const uint8_t* p, size_t n, double* value) noexcept nogil:
@@ -138,7 +178,10 @@ cdef bint parse_double(const uint8_t* p, size_t n, double* value) noexcept nogil
         return False
     memcpy(text, p, n)
     text[n] = 0
+    errno = 0
     value[0] = strtod(text, &end)
+    if errno == ERANGE and (value[0] == 0 or isinf(value[0])):
+        return False
     return end == text + n and not isnan(value[0])
 
 
@@ -195,3 +238,9 @@ cdef void advance(Out* out, size_t n) noexcept nogil:
         if part.sent == part.blob.size:
             blob_release(part.blob)
             out.first_part += 1
+
+
+def show_double(double value):
+    """The text that a double is replied with; for tests, which hold it against `commands.args.format_float`."""
+    cdef uint8_t text[40]
+    return (<char*>text)[: format_double(text, value)]
