@@ -92,7 +92,7 @@ class KeyspaceMachine(RuleBasedStateMachine):
     @rule(i=places, key=keys, offset=st.sampled_from([0, 1, 20, 1020, 1030, 66_000]), data=values)
     def write_at(self, i: int, key: bytes, offset: int, data: bytes) -> None:
         old = self.live(i, key)
-        if not data or old is not None and isinstance(old[0], dict):
+        if not data or (old is not None and isinstance(old[0], dict)):
             return
         value, deadline = old or (b"", 0)
         value = value.ljust(offset, b"\0")

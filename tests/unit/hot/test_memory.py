@@ -49,7 +49,7 @@ def test_blocks_do_not_overlap(db: Database) -> None:
             size = chance.choice((chance.randrange(64), chance.randrange(600), chance.randrange(5000)))
             model[key] = bytes([step & 255]) * size
             db.set(key, model[key])
-    assert {key: db.peek(key) for key in db.keys()} == model
+    assert {key: db.peek(key) for key in db.keys()} == model  # noqa: SIM118
 
 
 def test_overwriting_a_large_value_reuses_its_slab(db: Database) -> None:
