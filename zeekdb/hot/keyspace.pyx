@@ -50,6 +50,7 @@ cdef enum:
 
 cdef uint32_t LFU_DECAY_MINUTES = 1
 cdef uint32_t LFU_LOG_FACTOR = 10
+cdef bint TOUCHING = True
 cdef TypeOps* OPS[TYPES]
 cdef list CLASSES = [bytes] + [None] * (TYPES - 1)
 cdef list NAMES = ["string", "list", "set", "zset", "hash", "module", "stream", "object"]
@@ -372,7 +373,6 @@ cdef void expire_slot(Db* db, Shard* s, uint64_t* slot) noexcept nogil:
     cdef uint8_t* key
     cdef uint8_t* copy
     G.expired += 1
-    G.dirty += 1
     if LISTENERS != NULL and LISTENERS.ob_size:
         key = entry_key(e, &n)
         copy = <uint8_t*>mem_alloc(n if n else 1)
@@ -459,7 +459,8 @@ cdef Entry* ks_read(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept n
         return NULL
     G.hits += 1
     e = slot_entry(slot[0])
-    touch_entry(e)
+    if TOUCHING:
+        touch_entry(e)
     return e
 
 
@@ -778,15 +779,9 @@ cdef class Database:
         return n
 
     def read(self, bytes key not None):
-        cdef Entry* e
-        if not self.keyspace.touching:
-            e = self.find(key)
-            if e == NULL:
-                G.misses += 1
-            else:
-                G.hits += 1
-        else:
-            e = ks_read(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key))
+        cdef Entry* e = ks_read(
+            &self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key)
+        )
         return wrap_value(e) if e != NULL else None
 
     def peek(self, bytes key not None):
@@ -1162,7 +1157,6 @@ cdef class Keyspace:
     """All databases and what they share."""
 
     cdef readonly list databases
-    cdef public bint touching
     cdef list listeners
     cdef uint32_t turn
     cdef int64_t trimmed_us
@@ -1175,7 +1169,6 @@ cdef class Keyspace:
             raise ValueError("shards must be a power of two, 65536 at most")
         self.databases = [Database(self, i, shards) for i in range(databases)]
         self.listeners = []
-        self.touching = True
         KEYSPACE = self
         LISTENERS = <PyVarObject*>self.listeners
 
@@ -1317,6 +1310,12 @@ cdef class Keyspace:
     def active_expire(self): return G.active_expire
     @active_expire.setter
     def active_expire(self, value): G.active_expire = value
+    @property
+    def touching(self): return TOUCHING
+    @touching.setter
+    def touching(self, value):
+        global TOUCHING
+        TOUCHING = value
     @property
     def touch_lfu(self): return G.touch_lfu
     @touch_lfu.setter

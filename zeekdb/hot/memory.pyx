@@ -62,7 +62,7 @@ cdef enum:
     SLAB_CLASSES = 128
     IDLE_MAX = 268435456    # bytes of idle slabs kept for the next large value
     TRIM_ROUND = 10         # calls of blob_trim between two looks at what lies idle
-    TRIM_BYTES = 33554432   # of slabs given back by one call, or one slab
+    TRIM_BYTES = 16777216   # given back by one call; to unmap that takes about a millisecond
 
 ctypedef struct Page:
     Page* next              # in its class's list of pages with room, or in the pool
@@ -100,6 +100,8 @@ cdef size_t USED = 0
 cdef SlabClass SLABS[SLAB_CLASSES]
 cdef size_t IDLE_BYTES = 0
 cdef uint32_t TRIM_LEFT = TRIM_ROUND
+cdef uint8_t* LEAVING = NULL  # a slab too large to be unmapped at once
+cdef size_t LEAVING_SIZE = 0
 memset(SLABS, 0, sizeof(SLABS))
 
 
@@ -372,10 +374,22 @@ cdef Slab* take_slab(uint32_t k, size_t size) noexcept nogil:
     return slab
 
 
+cdef bint leave(Slab* slab, size_t size) noexcept nogil:
+    """Leaves a very large slab to blob_trim, one at a time."""
+    global LEAVING, LEAVING_SIZE
+    if size <= 2 * TRIM_BYTES or LEAVING_SIZE:
+        return False
+    LEAVING = <uint8_t*>slab
+    LEAVING_SIZE = size
+    return True
+
+
 cdef void give_slab(uint32_t k, size_t size, Slab* slab) noexcept nogil:
     global IDLE_BYTES
     cdef SlabClass* c = &SLABS[k]
     if k >= SLAB_CLASSES or IDLE_BYTES + size > IDLE_MAX:
+        if leave(slab, size):
+            return
         if munmap(slab, size) == 0 or k >= SLAB_CLASSES:
             return
         # a hole among mappings makes one more of them, and the system sets a limit
@@ -439,26 +453,32 @@ cdef inline size_t slab_size(uint32_t k) noexcept nogil:
 
 cdef void blob_trim() noexcept nogil:
     """Slabs that were idle through TRIM_ROUND calls go back to the system, about TRIM_BYTES a call."""
-    global IDLE_BYTES, TRIM_LEFT
+    global IDLE_BYTES, TRIM_LEFT, LEAVING_SIZE
     cdef uint32_t k
-    cdef size_t given = 0
+    cdef size_t given = 0, size
     cdef SlabClass* c
     cdef Slab* slab
+    if LEAVING_SIZE:
+        given = min(LEAVING_SIZE, TRIM_BYTES)
+        LEAVING_SIZE -= given
+        munmap(LEAVING + LEAVING_SIZE, given)
     TRIM_LEFT -= 1
     for k in range(SLAB_CLASSES):
         c = &SLABS[k]
+        size = slab_size(k)
         while c.spare and c.idle != NULL and given < TRIM_BYTES:
             slab = c.idle
             c.idle = slab.next
             c.count -= 1
             c.spare -= 1
-            given += slab_size(k)
-            munmap(slab, slab_size(k))
+            IDLE_BYTES -= size
+            given += size
+            if not leave(slab, size):
+                munmap(slab, size)
         c.low = min(c.low, c.count)
         if TRIM_LEFT == 0:
             c.spare = c.low
             c.low = c.count
-    IDLE_BYTES -= given
     if TRIM_LEFT == 0:
         TRIM_LEFT = TRIM_ROUND
 

@@ -455,6 +455,11 @@ def test_idle_time() -> None:
     assert db.idle_s(b"k") == 90
     db.read(b"k")
     assert db.idle_s(b"k") == 0
+    keyspace.set_clock(NOW_MS + 95_000)
+    keyspace.touching = False
+    db.read(b"k")
+    keyspace.touching = True
+    assert db.idle_s(b"k") == 5
     db.set_idle_s(b"k", 1000)
     assert db.idle_s(b"k") == 1000
     db.set_deadline(b"k", NOW_MS + 10**9)

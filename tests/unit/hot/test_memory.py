@@ -90,6 +90,18 @@ def test_slabs_that_nobody_needs_are_given_back(db: Database) -> None:
     assert resident() < before - 10 * MIB
 
 
+def test_a_very_large_slab_leaves_in_slices(db: Database) -> None:
+    db.set(b"huge", bytes(300 * MIB))  # more than may lie idle
+    before = resident()
+    db.remove(b"huge")
+    for _ in range(5):
+        memory.trim()
+    assert resident() > before - 200 * MIB
+    for _ in range(40):
+        memory.trim()
+    assert resident() < before - 290 * MIB
+
+
 def test_emptied_pages_go_back_to_the_system(db: Database) -> None:
     before = resident()
     value = b"x" * 100
