@@ -674,6 +674,8 @@ cdef bint glob(const uint8_t* p, size_t n, const uint8_t* t, size_t m, bint noca
     cdef size_t i = 0, j = 0, star_i = 0, star_j = 0, taken
     cdef bint star = False, hit
     cdef uint8_t b
+    if m == 0:
+        return n == 0 or (n == 1 and p[0] == 42)  # Redis finds the empty key by `*`, not by `**`
     while j < m:
         b = fold(t[j], nocase)
         if i < n:
