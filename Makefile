@@ -70,6 +70,6 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 
 $(VENV)/.built: $(HOT) setup.py $(VENV)/.run
 	@echo "Building the hot room (once, and again when it changes)"
-	@$(PY) setup.py -q build_ext --inplace --parallel "$$(nproc)" 2> build.log || { cat build.log >&2; rm -f build.log; exit 1; }
+	@$(PY) setup.py -q build_ext --inplace --parallel "$$(nproc)" > build.log 2>&1 || { cat build.log >&2; rm -f build.log; exit 1; }
 	@rm -f build.log
 	@touch $@

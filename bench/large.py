@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import Server, machine, median, save, table  # noqa: E402
+from bench.servers import Server, machine, median, save, table
 
 MIB = 1 << 20
 

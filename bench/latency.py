@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import vs_redis  # noqa: E402
-from bench.servers import Server, encode, machine, save, table  # noqa: E402
+from bench import vs_redis
+from bench.servers import Server, encode, machine, save, table
 
 BATCH = 500
 TICK_S = 0.001
@@ -66,7 +66,8 @@ def insert(server: Server, begin: int, end: int, deadline_ms: int = 0) -> None:
     tail = (b"PXAT", b"%d" % deadline_ms) if deadline_ms else ()
     with server.connect() as sock:
         for first in range(begin, end, BATCH):
-            sock.sendall(b"".join(encode(b"SET", b"key:%012d" % i, b"value", *tail) for i in range(first, first + BATCH)))
+            keys = (b"key:%012d" % number for number in range(first, first + BATCH))
+            sock.sendall(b"".join(encode(b"SET", key, b"value", *tail) for key in keys))
             left = 5 * BATCH
             while left:
                 left -= len(sock.recv(left))
@@ -122,8 +123,9 @@ def connections() -> None:
                     runs = [vs_redis.run(server, test, 16, count, False) for _ in range(3)]
                     data[f"{server.kind} {test} {count}"] = sorted(r["cpu_us"] for r in runs)[1]
             factor = [data[f"redis {test} {count}"] / data[f"zeekdb {test} {count}"] for count in (50, 1000)]
-            rows.append([test.upper(), *(f"{data[f'{k} {test} {c}']:.3f}" for k in ("redis", "zeekdb") for c in (50, 1000)),
-                         f"{factor[0]:.2f}", f"{factor[1]:.2f}", f"{factor[1] / vs_redis.bar(test, 16):.2f}"])  # fmt: skip
+            cpu_us = [data[f"{kind} {test} {count}"] for kind in ("redis", "zeekdb") for count in (50, 1000)]
+            factors = (*factor, factor[1] / vs_redis.bar(test, 16))
+            rows.append([test.upper(), *(f"{us:.3f}" for us in cpu_us), *(f"{f:.2f}" for f in factors)])
     print(table(["pipeline 16", "Redis µs, 50", "Redis µs, 1000", "ZeekDB µs, 50", "ZeekDB µs, 1000", "factor, 50",
                  "factor, 1000", "of the bar (0.8 wanted)"], rows))  # fmt: skip
     save("connections", data)
@@ -144,7 +146,8 @@ def main() -> None:
         r, z = found["redis"].get(phase, (0, 0)), found["zeekdb"][phase]
         rows.append([phase, f"{r[0]:.1f}", f"{z[0]:.1f}", f"{r[1]:.2f}", f"{z[1]:.2f}",
                      "met" if z[0] <= 10 and z[0] <= max(r[0], 1) else "missed"])  # fmt: skip
-    print(table(["phase", "Redis worst ms", "ZeekDB worst ms", "Redis p99.9", "ZeekDB p99.9", "10 ms, and Redis's worst"], rows))
+    heads = ["phase", "Redis worst ms", "ZeekDB worst ms", "Redis p99.9", "ZeekDB p99.9", "10 ms, and Redis's worst"]
+    print(table(heads, rows))
     save("latency", found)
 
 

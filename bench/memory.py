@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import Server, encode, machine, save, table  # noqa: E402
+from bench.servers import Server, encode, machine, save, table
 
 BATCH = 1000
 MEMBERS = [b"member%02d" % i for i in range(10)]

@@ -131,7 +131,8 @@ def save(name: str, data: object) -> Path:
     """Keeps the figures as bench/results/NAME.json."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), "date": time.strftime("%Y-%m-%d"), "data": data}, indent=1) + "\n")
+    whole = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "data": data}
+    path.write_text(json.dumps(whole, indent=1) + "\n")
     return path
 
 

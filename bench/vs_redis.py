@@ -19,12 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import ROOT, Server, machine, median, save, table, write_block  # noqa: E402
+from bench.servers import ROOT, Server, machine, median, save, table, write_block
 
 TESTS = [
     "ping_inline", "ping_mbulk", "set", "get", "incr", "lpush", "rpush", "lpop", "rpop", "sadd", "hset", "spop", "zadd",
     "zpopmin", "lrange_100", "lrange_300", "lrange_500", "lrange_600", "mset",
 ]  # fmt: skip
+IN_README = ("set", "get", "incr", "lpush", "hset", "zadd", "lrange_100", "mset")  # at pipeline 100
 REQUESTS = {1: 100_000, 16: 800_000, 100: 2_400_000}
 DIVISOR = {"mset": 6, "lrange_100": 8, "lrange_300": 24, "lrange_500": 40, "lrange_600": 48, "zadd": 2, "spop": 2}
 
@@ -81,7 +82,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
         for pipeline in arguments.pipelines:
             for server in (redis, zeekdb):
                 server.call("FLUSHALL")
-            runs: dict[str, dict[str, list[dict[str, float]]]] = {t: {"redis": [], "zeekdb": []} for t in arguments.tests}
+            runs: dict[str, dict[str, list[dict[str, float]]]]
+            runs = {test: {"redis": [], "zeekdb": []} for test in arguments.tests}
             for turn in range(arguments.rounds):
                 for test in arguments.tests:
                     for server in (redis, zeekdb) if turn % 2 == 0 else (zeekdb, redis):
@@ -144,7 +146,7 @@ def main() -> None:
         save("vs_redis" if arguments.connections == 50 else f"vs_redis_c{arguments.connections}", results)
     if arguments.write:
         write_block(ROOT / "bench" / "README.md", "bench", text)
-        short = [r for r in results if r["pipeline"] == 100 and r["test"] in ("set", "get", "incr", "lpush", "hset", "zadd", "lrange_100", "mset")]
+        short = [r for r in results if r["pipeline"] == 100 and r["test"] in IN_README]
         short += [r for r in results if r["pipeline"] in (1, 16) and r["test"] in ("set", "get")]
         write_block(ROOT / "README.md", "bench", show(short))
 

@@ -16,6 +16,10 @@ class CommandError(Exception):
         self.message = message
 
 
+class Refused(CommandError):
+    """The command did not run at all: its arity, a missing password, or no memory stood before it."""
+
+
 class WrongType(CommandError):
     """The key holds a value of another type."""
 

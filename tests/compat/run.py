@@ -61,8 +61,7 @@ def judge(outcome: suite.Outcome, known: list[str]) -> Rows:
         elif left_out := [why for pattern, why in outcome.waiting if re.search(pattern, test)]:
             rows[unit, test] = left_out[0]
         elif test not in outcome.seen:
-            why = reason(unit, test, outcome.ending) if outcome.ending else "its name is made at run time, or not run"
-            rows[unit, test] = f"not reached: {why}"
+            rows[unit, test] = f"not reached: {reason(unit, test, outcome.ending)}"
     return rows
 
 

@@ -147,11 +147,9 @@ def _sort_ties(command: Command, expected: Tree, actual: Tree) -> bool:
     options = [word.upper() for word in command[2:]]
     if b"BY" not in options or b"STORE" in options:
         return False
-    if b"LIMIT" in options:
-        return _same_shape(command, expected, actual)
-    if b"GET" not in options:
-        return _same_members(command, expected, actual)
-    return len(expected[1]) == len(actual[1]) and _same_members(command, expected, actual)
+    if b"LIMIT" in options:  # which of the equals are cut off is chance, too
+        return expected[0] == actual[0] == "array" and len(expected[1]) == len(actual[1])
+    return _same_members(command, expected, actual)
 
 
 RULES = [

@@ -18,7 +18,7 @@ KINDS = {"string": b"s", "list": b"l", "hash": b"h", "set": b"t", "zset": b"z"}
 KEYS_PER_KIND = 3
 WRONG_KEY = 0.06  # how often a command gets a key of any kind
 MUTATED = 0.04  # how often a finished command is damaged
-BULKY = 0.02  # how often a collection receives more than its packed form holds
+BULKY = 0.04  # how often a collection receives more than its packed form holds
 
 
 def _key(letter: bytes) -> Callable[[random.Random], bytes]:
@@ -218,7 +218,6 @@ FAMILIES: dict[str, str] = {
         SORT_RO <list_key> {BY <by>} {GET <get>} {ALPHA} {STORE <list_key>}
         OBJECT (ENCODING|REFCOUNT|IDLETIME|FREQ|FOO) <key>
         OBJECT HELP
-        SELECT <db>
         DBSIZE
     """,
     "list": """
@@ -235,7 +234,7 @@ FAMILIES: dict[str, str] = {
         LPOS <list_key> <member> {RANK <small>} {COUNT <count>} {MAXLEN <count>}
         LMOVE <list_key> <list_key> (LEFT|RIGHT) (LEFT|RIGHT|UP)
         RPOPLPUSH <list_key> <list_key>
-        LMPOP <small> (<list_key>)+ (LEFT|RIGHT) [COUNT <count>]
+        LMPOP #(<list_key>)+ (LEFT|RIGHT) [COUNT <count>]
     """,
     "hash": """
         HSET <hash_key> (<field> <value>)+
@@ -267,7 +266,7 @@ FAMILIES: dict[str, str] = {
         SRANDMEMBER <set_key> [<rand_count>]
         (SINTER|SUNION|SDIFF) (<set_key>)+
         (SINTERSTORE|SUNIONSTORE|SDIFFSTORE) <set_key> (<set_key>)+
-        SINTERCARD <small> (<set_key>)+ {LIMIT <small>}
+        SINTERCARD #(<set_key>)+ {LIMIT <small>}
         SSCAN <set_key> <cursor> {MATCH <member_pattern>} {COUNT <all>}
     """,
     "zset": """
@@ -296,15 +295,15 @@ FAMILIES: dict[str, str] = {
         ZREMRANGEBYSCORE <zset_key> <score_bound> <score_bound>
         ZREMRANGEBYLEX <lex_key> <lex_bound> <lex_bound>
         (ZPOPMIN|ZPOPMAX) <zset_key> [<count>]
-        ZMPOP <small> (<zset_key>)+ (MIN|MAX) [COUNT <count>]
+        ZMPOP #(<zset_key>)+ (MIN|MAX) [COUNT <count>]
         ZRANDMEMBER <zset_key> [<rand_count> [WITHSCORES]]
         (ZUNION|ZINTER) 2 <zset_key> (<zset_key>|<set_key>) {WEIGHTS <weight> <weight>} {AGGREGATE\
  (SUM|MIN|MAX|AVG)} {WITHSCORES}
         (ZUNIONSTORE|ZINTERSTORE) <zset_key> 2 <zset_key> (<zset_key>|<set_key>) {WEIGHTS <weight> <weight>}\
  {AGGREGATE (SUM|MIN|MAX)}
-        ZDIFF <small> (<zset_key>)+ {WITHSCORES}
-        ZDIFFSTORE <zset_key> <small> (<zset_key>)+
-        ZINTERCARD <small> (<zset_key>)+ {LIMIT <small>}
+        ZDIFF #(<zset_key>)+ {WITHSCORES}
+        ZDIFFSTORE <zset_key> #(<zset_key>)+
+        ZINTERCARD #(<zset_key>)+ {LIMIT <small>}
         ZSCAN <zset_key> <cursor> {MATCH <member_pattern>} {COUNT <all>}
     """,
     "connection": """
@@ -353,6 +352,26 @@ MAKERS: dict[str, list[Make]] = {
 }
 
 
+def _beginning(r: random.Random) -> list[Command]:
+    """Something under most keys, so that commands find what they look for."""
+    begun: list[Command] = []
+    for number in range(1, KEYS_PER_KIND + 1):
+        for family, name in {
+            "string": b"SET",
+            "list": b"RPUSH",
+            "hash": b"HSET",
+            "set": b"SADD",
+            "zset": b"ZADD",
+        }.items():
+            words = [name, KINDS[family] + b"%d" % number]
+            for _ in range(1 if family == "string" else r.randint(1, 12)):
+                words += [_score(r)] if family == "zset" else [_member(r)] if family == "hash" else []
+                words.append(_value(r) if family in ("string", "hash") else _member(r))
+            if r.random() < 0.9:
+                begun.append(tuple(words))
+    return begun
+
+
 def _fill(r: random.Random, family: str) -> Command:
     """More elements than a packed collection holds."""
     words = [_FILL[family], KINDS[family] + b"%d" % r.randint(1, KEYS_PER_KIND)]
@@ -398,8 +417,10 @@ def commands(r: random.Random, families: tuple[str, ...] = tuple(FAMILIES)) -> I
 
 def story(seed: int, length: int, families: tuple[str, ...] = tuple(FAMILIES)) -> list[Command]:
     """The commands that a seed stands for."""
-    source = commands(random.Random(seed), families)
-    return [next(source) for _ in range(length)]
+    r = random.Random(seed)
+    begun = _beginning(r)
+    source = commands(r, families)
+    return (begun + [next(source) for _ in range(length)])[:length]
 
 
 def seed_of_today() -> int:

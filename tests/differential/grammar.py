@@ -3,7 +3,8 @@
     SET <key> <value> [NX|XX] {GET} [EX <ttl>|KEEPTTL]
 
 Words stand for themselves, `<name>` is drawn from a pool, `[a|b]` is one of them or nothing, `(a|b)` one of them,
-`(…)+` one to four times, `{…}` nothing or that, and a run of `[…]` and `{…}` comes in any order, because options do.
+`(…)+` one to four times, `#(…)+` the same with the number in front, `{…}` nothing or that, and a run of `[…]` and
+`{…}` comes in any order, because options do.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ Words = list[bytes]
 Make = Callable[[random.Random], Words]
 Pools = dict[str, Callable[[random.Random], bytes]]
 
-_TOKEN = re.compile(r"<\w+>|[\[\](){}|]|\+(?=\s|$)|[^\s\[\](){}|<>]+")
-_CLOSING = {"[": "]", "(": ")", "{": "}"}
+_TOKEN = re.compile(r"<\w+>|#?\(|[\[\]){}|]|\+(?=\s|$)|[^\s\[\](){}|<>]+")
+_CLOSING = {"[": "]", "(": ")", "#(": ")", "{": "}"}
 REPEATS_MAX = 4
+MISCOUNTED = 0.15  # how often the number in front is wrong
 
 
 def compile_template(text: str, pools: Pools) -> Make:
@@ -43,10 +45,10 @@ def _sequence(tokens: list[str], at: int, pools: Pools, end: str) -> tuple[Make,
         token = tokens[at]
         if token in _CLOSING:
             part, at = _alternatives(tokens, at + 1, pools, _CLOSING[token])
-            if token == "(":
+            if token.endswith("("):
                 settle()
                 if at < len(tokens) and tokens[at] == "+":
-                    part, at = _repeated(part), at + 1
+                    part, at = _repeated(part, counted=token == "#("), at + 1
                 fixed.append(part)
             else:
                 options.append(_maybe(part))
@@ -81,8 +83,13 @@ def _maybe(part: Make) -> Make:
     return lambda r: part(r) if r.random() < 0.4 else []
 
 
-def _repeated(part: Make) -> Make:
-    return lambda r: [word for _ in range(r.randint(1, REPEATS_MAX)) for word in part(r)]
+def _repeated(part: Make, counted: bool) -> Make:
+    def make(r: random.Random) -> Words:
+        times = r.randint(1, REPEATS_MAX)
+        told = times if r.random() > MISCOUNTED else r.randint(-1, REPEATS_MAX + 1)
+        return [b"%d" % told] * counted + [word for _ in range(times) for word in part(r)]
+
+    return make
 
 
 def _in_any_order(parts: tuple[Make, ...]) -> Make:

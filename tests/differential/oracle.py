@@ -55,17 +55,17 @@ def tree(value: Any) -> Tree:
 
 @dataclass
 class Difference:
-    """One command to which the servers did not answer the same."""
+    """One command to which the servers did not answer the same: the last one, or one of the looks at the keys after."""
 
     commands: list[Command]
-    at: int
     expected: Tree
     actual: Tree
     protocol: int
+    looks: tuple[Command, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"RESP{self.protocol}, redis-server and ZeekDB differ on the last of:"]
-        lines += ["  " + spell(command) for command in self.commands[: self.at + 1]]
+        lines += ["  " + spell(command) for command in (*self.commands, *self.looks)]
         lines += [f"  redis-server: {_cut(str(self.expected))}", f"  ZeekDB:       {_cut(str(self.actual))}"]
         return "\n".join(lines)
 
@@ -73,9 +73,9 @@ class Difference:
 def _settled(commands: Sequence[Command]) -> list[Command]:
     """The commands, each one whose outcome is chance with what undoes it behind."""
     settled = []
-    for command, following in zip(commands, [*commands[1:], ()], strict=True):
+    for at, command in enumerate(commands):
         settled.append(command)
-        settled += [reset for reset in reset_after(command) if reset != following]
+        settled += [reset for reset in reset_after(command) if (reset,) != tuple(commands[at + 1 : at + 2])]
     return settled
 
 
@@ -136,20 +136,20 @@ class Pair:
         """Run commands on empty servers; the first reply, or the first piece of what they left, that differs."""
         self.start(protocol)
         commands = _settled(commands)
-        found = self._first(commands, self.ask(commands), commands, protocol)
-        return found or (self._compare_state(commands, protocol) if state else None)
+        answers = self.ask(commands)
+        at = self._first(commands, answers)
+        if at is not None:
+            return Difference(commands[: at + 1], *answers[at], protocol)
+        return self._compare_state(commands, protocol) if state else None
 
-    def _first(
-        self, asked: list[Command], answers: list[tuple[Tree, Tree]], story: list[Command], protocol: int
-    ) -> Difference | None:
+    def _first(self, asked: Sequence[Command], answers: list[tuple[Tree, Tree]]) -> int | None:
+        """The place of the first difference that no rule allows."""
         for at, (command, (expected, actual)) in enumerate(zip(asked, answers, strict=True)):
             if expected == actual:
                 continue
             reason = accepted_as(command, expected, actual)
             if reason is None:
-                if asked is story:
-                    return Difference(story, at, expected, actual, protocol)
-                return Difference([*story, command], len(story), expected, actual, protocol)
+                return at
             self.allowed[reason] += 1
         return None
 
@@ -157,34 +157,34 @@ class Pair:
         """What the keys hold in the end."""
         for index in range(DATABASES):
             select = (b"SELECT", b"%d" % index)
-            listing = [select, (b"DBSIZE",), (b"KEYS", b"*")]
-            answers = self.ask(listing)
-            if found := self._first(listing, answers, [*story, select], protocol):
-                return found
-            keys = sorted(name for _, name in answers[2][0][1])
-            looks = [look for key in keys for look in ((b"TYPE", key), (b"PTTL", key))]
-            kinds = self.ask(looks)
-            if found := self._first(looks, kinds, [*story, select], protocol):
-                return found
-            looks = [_CONTENT[expected[1]](key) for key, (expected, _) in zip(keys, kinds[::2], strict=True)]
-            if looks and (found := self._first(looks, self.ask(looks), [*story, select], protocol)):
-                return found
+            looks: list[Command] = [select, (b"DBSIZE",), (b"KEYS", b"*")]
+            answers = self.ask(looks)
+            at = self._first(looks, answers)
+            if at is None:
+                keys = sorted(name for _, name in answers[2][0][1])
+                looks = [look for key in keys for look in ((b"TYPE", key), (b"PTTL", key))]
+                answers = self.ask(looks)
+                at = self._first(looks, answers)
+            if at is None:
+                looks = [_CONTENT[kind[1]](key) for key, (kind, _) in zip(keys, answers[::2], strict=True)]
+                answers = self.ask(looks)
+                at = self._first(looks, answers)
+            if at is not None:
+                return Difference(story, *answers[at], protocol, (select, looks[at]))
         return None
 
     def minimise(self, found: Difference) -> Difference:
-        """The same difference, or another, after as few commands as leaving out one after the other leads to."""
-        commands = found.commands[: found.at + 1]
-        step = max(len(commands) // 2, 1)
+        """The same difference, or another, after as few commands as leaving out some and then fewer leads to."""
+        step = max(len(found.commands) // 2, 1)
         while step:
             at = 0
-            while at < len(commands):
-                shorter = commands[:at] + commands[at + step :]
-                smaller = self.compare(shorter, found.protocol) if shorter else None
-                if smaller is None:
-                    at += step
-                else:
+            while at < len(found.commands):
+                shorter = found.commands[:at] + found.commands[at + step :]
+                smaller = self.compare(shorter, found.protocol)
+                if smaller is not None and len(smaller.commands) < len(found.commands):
                     found = smaller
-                    commands = smaller.commands[: smaller.at + 1]
+                else:
+                    at += step
             step //= 2
         return found
 

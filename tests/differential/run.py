@@ -44,7 +44,7 @@ def main() -> int:
             difference = check(pair, seed + number, 1, families)
             if difference is None:
                 continue
-            name = difference.commands[difference.at][0].decode("latin-1").upper()
+            name = (*difference.commands, *difference.looks)[-1][0].decode("latin-1").upper()
             if name not in found:
                 found[name] = difference
                 print(f"--- --seed {seed + number} --commands 1\n{difference}\n", flush=True)

@@ -149,7 +149,7 @@ def repeatable(dice: Random, count: int) -> list[bytes]:
     made: list[bytes] = []
     while len(made) < count:
         parts = arguments(dice, dice.choice(TEMPLATES))
-        if parts and parts[0].decode("latin1") in REPEATABLE:
+        if parts and parts[0].decode("latin1") in REPEATABLE and not {b"EX", b"PX"} & set(parts):
             made.append(encode(*parts))
     return made
 

@@ -51,9 +51,23 @@ class Context:
             return value
         raise WrongType
 
-    def changed(self, key: bytes, event: str) -> None:
-        """Report a change of `key`. AOF, replicas, WATCH, tracking and notifications hang on this (the journal)."""
+    def changed(self, key: bytes, event: str, count: int = 1) -> None:
+        """Report a change of `key`. AOF, replicas, WATCH, tracking and notifications hang on this (the journal).
+
+        `count` is what INFO's rdb_changes_since_last_save grows by: elements, for some commands; 0 for a further event
+        of a change that was counted.
+        """
         self.keyspace.changed(self.db, key, event)
+        if count != 1:
+            self.keyspace.dirty += count - 1
+
+    def seen(self, key: bytes) -> bool:
+        """Whether the key is there: a hit or a miss, but no use that would make the key look younger."""
+        if self.db.exists(key):
+            self.keyspace.hits += 1
+            return True
+        self.keyspace.misses += 1
+        return False
 
     def remove(self, key: bytes, event: str = "del") -> bool:
         """Delete the key and report it; False when it was absent."""
@@ -64,5 +78,5 @@ class Context:
 
     def remove_if_empty(self, key: bytes, collection: Any) -> None:
         """Delete the key of a collection that holds nothing any more, as Redis does."""
-        if not len(collection):
-            self.remove(key)
+        if not len(collection) and self.db.remove(key):
+            self.changed(key, "del", 0)  # counted by whatever emptied it

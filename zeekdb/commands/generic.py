@@ -64,7 +64,7 @@ def unlink(ctx: Context, *keys: bytes) -> int:
 )  # fmt: skip
 def exists(ctx: Context, *keys: bytes) -> int:
     """Returns how many of the keys exist; one named twice counts twice."""
-    return sum(map(ctx.db.exists, keys))
+    return sum(map(ctx.seen, keys))
 
 
 @command(
@@ -82,6 +82,7 @@ def touch(ctx: Context, *keys: bytes) -> int:
 )  # fmt: skip
 def type_(ctx: Context, key: bytes) -> str:
     """Returns the type of what a key holds."""
+    ctx.seen(key)
     return ctx.db.type_of(key) or "none"
 
 
@@ -166,7 +167,7 @@ def rename(ctx: Context, key: bytes, new: bytes) -> str:
 def _rename(ctx: Context, key: bytes, new: bytes) -> None:
     ctx.db.rename(key, new)
     ctx.changed(key, "rename_from")
-    ctx.changed(new, "rename_to")
+    ctx.changed(new, "rename_to", 0)
 
 
 @command(
@@ -340,6 +341,7 @@ def _to_seconds(milliseconds: int) -> int:
 )  # fmt: skip
 def ttl(ctx: Context, key: bytes) -> int:
     """Returns the seconds a key has to live: -1 without expiry, -2 without key."""
+    ctx.seen(key)
     return _to_seconds(_remaining_ms(ctx, key))
 
 
@@ -350,6 +352,7 @@ def ttl(ctx: Context, key: bytes) -> int:
 )  # fmt: skip
 def pttl(ctx: Context, key: bytes) -> int:
     """Returns the milliseconds a key has to live: -1 without expiry, -2 without key."""
+    ctx.seen(key)
     return _remaining_ms(ctx, key)
 
 
@@ -359,6 +362,7 @@ def pttl(ctx: Context, key: bytes) -> int:
 )  # fmt: skip
 def expiretime(ctx: Context, key: bytes) -> int:
     """Returns the Unix time in seconds at which a key expires."""
+    ctx.seen(key)
     return _to_seconds(ctx.db.deadline(key))
 
 
@@ -368,6 +372,7 @@ def expiretime(ctx: Context, key: bytes) -> int:
 )  # fmt: skip
 def pexpiretime(ctx: Context, key: bytes) -> int:
     """Returns the Unix time in milliseconds at which a key expires."""
+    ctx.seen(key)
     return ctx.db.deadline(key)
 
 

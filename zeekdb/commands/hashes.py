@@ -34,7 +34,7 @@ def _put(ctx: Context, key: bytes, pairs: tuple[bytes, ...], name: str) -> int:
     if len(pairs) % 2:
         raise WrongArity(name)
     created = ctx.write(key, Hash).put_many(pairs)
-    ctx.changed(key, "hset")  # equal bytes count as a change too: WATCH and replicas must see it
+    ctx.changed(key, "hset", len(pairs) // 2)  # equal bytes count as a change too: WATCH and replicas must see it
     return created
 
 

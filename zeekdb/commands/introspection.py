@@ -308,7 +308,7 @@ def command_docs(ctx: Context, *names: bytes) -> dict[bytes, Any]:
 def command_list(ctx: Context, *options: bytes) -> list[bytes]:
     """Lists names of commands, or of those in an ACL category or that match a pattern."""
     if not options:
-        return [spec.lower.encode() for spec in REGISTRY.values()]
+        return [spec.lower.encode() for spec in everything()]
     if len(options) != 3 or options[0].upper() != b"FILTERBY":
         raise SyntaxError_
     kind, word = options[1].upper(), options[2]

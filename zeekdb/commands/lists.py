@@ -12,6 +12,9 @@ from zeekdb.errors import CommandError, NoSuchKey, OutOfRange, SyntaxError_, Wro
 from zeekdb.types import List
 
 PUSH = WRITE | DENYOOM | FAST
+PER_ELEMENT = (
+    "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments."
+)
 
 
 def _push(ctx: Context, key: bytes, values: tuple[bytes, ...], head: bool, create: bool = True) -> int:
@@ -26,7 +29,7 @@ def _push(ctx: Context, key: bytes, values: tuple[bytes, ...], head: bool, creat
 
 
 @command("LPUSH", arity=-3, flags=PUSH, keys=one_key("RW", "insert"), group="list", since="1.0.0",
-         complexity="O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
+         complexity=PER_ELEMENT,
          history=(("2.4.0", "Accepts multiple `element` arguments."),), twin="lpush")  # fmt: skip
 def lpush(ctx: Context, key: bytes, *values: bytes) -> int:
     """Prepends one or more elements to a list. Creates the key if it doesn't exist."""
@@ -34,7 +37,7 @@ def lpush(ctx: Context, key: bytes, *values: bytes) -> int:
 
 
 @command("RPUSH", arity=-3, flags=PUSH, keys=one_key("RW", "insert"), group="list", since="1.0.0",
-         complexity="O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
+         complexity=PER_ELEMENT,
          history=(("2.4.0", "Accepts multiple `element` arguments."),), twin="rpush")  # fmt: skip
 def rpush(ctx: Context, key: bytes, *values: bytes) -> int:
     """Appends one or more elements to a list. Creates the key if it doesn't exist."""
@@ -42,7 +45,7 @@ def rpush(ctx: Context, key: bytes, *values: bytes) -> int:
 
 
 @command("LPUSHX", arity=-3, flags=PUSH, keys=one_key("RW", "insert"), group="list", since="2.2.0",
-         complexity="O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
+         complexity=PER_ELEMENT,
          history=(("4.0.0", "Accepts multiple `element` arguments."),))  # fmt: skip
 def lpushx(ctx: Context, key: bytes, *values: bytes) -> int:
     """Prepends one or more elements to a list only when the list exists."""
@@ -50,7 +53,7 @@ def lpushx(ctx: Context, key: bytes, *values: bytes) -> int:
 
 
 @command("RPUSHX", arity=-3, flags=PUSH, keys=one_key("RW", "insert"), group="list", since="2.2.0",
-         complexity="O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
+         complexity=PER_ELEMENT,
          history=(("4.0.0", "Accepts multiple `element` arguments."),))  # fmt: skip
 def rpushx(ctx: Context, key: bytes, *values: bytes) -> int:
     """Appends one or more elements to a list only when the list exists."""
@@ -139,7 +142,8 @@ def lrange(ctx: Context, key: bytes, start: bytes, stop: bytes) -> list[bytes]:
 
 
 @command("LSET", arity=4, flags=WRITE | DENYOOM, keys=one_key("RW", "update"), group="list", since="1.0.0",
-         complexity="O(N) where N is the length of the list. Setting either the first or the last element of the list is O(1).")  # fmt: skip
+         complexity="O(N) where N is the length of the list. "
+                    "Setting either the first or the last element of the list is O(1).")  # fmt: skip
 def lset(ctx: Context, key: bytes, index: bytes, value: bytes) -> str:
     """Sets the value of an element in a list by its index."""
     target = ctx.peek(key, List)
@@ -210,7 +214,9 @@ def lpos(ctx: Context, key: bytes, value: bytes, *options: bytes) -> int | list[
         if option == b"RANK":
             rank = parse_int(text)
             if rank == -(2**63):
-                raise OutOfRange("ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807")
+                raise OutOfRange(
+                    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807"
+                )
             if rank == 0:
                 raise CommandError(
                     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... "
@@ -260,7 +266,7 @@ def _move(ctx: Context, source: bytes, target: bytes, from_head: bool, to_head: 
     assert value is not None
     ctx.write(target, List).push(value, to_head)
     ctx.changed(target, "lpush" if to_head else "rpush")
-    ctx.changed(source, "lpop" if from_head else "rpop")
+    ctx.changed(source, "lpop" if from_head else "rpop", 0)
     ctx.remove_if_empty(source, origin)
     return value
 
@@ -284,7 +290,8 @@ def rpoplpush(ctx: Context, source: bytes, target: bytes) -> bytes | None:
 
 @command("LMPOP", arity=-4, flags=WRITE | MOVABLEKEYS, keys=counted_keys(1, "RW", "access", "delete"), group="list",
          since="7.0.0",
-         complexity="O(N+M) where N is the number of provided keys and M is the number of elements returned.")  # fmt: skip
+         complexity="O(N+M) where N is the number of provided keys and M is the number of elements returned."
+)  # fmt: skip
 def lmpop(ctx: Context, numkeys: bytes, *args: bytes) -> list[Any] | NullArray:
     """Returns multiple elements from a list after removing them. Deletes the list if the last element was popped."""
     try:

@@ -35,6 +35,7 @@ SHARDS_SUCCEED = ("request_policy:all_shards", "response_policy:all_succeeded")
 SHARDS_SPECIAL = ("nondeterministic_output", "request_policy:all_shards", "response_policy:special")
 NODES_SPECIAL = ("nondeterministic_output", "request_policy:all_nodes", "response_policy:special")
 ANY_STATE = LOADING | STALE
+SAMPLES_MAX = 1 << 30  # elements that MEMORY USAGE looks at: all of them, for what fits into memory
 ADMINISTRATION = ADMIN | NOSCRIPT | LOADING | STALE
 LOCAL: Final = ("127.", "[::1]:", "::1:")
 
@@ -156,8 +157,9 @@ def flushall(ctx: Context, *options: bytes) -> str:
 )  # fmt: skip
 def swapdb(ctx: Context, first: bytes, second: bytes) -> str:
     """Exchanges two databases."""
-    one = database_index(ctx, first, "ERR invalid first DB index")
-    two = database_index(ctx, second, "ERR invalid second DB index")
+    parse_range(first, -(1 << 31), (1 << 31) - 1, "ERR invalid first DB index")
+    parse_range(second, -(1 << 31), (1 << 31) - 1, "ERR invalid second DB index")
+    one, two = database_index(ctx, first), database_index(ctx, second)
     if one != two:
         ctx.keyspace.swap(one, two)
     ctx.keyspace.dirty += 1
@@ -440,7 +442,7 @@ def memory_usage(ctx: Context, key: bytes, *options: bytes) -> int | None:
         samples = parse_int(word)
         if samples < 0:
             raise SyntaxError_
-    return ctx.db.memory_of(key, samples)
+    return ctx.db.memory_of(key, min(samples, SAMPLES_MAX))
 
 
 @command("MEMORY|STATS", arity=2, group="server", since="4.0.0", complexity="O(1)", tips=SHARDS_SPECIAL)

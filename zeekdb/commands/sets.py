@@ -60,7 +60,7 @@ def sadd(ctx: Context, key: bytes, *members: bytes) -> int:
     """Adds members to a set, creating the key when it does not exist."""
     added = ctx.write(key, Set).add_many(members)
     if added:
-        ctx.changed(key, "sadd")
+        ctx.changed(key, "sadd", added)
     return added
 
 
@@ -133,7 +133,7 @@ def spop(ctx: Context, key: bytes, *options: bytes) -> bytes | Members | None:
     if present is None or not count:
         return _reply_set(ctx, []) if options else None
     popped = present.pop_many(count)
-    ctx.changed(key, "spop")
+    ctx.changed(key, "spop", len(popped))
     ctx.remove_if_empty(key, present)
     return _reply_set(ctx, popped) if options else popped[0]
 

@@ -39,11 +39,7 @@ class Request:
         self.weights: list[float] = []
         self.aggregate = AGGREGATES[b"SUM"]
         self.with_scores = False
-        count = parse_int(args[0])
-        if count < 1:
-            raise CommandError(f"ERR at least 1 input key is needed for '{name}' command")
-        if count > len(args) - 1:
-            raise SyntaxError_
+        count = _key_count(name, args)
         self.sources = [_source(ctx, key) for key in args[1 : count + 1]]
         words = args[count + 1 :]
         place = 0
@@ -69,6 +65,15 @@ class Request:
         """The scores of source i, times its weight."""
         weight = self.weights[i]
         return {member: _times(score, weight) for member, score in pairs_of(self.sources[i])}
+
+
+def _key_count(name: str, args: tuple[bytes, ...]) -> int:
+    count = parse_int(args[0])
+    if count < 1:
+        raise CommandError(f"ERR at least 1 input key is needed for '{name}' command")
+    if count > len(args) - 1:
+        raise SyntaxError_
+    return count
 
 
 def _weight(text: bytes) -> float:
@@ -208,16 +213,9 @@ def zdiffstore(ctx: Context, target: bytes, *args: bytes) -> int:
          complexity="O(N*K) worst case with N being the smallest input sorted set, K being the number of input sorted sets.")  # fmt: skip
 def zintercard(ctx: Context, *args: bytes) -> int:
     """Returns the number of members of the intersection of sorted sets."""
-    try:
-        count = parse_int(args[0])
-    except CommandError:
-        count = 0
-    if count < 1:
-        raise CommandError("ERR numkeys should be greater than 0")
-    if count > len(args) - 1:
-        raise CommandError("ERR Number of keys can't be greater than number of args")
-    limit = _limit(args[count + 1 :])
+    count = _key_count("zintercard", args)
     sources = [_source(ctx, key) for key in args[1 : count + 1]]
+    limit = _limit(args[count + 1 :])
     if any(source is None for source in sources):
         return 0
     smallest = min(sources, key=lambda source: len(source or ()))

@@ -24,6 +24,7 @@ GROUP: Final = "sorted-set"
 LOG_RANGE: Final = (
     "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements returned."
 )
+NO_SCORES: Final = "ERR syntax error, WITHSCORES not supported in combination with BYLEX"
 Pair = tuple[bytes, float]
 
 
@@ -217,7 +218,7 @@ def _score_bound(text: bytes) -> tuple[float, bool]:
     """(score, exclusive)."""
     exclusive = text.startswith(b"(")
     try:
-        return parse_float(text[exclusive:] or b"0"), exclusive  # nothing is 0 to strtod
+        return parse_float(text[exclusive:].lstrip() or b"0"), exclusive  # as strtod: spaces first, nothing is 0
     except CommandError:
         raise CommandError("ERR min or max is not a float") from None
 
@@ -314,6 +315,8 @@ class _Options:
 
 
 def _zrange(key_source: ZSet | None, span: Range, reverse: bool, options: _Options) -> list[Pair]:
+    if isinstance(span, RankRange):
+        return select(key_source, span, reverse)  # LIMIT 4 -1 is let through, and means nothing
     return select(key_source, span, reverse, options.offset, options.limit)
 
 
@@ -326,7 +329,7 @@ def _parse_range(low: bytes, high: bytes, options: _Options) -> tuple[Range, boo
     if b"LIMIT" in given and options.limit != -1 and not given & {b"BYSCORE", b"BYLEX"}:
         raise CommandError("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
     if b"WITHSCORES" in given and b"BYLEX" in given:
-        raise CommandError("ERR syntax error, WITHSCORES not supported in combination with BYLEX")
+        raise CommandError(NO_SCORES)
     if not given & {b"BYSCORE", b"BYLEX"}:
         return RankRange(low, high, reverse), reverse
     if reverse:
@@ -377,7 +380,8 @@ def store(ctx: Context, target: bytes, pairs: Sequence[Pair], event: str) -> int
 def zrevrange(ctx: Context, key: bytes, start: bytes, stop: bytes, *words: bytes) -> list[Any]:
     """Returns members of a sorted set within a range of ranks, in reverse order."""
     options = _Options(words, (b"WITHSCORES",))
-    pairs = select(ctx.read(key, ZSet), RankRange(start, stop, True), True)
+    span = RankRange(start, stop, True)
+    pairs = select(ctx.read(key, ZSet), span, True)
     return _answer(ctx, pairs, bool(options.given))
 
 
@@ -401,8 +405,17 @@ def _by_score(
     ctx: Context, key: bytes, low: bytes, high: bytes, words: tuple[bytes, ...], reverse: bool
 ) -> list[Any]:
     options = _Options(words, (b"LIMIT", b"WITHSCORES"))
-    pairs = _zrange(ctx.read(key, ZSet), ScoreRange(low, high), reverse, options)
+    span = ScoreRange(low, high)
+    pairs = _zrange(ctx.read(key, ZSet), span, reverse, options)
     return _answer(ctx, pairs, b"WITHSCORES" in options.given)
+
+
+def _by_lex(ctx: Context, key: bytes, low: bytes, high: bytes, words: tuple[bytes, ...], reverse: bool) -> list[Any]:
+    options = _Options(words, (b"LIMIT", b"WITHSCORES"))
+    if b"WITHSCORES" in options.given:
+        raise CommandError(NO_SCORES)
+    span = LexRange(low, high)
+    return _answer(ctx, _zrange(ctx.read(key, ZSet), span, reverse, options), False)
 
 
 @command("ZRANGEBYLEX", arity=-4, flags=READONLY, keys=READ, group=GROUP, since="2.8.9", complexity=LOG_RANGE,
@@ -410,8 +423,7 @@ def _by_score(
          replaced_by="`ZRANGE` with the `BYLEX` argument")  # fmt: skip
 def zrangebylex(ctx: Context, key: bytes, low: bytes, high: bytes, *words: bytes) -> list[Any]:
     """Returns members of a sorted set within a range of members."""
-    options = _Options(words, (b"LIMIT",))
-    return _answer(ctx, _zrange(ctx.read(key, ZSet), LexRange(low, high), False, options), False)
+    return _by_lex(ctx, key, low, high, words, False)
 
 
 @command("ZREVRANGEBYLEX", arity=-4, flags=READONLY, keys=READ, group=GROUP, since="2.8.9", complexity=LOG_RANGE,
@@ -419,8 +431,7 @@ def zrangebylex(ctx: Context, key: bytes, low: bytes, high: bytes, *words: bytes
          replaced_by="`ZRANGE` with the `REV` and `BYLEX` arguments")  # fmt: skip
 def zrevrangebylex(ctx: Context, key: bytes, high: bytes, low: bytes, *words: bytes) -> list[Any]:
     """Returns members of a sorted set within a range of members, in reverse order."""
-    options = _Options(words, (b"LIMIT",))
-    return _answer(ctx, _zrange(ctx.read(key, ZSet), LexRange(low, high), True, options), False)
+    return _by_lex(ctx, key, low, high, words, True)
 
 
 @command("ZCOUNT", arity=4, flags=READONLY | FAST, keys=READ, group=GROUP, since="2.0.0",

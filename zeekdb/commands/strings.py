@@ -28,8 +28,10 @@ PAIRS_UPDATE = (KeySpec(("OW", "update"), index=1, last=-1, step=2),)
 # --- what several commands share ----------------------------------------------------------------------------------
 
 
-def has_string(ctx: Context, key: bytes) -> bool:
+def has_string(ctx: Context, key: bytes, *, for_read: bool = False) -> bool:
     """Whether `key` holds a string, without copying it. WrongType when it holds something else."""
+    if for_read:
+        ctx.seen(key)
     kind = ctx.db.type_of(key)
     if kind is not None and kind != "string":
         raise WrongType
@@ -151,7 +153,7 @@ def _store(ctx: Context, key: bytes, value: bytes, deadline: int) -> None:
     ctx.db.set(key, value, deadline)
     ctx.changed(key, "set")
     if deadline > 0:
-        ctx.changed(key, "expire")
+        ctx.changed(key, "expire", 0)
 
 
 @command(
@@ -300,7 +302,7 @@ def append(ctx: Context, key: bytes, tail: bytes) -> int:
 )  # fmt: skip
 def strlen(ctx: Context, key: bytes) -> int:
     """Returns how many bytes a string has."""
-    return ctx.db.strlen(key) if has_string(ctx, key) else 0
+    return ctx.db.strlen(key) if has_string(ctx, key, for_read=True) else 0
 
 
 @command(

@@ -24,7 +24,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
-from zeekdb.errors import CommandError
+from zeekdb.errors import CommandError, Refused
 
 from zeekdb.hot cimport twins
 from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_prefetch_bucket, ks_prefetch_entry
@@ -681,7 +681,7 @@ cdef class Engine:
             if kind != NULL:
                 if c.gate | self.gate == 0 and kind.arity != <int>r.argc and (
                     kind.arity > 0 or <int>r.argc < -kind.arity
-                ):
+                ) or isinstance(exc, Refused):
                     kind.rejected += 1
                     kind.calls -= 1
                 else:
@@ -922,7 +922,7 @@ cdef class Connection:
         """Hands the connected, non-blocking socket over; the engine closes it."""
         engine.attach(self, fd)
 
-    def select(self, database):
+    def use_database(self, database):
         """Makes `database` the one that the connection's commands see."""
         self.c.port.db = db_pointer(database)
 

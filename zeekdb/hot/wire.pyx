@@ -1,6 +1,5 @@
 """RESP on the way out, and the numbers that RESP and strings share."""
 
-from libc.errno cimport ERANGE, errno
 from libc.math cimport isinf, isnan
 from libc.stdio cimport snprintf
 from libc.stdlib cimport atoi, strtod
@@ -9,10 +8,20 @@ from zeekdb.hot.memory cimport blob_release, blob_retain, mem_alloc, mem_resize
 
 cdef extern from *:
     """
+    #include <errno.h>
+    #include <stdlib.h>
+    /* In C: an assignment to errno in Cython makes a variable of that name. */
+    static double strtod_ranged(const char *text, char **end, int *out_of_range) {
+        errno = 0;
+        double value = strtod(text, end);
+        *out_of_range = errno == ERANGE;
+        return value;
+    }
     static const char ZDIGITS[201] =
         "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
         "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
     """
+    double strtod_ranged(const char* text, char** end, int* out_of_range) nogil
     const char* ZDIGITS
 
 
@@ -174,13 +183,13 @@ cdef size_t place_digits(uint8_t* at, const char* digits, int count, int exponen
 cdef bint parse_double(const uint8_t* p, size_t n, double* value) noexcept nogil:
     cdef char text[256]
     cdef char* end
+    cdef int out_of_range
     if n == 0 or n > 255 or p[0] == 32 or (9 <= p[0] <= 13):
         return False
     memcpy(text, p, n)
     text[n] = 0
-    errno = 0
-    value[0] = strtod(text, &end)
-    if errno == ERANGE and (value[0] == 0 or isinf(value[0])):
+    value[0] = strtod_ranged(text, &end, &out_of_range)
+    if out_of_range and (value[0] == 0 or isinf(value[0])):
         return False
     return end == text + n and not isnan(value[0])
 

@@ -117,7 +117,7 @@ class Client(Connection):
     def select(self, index: int) -> None:
         self.db_index = index
         database = self.server.keyspace.databases[index]
-        super().select(database)
+        self.use_database(database)
         self.ctx.db = database
 
     def reset(self) -> None:

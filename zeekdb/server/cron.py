@@ -84,9 +84,9 @@ class Cron:
             client = self.client_queue.pop()
             if client.closed:
                 continue
-            if timeout_s and client.kind == "normal" and not client.blocked and not client.is_monitor:
-                if now_s - client.last_interaction_s > timeout_s:
-                    log.debug("Closing idle client")
-                    client.close()
-                    continue
+            may_idle = client.kind != "normal" or client.blocked or client.is_monitor
+            if timeout_s and not may_idle and now_s - client.last_interaction_s > timeout_s:
+                log.debug("Closing idle client")
+                client.close()
+                continue
             self.server.check_output(client, now_s)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.spec import REGISTRY, Command, Flag
-from zeekdb.errors import CommandError, WrongArity
+from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import (
     DEFERRED,
     GATE_AUTH,
@@ -123,8 +123,9 @@ class Dispatcher:
         spec = self.specs[index]
         refusal = self._refusal(client, spec, args)
         if refusal is not None:
+            silence = self._answer(client, refusal)  # raises, unless the client wants no replies
             self.engine.count_outcome(index, failed=False, rejected=True)
-            return self._answer(client, refusal)
+            return silence
         gates = self.engine.gate
         if gates & GATE_PAUSED and self.server.pause_holds(client, spec, args):
             client.waiting = (index, args)
@@ -161,11 +162,11 @@ class Dispatcher:
 
     def _refusal(self, client: Client, spec: Command, args: list[bytes]) -> CommandError | None:
         if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
-            return WrongArity(spec.lower)
+            return Refused(WrongArity(spec.lower).message)
         if client.gate & GATE_AUTH and not spec.flags & Flag.NO_AUTH:
-            return CommandError("NOAUTH Authentication required.")
+            return Refused("NOAUTH Authentication required.")
         if self.engine.gate & GATE_OOM and spec.flags & Flag.DENYOOM:
-            return CommandError("OOM command not allowed when used memory > 'maxmemory'.")
+            return Refused("OOM command not allowed when used memory > 'maxmemory'.")
         return None
 
     def release(self, client: Client) -> None:

@@ -45,7 +45,7 @@ def is_loopback(address: object) -> bool:
     """Whether a peer's address is this machine's own; Unix sockets count."""
     if not isinstance(address, tuple):
         return True
-    host = address[0].removeprefix("::ffff:")
+    host = str(address[0]).removeprefix("::ffff:")
     return host == "::1" or host.startswith("127.")
 
 

@@ -1,0 +1,115 @@
+"""Every hot command has a twin in the hot room: it and the Python handler are given the same commands and must agree.
+
+Under CLIENT NO-TOUCH a connection's gate word is set, and all its commands go to their Python handlers; nothing else
+about the commands changes. So the same stream is sent over two connections, each to an empty keyspace, and compared:
+the replies, all that is stored afterwards, and the counters that the commands leave behind.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import random
+import re
+from typing import Any
+
+import pytest
+
+import zeekdb.commands
+from tests.fuzz.streams import TEMPLATES, arguments
+from tests.support import Server, Wire
+from zeekdb.commands.spec import REGISTRY
+
+for module in pkgutil.iter_modules(zeekdb.commands.__path__):
+    importlib.import_module(f"zeekdb.commands.{module.name}")
+
+TWINS = sorted(name for name, spec in REGISTRY.items() if spec.twin)
+RANDOM = {"SPOP"}  # what it answers is not for comparing; its own test follows
+COMMANDS = 400
+ROUNDS = 12
+TTL_SLACK = {"TTL": 1, "PTTL": 3000, "EXPIRETIME": 1}  # the two runs are not at the same moment
+# What the commands leave in INFO.
+COUNTERS = ("keyspace_hits", "keyspace_misses", "rdb_changes_since_last_save", "total_error_replies")
+
+
+def stream(dice: random.Random) -> list[list[bytes]]:
+    """Commands that have twins, with arguments that often meet and often are wrong."""
+    templates = [t for t in TEMPLATES if t[0] in TWINS and t[0] not in RANDOM]
+    made: list[list[bytes]] = []
+    while len(made) < COMMANDS:
+        words = arguments(dice, dice.choice(templates))
+        if words and b"PX" not in words:  # milliseconds would end between the two runs
+            made.append(words)
+    return made
+
+
+def counters(wire: Wire) -> dict[str, int]:
+    """The counters now."""
+    info = wire("INFO", "everything").decode()
+    found = {name: int(value) for name, value in re.findall(r"(?m)^(\w+):(\d+)\r?$", info) if name in COUNTERS}
+    for name, calls, rejected, failed in re.findall(
+        r"(?m)^cmdstat_(\w+):calls=(\d+),.*rejected_calls=(\d+),failed_calls=(\d+)", info
+    ):
+        if name.upper() in TWINS and name.upper() not in ("PING", "EXISTS", "TYPE"):
+            found |= {f"{name} calls": int(calls), f"{name} rejected": int(rejected), f"{name} failed": int(failed)}
+    return found
+
+
+def stored(wire: Wire) -> dict[bytes, Any]:
+    """Everything that is there: type, encoding, contents, and whether it expires."""
+    readers = {
+        "string": ("GET",), "list": ("LRANGE", 0, -1), "hash": ("HGETALL",), "set": ("SMEMBERS",),
+        "zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+    }  # fmt: skip
+    found = {}
+    for key in wire("KEYS", "*"):
+        kind = wire("TYPE", key)
+        name, *rest = readers[kind]
+        found[key] = (kind, wire("OBJECT", "ENCODING", key), wire(name, key, *rest), wire("TTL", key) > 0)
+    return found
+
+
+def run(
+    server: Server, commands: list[list[bytes]], python: bool
+) -> tuple[list[Any], dict[bytes, Any], dict[str, int]]:
+    """Replies, what is stored, and what the counters grew by."""
+    with server.wire(30) as wire, server.wire(30) as other:
+        assert wire("FLUSHALL") == "OK"
+        if python:
+            assert wire("CLIENT", "NO-TOUCH", "ON") == "OK"
+        before = counters(other)
+        replies = wire.pipeline([tuple(words) for words in commands])
+        after = counters(other)
+        return replies, stored(other), {name: value - before.get(name, 0) for name, value in after.items()}
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_twins_and_handlers_agree(server: Server, number: int) -> None:
+    commands = stream(random.Random(number))
+    fast, slow = run(server, commands, python=False), run(server, commands, python=True)
+    for place, (words, one, two) in enumerate(zip(commands, fast[0], slow[0], strict=True)):
+        slack = TTL_SLACK.get(words[0].decode("latin1"), 0)
+        close = slack and isinstance(one, int) and isinstance(two, int) and abs(one - two) <= slack
+        assert one == two or close, f"{place}: {words!r:.300}: twin {one!r:.300}, handler {two!r:.300}"
+        assert type(one) is type(two)
+    assert fast[1] == slow[1]
+    assert fast[2] == slow[2]
+
+
+def test_every_twin_is_driven() -> None:
+    driven = {template[0] for template in TEMPLATES}
+    assert set(TWINS) <= driven
+
+
+@pytest.mark.parametrize("python", [False, True])
+def test_spop(server: Server, wire: Wire, python: bool) -> None:
+    if python:
+        wire("CLIENT", "NO-TOUCH", "ON")
+    for members in ([b"1", b"2", b"3"], [b"m%d" % n for n in range(20)], [b"m%d" % n for n in range(1000)]):
+        wire("SADD", "s", *members)
+        popped = [wire("SPOP", "s") for _ in members]
+        assert sorted(popped) == sorted(members)
+        assert wire("SPOP", "s") is None
+        assert wire("EXISTS", "s") == 0
+    wire("SET", "s", "x")
+    assert wire("SPOP", "s").startswith("WRONGTYPE")
