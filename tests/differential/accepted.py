@@ -119,6 +119,7 @@ _ENCODINGS = {
     (b"raw", b"embstr"),
     (b"raw", b"int"),
     (b"embstr", b"int"),
+    (b"skiplist", b"listpack"),  # SORT turns the sorted set it reads into a skiplist there
 }
 
 

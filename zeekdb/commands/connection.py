@@ -477,7 +477,7 @@ def client_unpause(ctx: Context) -> str:
 )
 def client_reply(ctx: Context, mode: bytes) -> Any:
     """Says whether the connection wants replies: yes, no, or all but the next."""
-    from zeekdb.hot.engine import NO_REPLY
+    from zeekdb.hot.replies import NO_REPLY
 
     word = mode.lower().decode("ascii", "replace")
     if word not in ("on", "off", "skip"):

@@ -183,7 +183,7 @@ def monitor(ctx: Context) -> str:
 )  # fmt: skip
 def shutdown(ctx: Context, *options: bytes) -> Any:
     """Ends the server, with or without saving."""
-    from zeekdb.hot.engine import NO_REPLY
+    from zeekdb.hot.replies import NO_REPLY
 
     words = {option.upper() for option in options}
     if words - {b"NOSAVE", b"SAVE", b"NOW", b"FORCE", b"ABORT"} or {b"NOSAVE", b"SAVE"} <= words:

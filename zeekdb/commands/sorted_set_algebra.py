@@ -27,8 +27,8 @@ def _add(left: float, right: float) -> float:
 
 AGGREGATES: Final[dict[bytes, Callable[[float, float], float]]] = {
     b"SUM": _add,
-    b"MIN": lambda left, right: left if left < right else right,
-    b"MAX": lambda left, right: left if left > right else right,
+    b"MIN": lambda left, right: right if right < left else left,
+    b"MAX": lambda left, right: right if right > left else left,
 }
 
 
@@ -114,23 +114,20 @@ def _union(request: Request) -> Scores:
 
 
 def _intersection(request: Request) -> Scores:
-    """Walks the smallest source and asks the others."""
-    sources = request.sources
-    if any(source is None for source in sources):
+    """Walks the smallest source and asks the others, in order of size: NaN then counts as Redis counts it."""
+    if any(source is None for source in request.sources):
         return {}
-    combine = request.aggregate
-    smallest = min(range(len(sources)), key=lambda i: len(sources[i] or ()))
+    weighted = sorted(zip(request.sources, request.weights, strict=True), key=lambda pair: len(pair[0] or ()))
+    (smallest, first_weight), *others = weighted
     result: Scores = {}
-    for member, _ in pairs_of(sources[smallest]):
-        total: float | None = None
-        for source, weight in zip(sources, request.weights, strict=True):
+    for member, first_score in pairs_of(smallest):
+        total = _times(first_score, first_weight)
+        for source, weight in others:
             score = _score_of(source, member)
             if score is None:
                 break
-            score = _times(score, weight)
-            total = score if total is None else combine(total, score)
+            total = request.aggregate(total, score * weight)
         else:
-            assert total is not None
             result[member] = total
     return result
 

@@ -25,15 +25,17 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from zeekdb.errors import CommandError, Refused
+from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
-from zeekdb.hot cimport twins
-from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_prefetch_bucket, ks_prefetch_entry
+from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
+from zeekdb.hot.kinds cimport CommandTable, Kind, log2_of, ticks_now
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
 from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.table cimport hash_bytes
 from zeekdb.hot.wire cimport (
     IOVECS, TWIN_DONE, Arg, Out, Part, Port, Twin, advance, fill_vectors, iovec, out_pending, out_raw,
+    shift_parts,
 )
 
 cdef extern from *:
@@ -42,27 +44,12 @@ cdef extern from *:
     #include <sys/socket.h>
     #include <time.h>
     #include <unistd.h>
-    #if defined(__x86_64__)
-    #include <x86intrin.h>
-    static inline unsigned long long ticks_now(void) { return __rdtsc(); }
-    #else
-    static inline unsigned long long ticks_now(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
-    #endif
     static inline long long wall_us(void) {
         struct timespec t; clock_gettime(CLOCK_REALTIME, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    static inline long long steady_ns(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ll + t.tv_nsec; }
     /* How many bytes must be there before the socket counts as readable. */
     static inline void set_wake_bytes(int fd, size_t bytes) {
         int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
-    static inline int log2_of(unsigned long long v) { return v ? 63 - __builtin_clzll(v) : 0; }
     """
-    struct epoll_data:
-        void* ptr
-    struct epoll_event:
-        uint32_t events
-        epoll_data data
     int epoll_create1(int flags) nogil
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event) nogil
     int epoll_wait(int epfd, epoll_event* events, int n, int timeout) nogil
@@ -75,102 +62,23 @@ cdef extern from *:
     ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
     int MSG_DONTWAIT, MSG_NOSIGNAL
     int c_close "close"(int fd) nogil
-    uint64_t ticks_now() nogil
     int64_t wall_us() nogil
-    int64_t steady_ns() nogil
     void set_wake_bytes(int fd, size_t bytes) nogil
-    int log2_of(uint64_t v) nogil
 
 cdef enum:
-    BATCH = 128                   # commands parsed ahead of execution
     SCRATCH = 262144              # bytes read at once
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
-    EVENTS = 256
     OUTPUT_PAUSE = 268435456      # unsent bytes at which a connection's commands wait for its reader
     OUTPUT_FLUSH = 1048576        # replies of one batch are sent in pieces of about this size
     TURN_US = 2000                # time in the engine before the event loop has its turn
     WAKE_BYTES = 262144           # of a large argument that are waited for at a time
-    KINDS = 2048                  # places of the name table, a power of two
-
-# Bits of the gate words; connections and the engine share the numbering.
-GATE_AUTH = 1
-GATE_REPLY = 2
-GATE_SUBSCRIBED = 4
-GATE_MULTI = 8
-GATE_NO_TOUCH = 16
-GATE_TRACKING = 32
-GATE_ACL = 64
-GATE_PAUSED = 1 << 8
-GATE_LOADING = 1 << 9
-GATE_READONLY = 1 << 10
-GATE_OOM = 1 << 11
-GATE_MONITOR = 1 << 12
-GATE_SLOWLOG = 1 << 13
-GATE_JOURNAL = 1 << 14
-GATE_LATENCY = 1 << 15
 
 cdef enum:
     C_AUTH = 1
 
-class Deferred:
-    """Returned by a handler whose reply comes later through `Connection.resume`."""
-
-
-DEFERRED = Deferred()
-
-
-class NoReply:
-    """Returned by a handler that has written its replies itself, or owes none."""
-
-
-NO_REPLY = NoReply()
-
-cdef inline uint32_t name_hash(const uint8_t* p, size_t n) noexcept nogil:
-    cdef uint32_t h = 2166136261U
-    cdef size_t i
-    for i in range(n):
-        h = (h ^ p[i]) * 16777619U
-    return h ^ (h >> 15)
-
-
 @cython.final
-cdef class Engine:
+cdef class Engine(CommandTable):
     """The reactor over one keyspace. Not thread-safe: everything happens on the event loop's thread."""
-
-    cdef int epfd
-    cdef uint8_t* scratch_in
-    cdef Out scratch_out
-    cdef Kind* kinds[KINDS]
-    cdef list handlers
-    cdef list names
-    cdef Kind** by_index
-    cdef int kind_count
-    cdef Parser parser
-    cdef Request requests[BATCH]
-    cdef epoll_event events[EVENTS]
-    cdef Conn* dead
-    cdef list again
-    cdef public unsigned int gate
-    cdef public object on_gate       # (connection, index, args) -> reply, when a gate is set
-    cdef public object on_unknown    # (connection, args): raises CommandError
-    cdef public object on_error      # (connection, index, CommandError): an error reply goes out
-    cdef public object on_bug        # (connection, index, exception): our own fault
-    cdef public object on_close      # (connection)
-    cdef public object on_output_limit  # (connection): it is closed for not reading
-    cdef public object on_slow       # (connection, index, args, microseconds): a call over slow_us
-    cdef public object keyspace
-    cdef object __weakref__
-    cdef public unsigned long long total_commands
-    cdef public unsigned long long total_in
-    cdef public unsigned long long total_out
-    cdef public unsigned long long reads
-    cdef public unsigned long long writes
-    cdef public long long query_limit
-    cdef public unsigned long long error_replies
-    cdef public double ticks_per_us
-    cdef uint64_t slow_ticks
-    cdef readonly bint in_turn
-    cdef bint scratch_lent
 
     def __cinit__(self, keyspace):
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
@@ -179,134 +87,28 @@ cdef class Engine:
         self.scratch_in = <uint8_t*>malloc(SCRATCH)
         self.parser.args_capacity = 4096
         self.parser.args = <Arg*>malloc(self.parser.args_capacity * sizeof(Arg))
-        self.by_index = <Kind**>calloc(KINDS, sizeof(void*))
-        self.handlers = []
-        self.names = []
         self.again = []
         self.keyspace = keyspace
         self.query_limit = 1 << 30
         self.parser.bulk_limit = 512 << 20
-        self.calibrate()
 
     def __dealloc__(self):
-        cdef int i
-        for i in range(self.kind_count):
-            free(self.by_index[i])
-        free(self.by_index)
         free(self.parser.args)
         free(self.scratch_in)
         mem_free(self.scratch_out.data, self.scratch_out.capacity)
         if self.epfd >= 0:
             c_close(self.epfd)
 
-    cdef void calibrate(self):
-        """How many ticks the time stamp counter makes in a microsecond, over a millisecond of waiting."""
-        cdef int64_t begin = steady_ns()
-        cdef uint64_t ticks = ticks_now()
-        while steady_ns() - begin < 1000000:
-            pass
-        self.ticks_per_us = (ticks_now() - ticks) * 1000.0 / (steady_ns() - begin)
-
     def fileno(self):
         """The descriptor that becomes readable when a turn has work."""
         return self.epfd
 
-    # ------------------------------------------------------------ commands
-
-    def register(self, str name, int arity, unsigned int flags, tuple keys, object handler, str twin, bint callable=True):
-        """Makes a command known; `keys` is (first, last, step) or (0, 0, 0). Returns its index.
-
-        A subcommand is registered for its statistics only (callable=False): clients cannot call it by that name.
-        """
-        cdef bytes upper = name.upper().encode()
-        cdef Kind* kind
-        if len(upper) > 31 or self.kind_count >= KINDS // 2:
-            raise ValueError(name)
-        kind = <Kind*>calloc(1, sizeof(Kind))
-        memcpy(kind.name, PyBytes_AS_STRING(upper), len(upper))
-        kind.name_size = len(upper)
-        kind.arity = arity
-        kind.flags = flags
-        kind.first_key, kind.last_key, kind.key_step = keys
-        kind.twin = twins.find(twin.encode()) if twin else NULL
-        if twin and kind.twin == NULL:
-            twin = ""
-        kind.handler = <void*>handler
-        kind.index = self.kind_count
-        self.handlers.append(handler)
-        self.names.append(name)
-        self.by_index[self.kind_count] = kind
-        self.kind_count += 1
-        if callable:
-            self.place(kind)
-        return kind.index
-
-    cdef void place(self, Kind* kind):
-        cdef uint32_t i = name_hash(kind.name, kind.name_size)
-        while self.kinds[i & (KINDS - 1)] != NULL:
-            i += 1
-        self.kinds[i & (KINDS - 1)] = kind
-
-    def use_twins(self, bint wanted, dict twin_of):
-        """Switches all twins off or on; tests demand equal answers both ways."""
-        cdef int i
-        for i in range(self.kind_count):
-            name = twin_of.get(self.names[i], "")
-            self.by_index[i].twin = twins.find(name.encode()) if wanted and name else NULL
-
-    cdef Kind* lookup(self, const uint8_t* p, size_t n) noexcept nogil:
-        cdef uint8_t upper[32]
-        cdef size_t i
-        cdef uint32_t at
-        cdef Kind* kind
-        if n > 31:
-            return NULL
-        for i in range(n):
-            upper[i] = p[i] - 32 if 97 <= p[i] <= 122 else p[i]
-        at = name_hash(upper, n)
-        while True:
-            kind = self.kinds[at & (KINDS - 1)]
-            if kind == NULL or (kind.name_size == n and memcmp(kind.name, upper, n) == 0):
-                return kind
-            at += 1
-
-    def command_stats(self, int index):
-        """(calls, microseconds, rejected, failed, histogram by log2 of ticks) of the command at `index`."""
-        cdef Kind* kind = self.by_index[index]
-        cdef int i
-        return (kind.calls, kind.ticks / self.ticks_per_us, kind.rejected, kind.failed,
-                [kind.histogram[i] for i in range(40)])
-
-    def count_call(self, int index, double us, bint failed=False, bint rejected=False):
-        """Adds a call made outside the engine (a subcommand, a script) to the statistics."""
-        cdef Kind* kind = self.by_index[index]
-        if rejected:
-            kind.rejected += 1
-            return
-        kind.calls += 1
-        kind.ticks += <uint64_t>(us * self.ticks_per_us)
-        kind.histogram[min(log2_of(<uint64_t>(us * self.ticks_per_us)), 39)] += 1
-        if failed:
-            kind.failed += 1
-
-    def count_outcome(self, int index, bint failed, bint rejected):
-        """Marks the call under way as failed or rejected; the engine itself counts and times it."""
-        cdef Kind* kind = self.by_index[index]
-        if failed:
-            kind.failed += 1
-        if rejected:
-            kind.rejected += 1
-            kind.calls -= 1
+    # ------------------------------------------------------------ the turn
 
     def reset_stats(self):
-        cdef int i
-        for i in range(self.kind_count):
-            self.by_index[i].calls = self.by_index[i].ticks = 0
-            self.by_index[i].rejected = self.by_index[i].failed = 0
-            memset(self.by_index[i].histogram, 0, sizeof(self.by_index[i].histogram))
+        """CONFIG RESETSTAT, as far as the engine counts."""
+        self.reset_command_stats()
         self.total_commands = self.total_in = self.total_out = self.reads = self.writes = self.error_replies = 0
-
-    # ------------------------------------------------------------ the turn
 
     def turn(self):
         """Serves the ready connections, round after round while there are any, for at most TURN_US."""
@@ -370,7 +172,7 @@ cdef class Engine:
     cdef int run_again(self) except -1:
         """Connections that another one's command has given output or set free."""
         cdef list waiting
-        cdef Connection connection
+        cdef Link connection
         cdef Conn* c
         while self.again:
             waiting, self.again = self.again, []
@@ -385,7 +187,7 @@ cdef class Engine:
                     self.process(c, c.data, c.size, True)
         return 0
 
-    cdef void wake(self, Connection connection):
+    cdef void wake(self, Link connection):
         """Have the connection's output sent and its waiting commands run, soon."""
         if not connection.c.queued and not connection.c.closed:
             connection.c.queued = True
@@ -654,7 +456,7 @@ cdef class Engine:
 
     cdef int call(self, Conn* c, Request* r) except -1:
         """One command in Python."""
-        cdef Connection owner = <Connection>c.owner
+        cdef Link owner = <Link>c.owner
         cdef Kind* kind = <Kind*>r.kind
         cdef list args = self.list_args(r)
         cdef int index = kind.index if kind != NULL else -1
@@ -777,7 +579,7 @@ cdef class Engine:
             left = out.size - out.sent
             own = <uint8_t*>mem_alloc(left if left else 1)
             memcpy(own, out.data + out.sent, left)
-            self.shift_parts(out)
+            shift_parts(out)
             self.take_back(out)
             out.data = own
             out.capacity = left if left else 1
@@ -785,19 +587,12 @@ cdef class Engine:
         elif not whole and out.sent > OUTPUT_FLUSH:
             left = out.size - out.sent
             memmove(out.data, out.data + out.sent, left)
-            self.shift_parts(out)
+            shift_parts(out)
             out.size = left
         if whole == c.writable_wanted:
             c.writable_wanted = not whole
             self.watch(c)
         return 0
-
-    cdef void shift_parts(self, Out* out) noexcept nogil:
-        """The small bytes sent are dropped: parts stand that much nearer to the begin."""
-        cdef uint32_t i
-        for i in range(out.first_part, out.nparts):
-            out.parts[i].at = out.parts[i].at - out.sent
-        out.sent = 0
 
     cdef bint send_out(self, Conn* c, Out* out):
         """True when all went out. Closes the connection on a broken pipe."""
@@ -839,7 +634,7 @@ cdef class Engine:
 
     # ------------------------------------------------------------ coming and going
 
-    cdef int attach(self, Connection connection, int fd) except -1:
+    cdef int attach(self, Link connection, int fd) except -1:
         cdef Conn* c = <Conn*>calloc(1, sizeof(Conn))
         cdef epoll_event event
         connection.c = c
@@ -875,7 +670,7 @@ cdef class Engine:
         cdef Conn* c
         cdef Out* out
         cdef uint32_t i
-        cdef Connection connection
+        cdef Link connection
         while self.dead != NULL:
             c = self.dead
             self.dead = <Conn*>c.next_dead
@@ -893,13 +688,12 @@ cdef class Engine:
             if c.intake.blob != NULL:
                 blob_release(c.intake.blob)
             mem_free(c.intake.args, c.intake.args_capacity * sizeof(Arg))
-            connection = <Connection>c.owner
+            connection = <Link>c.owner
             connection.c = &GONE
             free(c)
             Py_DECREF(connection)
 
 
-cdef Conn GONE  # what a closed connection's Python object looks at
 memset(&GONE, 0, sizeof(GONE))
 GONE.closed = True
 GONE.fd = -1
@@ -907,154 +701,8 @@ GONE.intake.args_left = -1
 GONE.port.protocol = 2
 
 
-cdef class Connection:
-    """A client's connection; the server subclasses it with what commands need to know of a client."""
-
-    cdef Conn* c
-    cdef Engine engine
-    cdef public object ctx
-    cdef object __weakref__
+cdef class Link:
+    """What the engine knows of a client's Python object."""
 
     def __cinit__(self, *args, **kwargs):
         self.c = &GONE
-
-    def attach(self, Engine engine, int fd):
-        """Hands the connected, non-blocking socket over; the engine closes it."""
-        engine.attach(self, fd)
-
-    def use_database(self, database):
-        """Makes `database` the one that the connection's commands see."""
-        self.c.port.db = db_pointer(database)
-
-    def write(self, reply):
-        """Sends a reply or push beside the ordinary ones; errors are CommandError objects."""
-        if self.c.closed:
-            return
-        write_reply(&self.c.port.out, reply, self.c.port.protocol)
-        self.engine.wake(self)
-
-    def write_raw(self, bytes data):
-        """Sends bytes as they are."""
-        if self.c.closed:
-            return
-        out_raw(&self.c.port.out, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        self.engine.wake(self)
-
-    def block(self):
-        """No further command runs until `resume`."""
-        if not self.c.closed:
-            self.engine.block(self.c)
-
-    def resume(self, reply):
-        """Answers a deferred command and lets the next ones run. NO_REPLY answers nothing."""
-        if self.c.closed or not self.c.blocked:
-            return
-        self.c.blocked = False
-        if reply is not NO_REPLY:
-            write_reply(&self.c.port.out, reply, self.c.port.protocol)
-        self.engine.watch(self.c)
-        self.engine.wake(self)
-
-    def close(self):
-        """Ends the connection now, unsent output is lost."""
-        if not self.c.closed:
-            self.engine.close(self.c)
-
-    def close_after_reply(self):
-        """Ends the connection once its output is sent; it runs no further command."""
-        if not self.c.closed:
-            self.c.closing = True
-            self.engine.wake(self)
-
-    @property
-    def closed(self):
-        return self.c.closed
-
-    @property
-    def closing(self):
-        return self.c.closing or self.c.closed
-
-    @property
-    def blocked(self):
-        return self.c.blocked
-
-    @property
-    def gate(self):
-        return self.c.gate
-
-    @gate.setter
-    def gate(self, unsigned int value):
-        if self.c is not &GONE:
-            self.c.gate = value
-
-    @property
-    def protocol(self):
-        return self.c.port.protocol
-
-    @protocol.setter
-    def protocol(self, int value):
-        if self.c is not &GONE:
-            self.c.port.protocol = value
-
-    @property
-    def fd(self):
-        return self.c.fd
-
-    @property
-    def query_bytes(self):
-        """Bytes of input that wait."""
-        return self.c.size + (self.c.intake.blob.size if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes
-
-    @property
-    def query_capacity(self):
-        return self.c.capacity
-
-    @property
-    def output_bytes(self):
-        """Bytes of output that wait."""
-        return out_pending(&self.c.port.out)
-
-    @property
-    def memory_bytes(self):
-        """What the connection holds: its structures and both buffers."""
-        cdef Out* out = &self.c.port.out
-        return (sizeof(Conn) + self.c.capacity + self.c.intake.args_capacity * sizeof(Arg)
-                + (0 if out.lent else out.capacity) + out.part_bytes
-                + (self.c.intake.blob.capacity if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes)
-
-    @property
-    def output_limit(self):
-        """Unsent bytes that end the connection; 0: no limit."""
-        return self.c.output_limit
-
-    @output_limit.setter
-    def output_limit(self, size_t value):
-        if self.c is not &GONE:
-            self.c.output_limit = value
-
-    @property
-    def net_in(self):
-        return self.c.net_in
-
-    @property
-    def net_out(self):
-        return self.c.net_out
-
-    @property
-    def commands(self):
-        return self.c.commands
-
-    @property
-    def seen_ms(self):
-        """Unix ms of the last byte received."""
-        return self.c.seen_ms
-
-    @property
-    def last_command_index(self):
-        """Index of the last command run or running; -1: none. A container sets its subcommand's."""
-        return self.c.last_kind
-
-    @last_command_index.setter
-    def last_command_index(self, int index):
-        if self.c is not &GONE:
-            self.c.last_kind = index

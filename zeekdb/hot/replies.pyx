@@ -68,6 +68,20 @@ cdef class Pairs:
         self.items = items
 
 
+class Deferred:
+    """Returned by a handler whose reply comes later through `Connection.resume`."""
+
+
+DEFERRED = Deferred()
+
+
+class NoReply:
+    """Returned by a handler that has written its replies itself, or owes none."""
+
+
+NO_REPLY = NoReply()
+
+
 cdef void write_error(Out* out, bytes message):
     # A line break in an error would let data pose as replies.
     cdef bytes clean = message.replace(b"\r", b" ").replace(b"\n", b" ")

@@ -249,6 +249,14 @@ cdef void advance(Out* out, size_t n) noexcept nogil:
             out.first_part += 1
 
 
+cdef void shift_parts(Out* out) noexcept nogil:
+    """The small bytes sent are dropped: parts stand that much nearer to the begin."""
+    cdef uint32_t i
+    for i in range(out.first_part, out.nparts):
+        out.parts[i].at = out.parts[i].at - out.sent
+    out.sent = 0
+
+
 def show_double(double value):
     """The text that a double is replied with; for tests, which hold it against `commands.args.format_float`."""
     cdef uint8_t text[40]

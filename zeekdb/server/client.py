@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from zeekdb.commands.context import Context
-from zeekdb.hot.engine import GATE_AUTH, GATE_NO_TOUCH, GATE_REPLY, Connection
+from zeekdb.hot.connection import Connection
+from zeekdb.hot.gates import GATE_AUTH, GATE_NO_TOUCH, GATE_REPLY
 
 if TYPE_CHECKING:
     from zeekdb.server.server import Server

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
-from zeekdb.hot.engine import (
-    DEFERRED,
-    GATE_AUTH,
-    GATE_MONITOR,
-    GATE_OOM,
-    GATE_PAUSED,
-    GATE_REPLY,
-    NO_REPLY,
-    Engine,
-)
+from zeekdb.hot.engine import Engine
+from zeekdb.hot.gates import GATE_AUTH, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_REPLY
+from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 if TYPE_CHECKING:
     from zeekdb.server.client import Client

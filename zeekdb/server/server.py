@@ -26,13 +26,8 @@ from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
-from zeekdb.hot.engine import (
-    GATE_JOURNAL,
-    GATE_MONITOR,
-    GATE_PAUSED,
-    GATE_SLOWLOG,
-    Engine,
-)
+from zeekdb.hot.engine import Engine
+from zeekdb.hot.gates import GATE_JOURNAL, GATE_MONITOR, GATE_PAUSED, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog

@@ -1,0 +1,155 @@
+"""A client's connection as Python sees it."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint64_t
+from zeekdb.hot.engine cimport GONE, Conn, Engine, Link
+from zeekdb.hot.keyspace cimport db_pointer
+from zeekdb.hot.replies cimport write_reply
+from zeekdb.hot.wire cimport Arg, Out, out_pending, out_raw
+
+from zeekdb.hot.replies import NO_REPLY
+
+
+cdef class Connection(Link):
+    """A client's connection; the server subclasses it with what commands need to know of a client."""
+
+    def attach(self, Engine engine, int fd):
+        """Hands the connected, non-blocking socket over; the engine closes it."""
+        engine.attach(self, fd)
+
+    def use_database(self, database):
+        """Makes `database` the one that the connection's commands see."""
+        self.c.port.db = db_pointer(database)
+
+    def write(self, reply):
+        """Sends a reply or push beside the ordinary ones; errors are CommandError objects."""
+        if self.c.closed:
+            return
+        write_reply(&self.c.port.out, reply, self.c.port.protocol)
+        self.engine.wake(self)
+
+    def write_raw(self, bytes data):
+        """Sends bytes as they are."""
+        if self.c.closed:
+            return
+        out_raw(&self.c.port.out, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        self.engine.wake(self)
+
+    def block(self):
+        """No further command runs until `resume`."""
+        if not self.c.closed:
+            self.engine.block(self.c)
+
+    def resume(self, reply):
+        """Answers a deferred command and lets the next ones run. NO_REPLY answers nothing."""
+        if self.c.closed or not self.c.blocked:
+            return
+        self.c.blocked = False
+        if reply is not NO_REPLY:
+            write_reply(&self.c.port.out, reply, self.c.port.protocol)
+        self.engine.watch(self.c)
+        self.engine.wake(self)
+
+    def close(self):
+        """Ends the connection now, unsent output is lost."""
+        if not self.c.closed:
+            self.engine.close(self.c)
+
+    def close_after_reply(self):
+        """Ends the connection once its output is sent; it runs no further command."""
+        if not self.c.closed:
+            self.c.closing = True
+            self.engine.wake(self)
+
+    @property
+    def closed(self):
+        return self.c.closed
+
+    @property
+    def closing(self):
+        return self.c.closing or self.c.closed
+
+    @property
+    def blocked(self):
+        return self.c.blocked
+
+    @property
+    def gate(self):
+        return self.c.gate
+
+    @gate.setter
+    def gate(self, unsigned int value):
+        if self.c is not &GONE:
+            self.c.gate = value
+
+    @property
+    def protocol(self):
+        return self.c.port.protocol
+
+    @protocol.setter
+    def protocol(self, int value):
+        if self.c is not &GONE:
+            self.c.port.protocol = value
+
+    @property
+    def fd(self):
+        return self.c.fd
+
+    @property
+    def query_bytes(self):
+        """Bytes of input that wait."""
+        return self.c.size + (self.c.intake.blob.size if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes
+
+    @property
+    def query_capacity(self):
+        return self.c.capacity
+
+    @property
+    def output_bytes(self):
+        """Bytes of output that wait."""
+        return out_pending(&self.c.port.out)
+
+    @property
+    def memory_bytes(self):
+        """What the connection holds: its structures and both buffers."""
+        cdef Out* out = &self.c.port.out
+        return (sizeof(Conn) + self.c.capacity + self.c.intake.args_capacity * sizeof(Arg)
+                + (0 if out.lent else out.capacity) + out.part_bytes
+                + (self.c.intake.blob.capacity if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes)
+
+    @property
+    def output_limit(self):
+        """Unsent bytes that end the connection; 0: no limit."""
+        return self.c.output_limit
+
+    @output_limit.setter
+    def output_limit(self, size_t value):
+        if self.c is not &GONE:
+            self.c.output_limit = value
+
+    @property
+    def net_in(self):
+        return self.c.net_in
+
+    @property
+    def net_out(self):
+        return self.c.net_out
+
+    @property
+    def commands(self):
+        return self.c.commands
+
+    @property
+    def seen_ms(self):
+        """Unix ms of the last byte received."""
+        return self.c.seen_ms
+
+    @property
+    def last_command_index(self):
+        """Index of the last command run or running; -1: none. A container sets its subcommand's."""
+        return self.c.last_kind
+
+    @last_command_index.setter
+    def last_command_index(self, int index):
+        if self.c is not &GONE:
+            self.c.last_kind = index

@@ -1,0 +1,51 @@
+# Commands by name, with their counters. See kinds.pyx.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from zeekdb.hot.wire cimport Twin
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #if defined(__x86_64__)
+    #include <x86intrin.h>
+    static inline unsigned long long ticks_now(void) { return __rdtsc(); }
+    #else
+    static inline unsigned long long ticks_now(void) {
+        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
+    #endif
+    static inline int log2_of(unsigned long long v) { return v ? 63 - __builtin_clzll(v) : 0; }
+    """
+    uint64_t ticks_now() nogil
+    int log2_of(uint64_t v) nogil
+
+cdef enum:
+    KINDS = 2048         # places of the name table, a power of two
+
+# What the engine knows of a command; the rest is in its declaration.
+ctypedef struct Kind:
+    uint8_t name[32]     # upper case
+    uint8_t name_size
+    int arity
+    uint32_t flags
+    int first_key        # places of keys by range, for hashing ahead; first_key 0: none
+    int last_key
+    int key_step
+    Twin twin
+    void* handler        # borrowed: Engine.handlers keeps it
+    int index
+    uint64_t calls
+    uint64_t ticks       # time stamp counter, spent in calls
+    uint64_t rejected
+    uint64_t failed
+    uint64_t histogram[40]  # calls by log2 of their ticks
+
+cdef class CommandTable:
+    cdef Kind* kinds[KINDS]
+    cdef Kind** by_index
+    cdef int kind_count
+    cdef list handlers
+    cdef list names
+    cdef public double ticks_per_us
+
+    cdef void calibrate(self)
+    cdef void place(self, Kind* kind)
+    cdef Kind* lookup(self, const uint8_t* p, size_t n) noexcept nogil
