@@ -201,7 +201,7 @@ RULES = [
     Rule(
         "ZRANK and ZREVRANK take WITHSCORE since 7.2",
         _names("ZRANK ZREVRANK"),
-        lambda command, expected, actual: len(command) == 4 and expected[0] == "error" and b"arguments" in _text(expected),
+        lambda command, expected, _: len(command) == 4 and expected[0] == "error" and b"arguments" in _text(expected),
     ),
     Rule("COMMAND GETKEYS takes a command without arguments since 7.2", _names("COMMAND"), _getkeys_arity),
     Rule(

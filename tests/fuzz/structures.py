@@ -10,6 +10,7 @@ the small forms are low and change, so that collections cross from one form to t
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from zeekdb.hot.keyspace import Database, Keyspace
 KEYS = 40
 DATABASES = 3
 STEPS = 3000  # of one world; then a new one, with another shape
+WORLD_S = 60  # longer than any world takes, under a sanitizer too
 START_MS = 1_700_000_000_000
 KINDS: dict[str, type[Pair]] = {"hash": HashPair, "set": SetPair, "list": ListPair, "zset": ZSetPair}
 
@@ -283,11 +285,14 @@ def fuzz(seed: int, seconds: float, only: int | None = None) -> int:
         dice = Random(f"{seed}/{number}")
         for pair in KINDS.values():
             pair.limit(dice)
+        faulthandler.dump_traceback_later(WORLD_S, exit=True)  # a loop without end is a finding too
         try:
             World(dice).run(small(dice, STEPS))
         except BaseException:
             print(f"world {number} of seed {seed}", file=sys.stderr, flush=True)
             raise
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         number += 1
         if only is not None:
             break

@@ -23,8 +23,7 @@ def _push(ctx: Context, key: bytes, values: tuple[bytes, ...], head: bool, creat
     target = ctx.write(key, List)
     for value in values:
         target.push(value, head)
-    ctx.changed(key, "lpush" if head else "rpush")
-    ctx.keyspace.dirty += len(values) - 1
+    ctx.changed(key, "lpush" if head else "rpush", len(values))
     return len(target)
 
 
@@ -67,8 +66,7 @@ def _take(ctx: Context, key: bytes, source: List, count: int, head: bool) -> lis
         value = source.pop(head)
         assert value is not None
         taken.append(value)
-    ctx.changed(key, "lpop" if head else "rpop")
-    ctx.keyspace.dirty += len(taken) - 1
+    ctx.changed(key, "lpop" if head else "rpop", len(taken))
     ctx.remove_if_empty(key, source)
     return taken
 

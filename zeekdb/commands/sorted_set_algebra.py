@@ -156,9 +156,18 @@ def _reply(ctx: Context, request: Request, scores: Scores) -> list[Any]:
     return reply_pairs(ctx, pairs) if request.with_scores else [member for member, _ in pairs]
 
 
-UNION_COST: Final = "O(N)+O(M*log(M)) with N being the sum of the sizes of the input sorted sets, and M being the number of elements in the resulting sorted set."
-INTER_COST: Final = "O(N*K)+O(M*log(M)) worst case with N being the smallest input sorted set, K being the number of input sorted sets and M being the number of elements in the resulting sorted set."
-DIFF_COST: Final = "O(L + (N-K)log(N)) worst case where L is the total number of elements in all the sets, N is the size of the first set, and K is the size of the result set."
+UNION_COST: Final = (
+    "O(N)+O(M*log(M)) with N being the sum of the sizes of the input sorted sets, and M being the number of "
+    "elements in the resulting sorted set."
+)
+INTER_COST: Final = (
+    "O(N*K)+O(M*log(M)) worst case with N being the smallest input sorted set, K being the number of input sorted "
+    "sets and M being the number of elements in the resulting sorted set."
+)
+DIFF_COST: Final = (
+    "O(L + (N-K)log(N)) worst case where L is the total number of elements in all the sets, N is the size of the "
+    "first set, and K is the size of the result set."
+)
 
 
 @command("ZUNION", arity=-3, flags=READONLY | MOVABLEKEYS, keys=READ, group=GROUP, since="6.2.0", complexity=UNION_COST)
@@ -207,7 +216,8 @@ def zdiffstore(ctx: Context, target: bytes, *args: bytes) -> int:
 
 
 @command("ZINTERCARD", arity=-3, flags=READONLY | MOVABLEKEYS, keys=READ, group=GROUP, since="7.0.0",
-         complexity="O(N*K) worst case with N being the smallest input sorted set, K being the number of input sorted sets.")  # fmt: skip
+         complexity="O(N*K) worst case with N being the smallest input sorted set, K being the number of input "
+                    "sorted sets.")  # fmt: skip
 def zintercard(ctx: Context, *args: bytes) -> int:
     """Returns the number of members of the intersection of sorted sets."""
     count = _key_count("zintercard", args)

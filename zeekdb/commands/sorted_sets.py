@@ -81,8 +81,7 @@ def _add(ctx: Context, key: bytes, scores: list[float], members: Sequence[bytes]
         updated += what == UPDATED
         score = None if what & NOP else now
     if added or updated:
-        ctx.changed(key, "zincr" if flags & INCR else "zadd")
-        ctx.keyspace.dirty += added + updated - 1
+        ctx.changed(key, "zincr" if flags & INCR else "zadd", added + updated)
     if flags & INCR:
         return score
     return added + updated if flags & 32 else added
@@ -98,7 +97,8 @@ def zincrby(ctx: Context, key: bytes, by: bytes, member: bytes) -> float | None:
 
 
 @command("ZREM", arity=-3, flags=WRITE | FAST, keys=one_key("RW", "delete"), group=GROUP, since="1.2.0",
-         complexity="O(M*log(N)) with N being the number of elements in the sorted set and M the number of elements to be removed.",
+         complexity="O(M*log(N)) with N being the number of elements in the sorted set and M the number of "
+                    "elements to be removed.",
          history=(("2.4.0", "Accepts multiple elements."),))  # fmt: skip
 def zrem(ctx: Context, key: bytes, *members: bytes) -> int:
     """Removes members from a sorted set, and the set with its last member."""
@@ -112,8 +112,7 @@ def zrem(ctx: Context, key: bytes, *members: bytes) -> int:
 
 
 def _removed(ctx: Context, key: bytes, target: ZSet, event: str, count: int) -> None:
-    ctx.changed(key, event)
-    ctx.keyspace.dirty += count - 1
+    ctx.changed(key, event, count)
     ctx.remove_if_empty(key, target)
 
 
@@ -169,7 +168,8 @@ def zrevrank(ctx: Context, key: bytes, member: bytes, *options: bytes) -> Any:
 
 
 @command("ZSCAN", arity=-3, flags=READONLY, keys=READ, group=GROUP, since="2.8.0",
-         complexity="O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor to return back to 0. N is the number of elements inside the collection.",
+         complexity="O(1) for every call. O(N) for a complete iteration, including enough command calls for the "
+                    "cursor to return back to 0. N is the number of elements inside the collection.",
          tips=("nondeterministic_output",))  # fmt: skip
 def zscan(ctx: Context, key: bytes, cursor: bytes, *options: bytes) -> list[Any]:
     """Iterates over the members and scores of a sorted set."""
@@ -193,7 +193,7 @@ def zrandmember(ctx: Context, key: bytes, *args: bytes) -> Any:
     if len(args) > 2 or (len(args) == 2 and args[1].upper() != b"WITHSCORES"):
         raise SyntaxError_
     count = parse_int(args[0]) if args else None
-    if count is not None and not -(2**63) < count:
+    if count is not None and not count > -(2**63):
         raise CommandError("ERR value is out of range")
     if len(args) == 2 and count is not None and not -(2**62) <= count <= 2**62:
         raise CommandError("ERR value is out of range")
@@ -241,6 +241,8 @@ class Range:
 
 
 class ScoreRange(Range):
+    """Between two scores, each included or not."""
+
     def __init__(self, low: bytes, high: bytes) -> None:
         self.low, self.low_exclusive = _score_bound(low)
         self.high, self.high_exclusive = _score_bound(high)
@@ -251,6 +253,8 @@ class ScoreRange(Range):
 
 
 class LexRange(Range):
+    """Between two members; meaningful where all scores are equal."""
+
     def __init__(self, low: bytes, high: bytes) -> None:
         self.low, self.low_exclusive = _lex_bound(low)
         self.high, self.high_exclusive = _lex_bound(high)
@@ -268,6 +272,8 @@ class LexRange(Range):
 
 
 class RankRange(Range):
+    """Between two ranks, both included, negative ones from the end."""
+
     def __init__(self, start: bytes, stop: bytes, reverse: bool = False) -> None:
         self.start, self.stop = parse_int(start), parse_int(stop)
         self.reverse = reverse
@@ -353,7 +359,8 @@ def zrange(ctx: Context, key: bytes, low: bytes, high: bytes, *words: bytes) -> 
 
 @command("ZRANGESTORE", arity=-5, flags=WRITE | DENYOOM,
          keys=(KeySpec(("OW", "update"), index=1), KeySpec(("RO", "access"), index=2)), group=GROUP, since="6.2.0",
-         complexity="O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements stored into the destination key.")  # fmt: skip
+         complexity="O(log(N)+M) with N being the number of elements in the sorted set and M the number of "
+                    "elements stored into the destination key.")  # fmt: skip
 def zrangestore(ctx: Context, target: bytes, key: bytes, low: bytes, high: bytes, *words: bytes) -> int:
     """Stores a range of members of a sorted set in a key."""
     options = _Options(words, (b"BYSCORE", b"BYLEX", b"REV", b"LIMIT"))
@@ -376,7 +383,8 @@ def store(ctx: Context, target: bytes, pairs: Sequence[Pair], event: str) -> int
 
 
 @command("ZREVRANGE", arity=-4, flags=READONLY, keys=READ, group=GROUP, since="1.2.0", complexity=LOG_RANGE,
-         doc_flags=("deprecated",), deprecated_since="6.2.0", replaced_by="`ZRANGE` with the `REV` argument")  # fmt: skip
+         doc_flags=("deprecated",), deprecated_since="6.2.0", replaced_by="`ZRANGE` with the `REV` argument"
+)  # fmt: skip
 def zrevrange(ctx: Context, key: bytes, start: bytes, stop: bytes, *words: bytes) -> list[Any]:
     """Returns members of a sorted set within a range of ranks, in reverse order."""
     options = _Options(words, (b"WITHSCORES",))
@@ -522,7 +530,9 @@ def _pop(ctx: Context, key: bytes, args: tuple[bytes, ...], greatest: bool) -> l
     return reply_pairs(ctx, pairs) if args else list(pairs[0])
 
 
-POP_COST: Final = "O(log(N)*M) with N being the number of elements in the sorted set, and M being the number of elements popped."
+POP_COST: Final = (
+    "O(log(N)*M) with N being the number of elements in the sorted set, and M being the number of elements popped."
+)
 
 
 @command("ZPOPMIN", arity=-2, flags=WRITE | FAST, keys=one_key("RW", "access", "delete"), group=GROUP, since="5.0.0",
@@ -541,7 +551,8 @@ def zpopmax(ctx: Context, key: bytes, *args: bytes) -> list[Any]:
 
 @command("ZMPOP", arity=-4, flags=WRITE | MOVABLEKEYS, keys=counted_keys(1, "RW", "access", "delete"), group=GROUP,
          since="7.0.0",
-         complexity="O(K) + O(M*log(N)) where K is the number of provided keys, N being the number of elements in the sorted set, and M being the number of elements popped.")  # fmt: skip
+         complexity="O(K) + O(M*log(N)) where K is the number of provided keys, N being the number of elements in "
+                    "the sorted set, and M being the number of elements popped.")  # fmt: skip
 def zmpop(ctx: Context, numkeys: bytes, *args: bytes) -> list[Any] | NullArray:
     """Pops members with the lowest or highest scores from the first sorted set that is not empty."""
     try:

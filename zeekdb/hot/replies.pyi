@@ -35,3 +35,12 @@ class Pairs:
 
     items: list[tuple[Any, Any]]
     def __init__(self, items: list[tuple[Any, Any]]) -> None: ...
+
+class Deferred:
+    """Returned by a handler whose reply comes later through `Connection.resume`."""
+
+class NoReply:
+    """Returned by a handler that has written its replies itself, or owes none."""
+
+DEFERRED: Final[Deferred]
+NO_REPLY: Final[NoReply]

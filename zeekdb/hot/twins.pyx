@@ -9,13 +9,13 @@ from libc.math cimport isnan
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from zeekdb.hot.hashes cimport hash_get, hash_put
+from zeekdb.hot.hashes cimport hash_expect, hash_get, hash_put
 from zeekdb.hot.keyspace cimport (
     G, Db, entry_string, ks_create, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
 )
 from zeekdb.hot.lists cimport list_index, list_length, list_pop, list_push, list_range
 from zeekdb.hot.memory cimport SLAB_MIN, Blob
-from zeekdb.hot.sets cimport set_add, set_contains, set_length, set_pop
+from zeekdb.hot.sets cimport set_add, set_contains, set_expect, set_length, set_pop
 from zeekdb.hot.table cimport (
     BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_box, entry_type, entry_value,
 )
@@ -416,6 +416,7 @@ cdef int twin_hset(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t created = 0
     if argc & 1 or collection(port, &argv[1], T_HASH, True, False, &found) == TWIN_PASS:
         return TWIN_PASS
+    hash_expect(found, (argc - 2) // 2)
     for i in range(2, argc, 2):
         created += hash_put(found, argv[i].p, argv[i].n, argv[i + 1].p, argv[i + 1].n)
     G.dirty += (argc - 2) // 2
@@ -461,6 +462,7 @@ cdef int twin_sadd(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t added = 0
     if collection(port, &argv[1], T_SET, True, False, &found) == TWIN_PASS:
         return TWIN_PASS
+    set_expect(found, argc - 2, argv[2].p, argv[2].n)
     for i in range(2, argc):
         added += set_add(found, argv[i].p, argv[i].n)
     G.dirty += added
