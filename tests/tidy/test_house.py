@@ -13,7 +13,7 @@ from tests.support import ROOT
 
 LINES_MAX = 700  # a file fits a mind; STYLE says about 600
 # Rooms still too large. A number here may fall, never rise, and no file may join.
-TOO_LONG = {"zeekdb/hot/engine.pyx": 710, "zeekdb/hot/keyspace.pyx": 1300, "zeekdb/hot/zsets.pyx": 1200}
+TOO_LONG = {"zeekdb/hot/engine.pyx": 710, "zeekdb/hot/zsets.pyx": 1200}
 TEXT = {".py", ".pyx", ".pxd", ".pyi", ".md", ".toml", ".conf", ".txt", ".yml", ".sql", ""}
 
 

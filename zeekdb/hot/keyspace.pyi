@@ -7,6 +7,7 @@ class Database:
     """One database: shards of one table each. Keys and string values are bytes; deadlines are Unix ms."""
 
     index: int
+    keyspace: Keyspace
     def __len__(self) -> int: ...
     def read(self, key: bytes) -> Any:
         """bytes | Hash | List | Set | ZSet | object | None; counts hit/miss, touches, expires lazily."""
@@ -41,12 +42,13 @@ class Database:
         """SETRANGE: zero-fills up to offset; new length; creates. Keeps the deadline."""
     # whole database
     def scan(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
-        """Next cursor (0: through) and keys, none of them expired; Redis's SCAN guarantees, resizes included."""
+        """Next cursor (0: through) and keys; Redis's SCAN guarantees, resizes included. No expired keys, no
+        cursor of 2^53 or more (with up to 32 shards): JavaScript's numbers hold it."""
     def keys(self, pattern: bytes | None = None) -> list[bytes]:
         """All live keys, or those that match the glob."""
     def random_key(self) -> bytes | None: ...
     def clear(self) -> int:
-        """Empties the database at once, the memory is freed in slices; how many keys there were."""
+        """Empties the database at once to its users; the memory is freed in slices. How many keys there were."""
     # introspection
     def volatile_count(self) -> int: ...
     def average_ttl_ms(self) -> int: ...
@@ -57,6 +59,8 @@ class Database:
     def set_frequency(self, key: bytes, frequency: int) -> None: ...
     def table_stats(self) -> dict[str, int]:
         """entries, slots, resizing shards, overhead bytes: for DEBUG HTSTATS, INFO and MEMORY STATS."""
+    def faults(self) -> int:
+        """Broken invariants of tables and expiry indexes, found by a walk over everything: for tests."""
 
 class Keyspace:
     databases: list[Database]
@@ -69,21 +73,27 @@ class Keyspace:
     lazyfree_pending: int
     active_expire: bool
     touch_lfu: bool
+    touching: bool  # False: reads leave recency and frequency alone (CLIENT NO-TOUCH)
     subscribers: list[Callable[[Database, bytes, str], None]]
     def __init__(self, databases: int = 16, shards: int = 16) -> None: ...
     def now_ms(self) -> int:
         """The keyspace's clock: constant within a command."""
     def set_clock(self, now_ms: int) -> None: ...
+    def set_lfu(self, decay_minutes: int, log_factor: int) -> None:
+        """The directives lfu-decay-time and lfu-log-factor."""
     def changed(self, db: Database, key: bytes, event: str) -> None:
         """Counts the change and tells the subscribers (the journal's doors)."""
     def swap(self, first: int, second: int) -> None: ...
     def run_expiry(self, budget_us: int) -> int:
         """Removes keys that are due, most overdue first, for at most the budget; keys removed."""
     def run_lazyfree(self, budget_us: int) -> int:
-        """Frees detached values in slices; what is still pending."""
-    def run_resize(self, budget_us: int) -> bool: ...
-    def memory_used(self) -> int: ...
-    def next_deadline_ms(self) -> int: ...
+        """Frees detached values in slices, and once a second some slabs long idle; how many values are pending."""
+    def run_resize(self, budget_us: int) -> bool:
+        """Goes on with resizes under way; whether one is left."""
+    def memory_used(self) -> int:
+        """Bytes of everything the hot room holds, slot arrays included."""
+    def next_deadline_ms(self) -> int:
+        """The first deadline of all, 0 for none."""
 
 def glob_match(pattern: bytes, text: bytes, nocase: bool = False) -> bool:
     """Redis's glob: * ? [a-z] [^x] and backslash; linear memory, bounded recursion."""

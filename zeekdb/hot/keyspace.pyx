@@ -1,693 +1,45 @@
-"""The sharded keyspace: databases, expiry, deferred freeing, and the Python doors.
-
-Each database is split into shards; a shard owns its table and its expiry index, so that growing, expiring and freeing
-go on in small slices whatever the size of the whole. The index is a 4-ary heap of (deadline, entry); an entry with a
-deadline stores its place in the heap, so that a deadline is changed or cleared in O(log n) without a search.
-
-What is large is never freed inside a command: whole tables (FLUSHALL) and structures of more than EFFORT_MAX
-allocations wait in a list that `run_lazyfree` works off in slices.
-"""
+"""The keyspace's Python doors: databases, and what they share. The work is done in shards.pyx, without Python."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memmove, memset
-from zeekdb.hot.memory cimport (
-    Blob, blob_grow, blob_new, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free, mem_resize, mem_used,
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from zeekdb.hot.deadlines cimport Deadline, deadlines_faults
+from zeekdb.hot.globs cimport glob_matches
+from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_used
+from zeekdb.hot.shards cimport (
+    Held, ks_clear, ks_close, ks_expire, ks_expire_due, ks_free, ks_give, ks_put, ks_set, ks_set_blob, ks_take,
+    ks_touch, lfu_decayed, minutes_now, on_expired, random_bits, set_clock_field, type_of_class, type_ops,
 )
 from zeekdb.hot.table cimport (
-    BOXED, EXPIRES, INLINE_MAX, LONG_KEY, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key, entry_new,
-    entry_size, entry_type, entry_value, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
-    table_memory, table_prefetch_bucket, table_prefetch_entry, table_random, table_replace, table_scan, table_step,
-    table_take,
+    BOXED, EXPIRES, INLINE_MAX, T_OBJECT, T_STRING, Entry, entry_box, entry_key, entry_size, entry_type, entry_value,
+    hash_bytes, table_faults, table_find, table_memory, table_random, table_scan, table_step,
 )
-
-import os
 
 cdef extern from *:
     """
     #include <time.h>
     static inline long long keyspace_us(void) {
         struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    static inline long long keyspace_wall_ms(void) {
-        struct timespec t; clock_gettime(CLOCK_REALTIME, &t); return t.tv_sec * 1000ll + t.tv_nsec / 1000000; }
     """
     int64_t keyspace_us() nogil
-    int64_t keyspace_wall_ms() nogil
-    void __builtin_prefetch(const void* p) nogil
 
 cdef enum:
-    TYPES = 8
-    EFFORT_MAX = 64          # allocations beyond which a value is freed later
     SHARDS_MAX = 65536
-    LFU_INIT = 5
     SLICE = 64               # steps between two looks at the clock
-    BLOB_COPIES_MAX = 1048576  # larger blobs are not copied to shrink them
+    TRIM_EVERY_US = 1000000
 
-cdef uint32_t LFU_DECAY_MINUTES = 1
-cdef uint32_t LFU_LOG_FACTOR = 10
-cdef TypeOps* OPS[TYPES]
-cdef list CLASSES = [bytes] + [None] * (TYPES - 1)
 cdef list NAMES = ["string", "list", "set", "zset", "hash", "module", "stream", "object"]
-memset(&G, 0, sizeof(G))
-G.active_expire = True
-G.now_ms = keyspace_wall_ms()
-G.clock = <uint32_t>((G.now_ms // 1000) & 0xFFFFFF)
-
-cdef uint64_t RANDOM_STATE = int.from_bytes(os.urandom(8), "little") | 1
-
-
-cdef uint64_t random_bits() noexcept nogil:
-    """xorshift64*: places in tables, nothing secret."""
-    global RANDOM_STATE
-    RANDOM_STATE ^= RANDOM_STATE >> 12
-    RANDOM_STATE ^= RANDOM_STATE << 25
-    RANDOM_STATE ^= RANDOM_STATE >> 27
-    return RANDOM_STATE * <uint64_t>2685821657736338717ULL
-
-
-cdef int register_type(uint8_t type, TypeOps* ops, object cls) except -1:
-    OPS[type] = ops
-    CLASSES[type] = cls
-    return 0
-
-
-# ---------------------------------------------------------------- Python objects as values
-
-
-cdef void* object_create() noexcept nogil:
-    return NULL
-
-
-cdef bint object_destroy(void* self, size_t* budget) noexcept nogil:
-    with gil:
-        Py_DECREF(<object>self)
-    if budget[0]:
-        budget[0] -= 1
-    return True
-
-
-cdef void* object_copy(void* self) noexcept nogil:
-    with gil:
-        try:
-            twin = (<object>self).copy()
-            Py_INCREF(twin)
-            return <void*>twin
-        except Exception:
-            return NULL
-
-
-cdef uint64_t object_length(void* self) noexcept nogil:
-    with gil:
-        try:
-            return len(<object>self)
-        except Exception:
-            return 0
-
-
-cdef size_t object_memory(void* self) noexcept nogil:
-    with gil:
-        try:
-            return (<object>self).__sizeof__()
-        except Exception:
-            return 0
-
-
-cdef size_t object_effort(void* self) noexcept nogil:
-    return 1
-
-
-cdef object object_wrap(void* self):
-    return <object>self
-
-
-cdef TypeOps OBJECT_OPS
-OBJECT_OPS.create = object_create
-OBJECT_OPS.destroy = object_destroy
-OBJECT_OPS.copy = object_copy
-OBJECT_OPS.length = object_length
-OBJECT_OPS.memory = object_memory
-OBJECT_OPS.effort = object_effort
-OBJECT_OPS.wrap = object_wrap
-register_type(T_OBJECT, &OBJECT_OPS, None)
-
-# ---------------------------------------------------------------- deferred freeing
-
-ctypedef struct Doomed:
-    Doomed* next
-    uint8_t type             # TYPES: a whole shard's table
-    void* value
-    Table table
-    uint64_t cursor          # the next slot of the table
-
-cdef Doomed* DOOMED = NULL
-cdef Doomed* DOOMED_LAST = NULL
-
-
-cdef void doom(uint8_t type, void* value, Table* table) noexcept nogil:
-    global DOOMED, DOOMED_LAST
-    cdef Doomed* d = <Doomed*>mem_alloc(sizeof(Doomed))
-    d.next = NULL
-    d.type = type
-    d.value = value
-    d.cursor = 0
-    if table != NULL:
-        d.table = table[0]
-        G.lazyfree_pending += table.used
-    else:
-        G.lazyfree_pending += 1
-    if DOOMED == NULL:
-        DOOMED = d
-    else:
-        DOOMED_LAST.next = d
-    DOOMED_LAST = d
-
-
-cdef void free_value(Entry* e, bint may_wait) noexcept nogil:
-    """What an entry boxes; the entry itself is the caller's."""
-    cdef uint8_t type = entry_type(e)
-    cdef void* box
-    cdef size_t budget = <size_t>-1
-    if not e.flags & BOXED:
-        return
-    box = entry_box(e)
-    if type == T_STRING:
-        blob_release(<Blob*>box)
-    elif may_wait and OPS[type].effort(box) > EFFORT_MAX:
-        doom(type, box, NULL)
-    else:
-        OPS[type].destroy(box, &budget)
-
-
-cdef bint free_slots(Doomed* d, size_t* budget) noexcept nogil:
-    """Frees the entries of a detached table; True when it is empty."""
-    cdef uint64_t slots = d.table.now.buckets * 8
-    cdef uint64_t total = slots + d.table.next.buckets * 8
-    cdef uint64_t slot, ahead
-    cdef Entry* e
-    while d.cursor < total:
-        if budget[0] == 0:
-            return False
-        ahead = d.cursor + 16
-        if ahead < total:
-            slot = d.table.now.slots[ahead] if ahead < slots else d.table.next.slots[ahead - slots]
-            __builtin_prefetch(slot_entry(slot))
-        slot = d.table.now.slots[d.cursor] if d.cursor < slots else d.table.next.slots[d.cursor - slots]
-        d.cursor += 1
-        e = slot_entry(slot)
-        if e != NULL:
-            free_value(e, True)
-            entry_free(e)
-            G.lazyfreed += 1
-            G.lazyfree_pending -= 1
-            budget[0] -= 1
-        elif d.cursor & 7 == 0:
-            budget[0] -= 1
-    table_free(&d.table)
-    return True
-
-
-cdef bint free_some(size_t budget) noexcept nogil:
-    """Works off the list of what is to be freed; True while something is left."""
-    global DOOMED, DOOMED_LAST
-    cdef Doomed* d
-    cdef bint gone
-    while DOOMED != NULL and budget:
-        d = DOOMED
-        if d.type == TYPES:
-            gone = free_slots(d, &budget)
-        else:
-            gone = OPS[d.type].destroy(d.value, &budget)
-            if gone:
-                G.lazyfreed += 1
-                G.lazyfree_pending -= 1
-                if budget:
-                    budget -= 1
-        if not gone:
-            return True
-        DOOMED = d.next
-        if DOOMED == NULL:
-            DOOMED_LAST = NULL
-        mem_free(d, sizeof(Doomed))
-    return DOOMED != NULL
-
-
-# ---------------------------------------------------------------- the expiry index
-
-
-cdef inline uint8_t* deadline_at(const Entry* e) noexcept nogil:
-    return <uint8_t*>e + sizeof(Entry) + (4 if e.flags & LONG_KEY else 0)
-
-
-cdef int64_t ks_deadline(const Entry* e) noexcept nogil:
-    cdef int64_t when
-    if not e.flags & EXPIRES:
-        return 0
-    memcpy(&when, deadline_at(e), 8)
-    return when
-
-
-cdef inline uint32_t heap_place(const Entry* e) noexcept nogil:
-    cdef uint32_t i
-    memcpy(&i, deadline_at(e) + 8, 4)
-    return i
-
-
-cdef inline void heap_put(Shard* s, uint32_t i, Deadline d) noexcept nogil:
-    s.heap[i] = d
-    memcpy(deadline_at(d.entry) + 8, &i, 4)
-
-
-cdef void heap_up(Shard* s, uint32_t i, Deadline d) noexcept nogil:
-    cdef uint32_t parent
-    while i:
-        parent = (i - 1) >> 2
-        if s.heap[parent].when_ms <= d.when_ms:
-            break
-        heap_put(s, i, s.heap[parent])
-        i = parent
-    heap_put(s, i, d)
-
-
-cdef void heap_down(Shard* s, uint32_t i, Deadline d) noexcept nogil:
-    cdef uint32_t child, best, k
-    while True:
-        child = 4 * i + 1
-        if child >= s.heap_used:
-            break
-        best = child
-        for k in range(child + 1, min(child + 4, s.heap_used)):
-            if s.heap[k].when_ms < s.heap[best].when_ms:
-                best = k
-        if s.heap[best].when_ms >= d.when_ms:
-            break
-        heap_put(s, i, s.heap[best])
-        i = best
-    heap_put(s, i, d)
-
-
-cdef void heap_add(Shard* s, Entry* e, int64_t when_ms) noexcept nogil:
-    """The entry has EXPIRES; its deadline is set here."""
-    cdef Deadline d
-    cdef uint32_t capacity
-    if s.heap_used == s.heap_capacity:
-        capacity = s.heap_capacity + s.heap_capacity // 2 + 16
-        s.heap = <Deadline*>mem_resize(s.heap, s.heap_capacity * sizeof(Deadline), capacity * sizeof(Deadline))
-        s.heap_capacity = capacity
-    memcpy(deadline_at(e), &when_ms, 8)
-    d.when_ms = when_ms
-    d.entry = e
-    s.heap_used += 1
-    heap_up(s, s.heap_used - 1, d)
-
-
-cdef void heap_remove(Shard* s, Entry* e) noexcept nogil:
-    cdef uint32_t i = heap_place(e)
-    cdef uint32_t capacity
-    cdef Deadline last
-    s.heap_used -= 1
-    if i != s.heap_used:
-        last = s.heap[s.heap_used]
-        if i and s.heap[(i - 1) >> 2].when_ms > last.when_ms:
-            heap_up(s, i, last)
-        else:
-            heap_down(s, i, last)
-    if s.heap_capacity > 64 and s.heap_used * 4 < s.heap_capacity:
-        capacity = s.heap_capacity // 2
-        s.heap = <Deadline*>mem_resize(s.heap, s.heap_capacity * sizeof(Deadline), capacity * sizeof(Deadline))
-        s.heap_capacity = capacity
-
-
-cdef void heap_change(Shard* s, Entry* e, int64_t when_ms) noexcept nogil:
-    cdef uint32_t i = heap_place(e)
-    cdef Deadline d
-    memcpy(deadline_at(e), &when_ms, 8)
-    d.when_ms = when_ms
-    d.entry = e
-    if i and s.heap[(i - 1) >> 2].when_ms > when_ms:
-        heap_up(s, i, d)
-    else:
-        heap_down(s, i, d)
-
-
-# ---------------------------------------------------------------- finding and removing
-
-# Set while somebody subscribes to the journal: an expiry is then reported, which needs Python.
-cdef bint HEARD = False
-cdef object KEYSPACE = None
-
-
-cdef void report(Db* db, const uint8_t* key, size_t n, const char* event) noexcept nogil:
-    with gil:
-        if KEYSPACE is not None:
-            try:
-                (<Keyspace>KEYSPACE).tell(db.index, PyBytes_FromStringAndSize(<char*>key, n), event)
-            except Exception:
-                pass
-
-
-cdef void remove_slot(Shard* s, uint64_t* slot) noexcept nogil:
-    cdef Entry* e = slot_entry(slot[0])
-    if e.flags & EXPIRES:
-        heap_remove(s, e)
-    table_take(&s.table, slot)
-    free_value(e, True)
-    entry_free(e)
-
-
-cdef void expire_slot(Db* db, Shard* s, uint64_t* slot) noexcept nogil:
-    cdef Entry* e = slot_entry(slot[0])
-    cdef size_t n
-    cdef uint8_t* key
-    cdef uint8_t* copy
-    G.expired += 1
-    G.dirty += 1
-    if HEARD:
-        key = entry_key(e, &n)
-        copy = <uint8_t*>mem_alloc(n if n else 1)
-        memcpy(copy, key, n)
-        remove_slot(s, slot)
-        report(db, copy, n, b"expired")
-        mem_free(copy, n if n else 1)
-    else:
-        remove_slot(s, slot)
-
-
-cdef inline uint64_t* find_slot(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
-    """The slot of a live key; an expired one is removed on the way."""
-    cdef Shard* s
-    cdef uint64_t* slot
-    cdef Entry* e
-    if db.shards == NULL:
-        return NULL
-    s = shard_of(db, h)
-    slot = table_find(&s.table, key, n, h)
-    if slot == NULL:
-        return NULL
-    e = slot_entry(slot[0])
-    if e.flags & EXPIRES and ks_deadline(e) <= G.now_ms:
-        expire_slot(db, s, slot)
-        return NULL
-    return slot
-
-
-cdef Entry* ks_find(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
-    return slot_entry(slot[0]) if slot != NULL else NULL
-
-
-cdef inline uint8_t lfu_decayed(uint32_t meta) noexcept nogil:
-    """Redis's logarithmic counter after the minutes since the last touch: 16 bits of minutes, 8 of counter."""
-    cdef uint32_t then = (meta >> 8) & 0xFFFF
-    cdef uint32_t now = <uint32_t>((G.now_ms // 60000) & 0xFFFF)
-    cdef uint32_t minutes = (now - then) & 0xFFFF
-    cdef uint32_t counter = meta & 0xFF
-    if LFU_DECAY_MINUTES:
-        minutes = minutes // LFU_DECAY_MINUTES
-        counter = counter - minutes if counter > minutes else 0
-    return <uint8_t>counter
-
-
-cdef inline void set_clock_field(Entry* e, uint32_t clock) noexcept nogil:
-    e.meta = (e.meta & 0xFF000000U) | clock
-
-
-cdef inline uint32_t minutes_now() noexcept nogil:
-    cdef uint32_t minutes = <uint32_t>((G.now_ms // 60000) & 0xFFFF)
-    return minutes << 8
-
-
-cdef void lfu_touch(Entry* e) noexcept nogil:
-    cdef uint32_t counter = lfu_decayed(e.meta)
-    cdef uint32_t base
-    if counter < 255:
-        base = counter - LFU_INIT if counter > LFU_INIT else 0
-        if random_bits() % (base * LFU_LOG_FACTOR + 1) == 0:
-            counter += 1
-    set_clock_field(e, minutes_now() | counter)
-
-
-cdef inline void touch_entry(Entry* e) noexcept nogil:
-    if G.touch_lfu:
-        lfu_touch(e)
-    else:
-        set_clock_field(e, G.clock)
-
-
-cdef inline uint32_t first_touch() noexcept nogil:
-    if G.touch_lfu:
-        return minutes_now() | LFU_INIT
-    return G.clock
-
-
-cdef Entry* ks_read(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
-    cdef Entry* e
-    if slot == NULL:
-        G.misses += 1
-        return NULL
-    G.hits += 1
-    e = slot_entry(slot[0])
-    touch_entry(e)
-    return e
-
-
-cdef bint ks_delete(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
-    if slot == NULL:
-        return False
-    remove_slot(shard_of(db, h), slot)
-    return True
-
-
-cdef void ks_prefetch_bucket(Db* db, uint64_t h) noexcept nogil:
-    if db.shards != NULL:
-        table_prefetch_bucket(&shard_of(db, h).table, h)
-
-
-cdef void ks_prefetch_entry(Db* db, uint64_t h) noexcept nogil:
-    if db.shards != NULL:
-        table_prefetch_entry(&shard_of(db, h).table, h)
-
-
-# ---------------------------------------------------------------- storing
-
-
-cdef void open_shards(Db* db) noexcept nogil:
-    """A database that was never written to has none."""
-    cdef uint32_t i
-    db.shards = <Shard*>mem_alloc(db.nshards * sizeof(Shard))
-    memset(db.shards, 0, db.nshards * sizeof(Shard))
-    for i in range(db.nshards):
-        table_init(&db.shards[i].table, i + 1)
-
-
-cdef Entry* put_entry(Db* db, Shard* s, uint64_t* slot, Entry* e, uint64_t h, int64_t deadline_ms) noexcept nogil:
-    """Places a fresh entry, replacing what the slot holds. `e` has EXPIRES exactly when the deadline is not 0."""
-    cdef Entry* old
-    e.meta = (e.meta & 0xFF000000U) | first_touch()
-    if slot != NULL:
-        old = slot_entry(slot[0])
-        if old.flags & EXPIRES:
-            heap_remove(s, old)
-        table_replace(slot, e)
-        free_value(old, True)
-        entry_free(old)
-    else:
-        table_insert(&s.table, e, h)
-    if deadline_ms:
-        heap_add(s, e, deadline_ms)
-    return e
-
-
-cdef Entry* put_value(
-    Db* db, const uint8_t* key, size_t n, uint64_t h, uint8_t type, const uint8_t* value, size_t vn, uint8_t flags,
-    int64_t deadline_ms,
-) noexcept nogil:
-    """Any value under any key: in place where only the bytes change, in a fresh entry otherwise."""
-    cdef uint64_t* slot = find_slot(db, key, n, h)
-    cdef Shard* s
-    cdef Entry* e
-    if db.shards == NULL:
-        open_shards(db)
-    s = shard_of(db, h)
-    if slot != NULL:
-        e = slot_entry(slot[0])
-        if deadline_ms < 0:
-            deadline_ms = ks_deadline(e)
-        if e.vlen == vn and entry_type(e) == type and (e.flags & EXPIRES != 0) == (deadline_ms != 0):
-            if e.flags & BOXED:
-                free_value(e, True)
-            memcpy(entry_value(e), value, vn)
-            e.flags = (e.flags & ~<uint8_t>BOXED) | flags
-            touch_entry(e)
-            if deadline_ms:
-                heap_change(s, e, deadline_ms)
-            return e
-    elif deadline_ms < 0:
-        deadline_ms = 0
-    e = entry_new(type, key, n, value, vn, flags | (EXPIRES if deadline_ms else 0))
-    return put_entry(db, s, slot, e, h, deadline_ms)
-
-
-cdef Entry* ks_set(Db* db, const uint8_t* key, size_t n, uint64_t h, const uint8_t* value, size_t vn, int64_t deadline_ms) noexcept nogil:
-    cdef Blob* blob
-    if vn <= INLINE_MAX:
-        return put_value(db, key, n, h, T_STRING, value, vn, 0, deadline_ms)
-    blob = blob_new(vn)
-    memcpy(blob.data, value, vn)
-    blob.size = vn
-    return ks_set_blob(db, key, n, h, blob, deadline_ms)
-
-
-cdef Entry* ks_set_blob(Db* db, const uint8_t* key, size_t n, uint64_t h, Blob* blob, int64_t deadline_ms) noexcept nogil:
-    return put_value(db, key, n, h, T_STRING, <uint8_t*>&blob, 8, BOXED, deadline_ms)
-
-
-cdef void* ks_create(Db* db, const uint8_t* key, size_t n, uint64_t h, uint8_t type) noexcept nogil:
-    cdef void* box = OPS[type].create()
-    put_value(db, key, n, h, type, <uint8_t*>&box, 8, BOXED, 0)
-    return box
-
-
-cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64_t deadline_ms) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
-    cdef Shard* s
-    cdef Entry* e
-    cdef Entry* moved
-    if slot == NULL:
-        return NULL
-    s = shard_of(db, h)
-    e = slot_entry(slot[0])
-    if (e.flags & EXPIRES != 0) == (deadline_ms != 0):
-        if deadline_ms:
-            heap_change(s, e, deadline_ms)
-        return e
-    if e.flags & EXPIRES:
-        heap_remove(s, e)
-    moved = entry_new(
-        entry_type(e), key, n, entry_value(e), e.vlen, (e.flags & BOXED) | (EXPIRES if deadline_ms else 0)
-    )
-    moved.meta = e.meta
-    table_replace(slot, moved)
-    entry_free(e)
-    if deadline_ms:
-        heap_add(s, moved, deadline_ms)
-    return moved
-
-
-cdef const uint8_t* entry_string(const Entry* e, size_t* n) noexcept nogil:
-    cdef Blob* blob
-    if e.flags & BOXED:
-        blob = <Blob*>entry_box(e)
-        n[0] = blob.size
-        return blob.data
-    n[0] = e.vlen
-    return entry_value(e)
-
-
-# ---------------------------------------------------------------- globs
 
 
 def glob_match(bytes pattern not None, bytes text not None, bint nocase=False) -> bool:
     """Whether the text matches Redis's glob: `*`, `?`, `[a-z]`, `[^x]`, backslash."""
-    return glob(<uint8_t*>PyBytes_AS_STRING(pattern), PyBytes_GET_SIZE(pattern),
-                <uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), nocase)
-
-
-cdef inline uint8_t fold(uint8_t b, bint nocase) noexcept nogil:
-    return b + 32 if nocase and 65 <= b <= 90 else b
-
-
-cdef size_t match_class(const uint8_t* p, size_t n, uint8_t b, bint nocase, bint* hit) noexcept nogil:
-    """A `[...]` whose `[` stands at p[0]: how many bytes it takes, and whether b is in it."""
-    cdef size_t i = 1
-    cdef bint negated = False, found = False
-    cdef uint8_t low, high
-    if i < n and p[i] == 94:
-        negated = True
-        i += 1
-    while True:
-        if i >= n:
-            i -= 1  # unterminated: Redis takes what is there
-            break
-        if p[i] == 92 and i + 1 < n:
-            i += 1
-            if fold(p[i], nocase) == b:
-                found = True
-        elif p[i] == 93:
-            break
-        elif i + 2 < n and p[i + 1] == 45:
-            low, high = p[i], p[i + 2]
-            if low > high:
-                low, high = high, low
-            low, high = fold(low, nocase), fold(high, nocase)
-            if low <= b <= high:
-                found = True
-            i += 2
-        elif fold(p[i], nocase) == b:
-            found = True
-        i += 1
-    hit[0] = found != negated
-    return i + 1
-
-
-cdef bint glob(const uint8_t* p, size_t n, const uint8_t* t, size_t m, bint nocase) noexcept nogil:
-    """Without recursion: a mismatch goes back to the last star only, so the work is at most n * m."""
-    cdef size_t i = 0, j = 0, star_i = 0, star_j = 0, taken
-    cdef bint star = False, hit
-    cdef uint8_t b
-    while j < m:
-        b = fold(t[j], nocase)
-        if i < n:
-            if p[i] == 42:
-                while i < n and p[i] == 42:
-                    i += 1
-                if i == n:
-                    return True
-                star, star_i, star_j = True, i, j
-                continue
-            taken = 1
-            if p[i] == 63:
-                hit = True
-            elif p[i] == 91:
-                taken = match_class(p + i, n - i, b, nocase, &hit)
-            elif p[i] == 92 and i + 1 < n:
-                taken = 2
-                hit = fold(p[i + 1], nocase) == b
-            else:
-                hit = fold(p[i], nocase) == b
-            if hit:
-                i += taken
-                j += 1
-                continue
-        if not star:
-            return False
-        star_j += 1
-        i, j = star_i, star_j
-    while i < n and p[i] == 42:
-        i += 1
-    return i >= n
-
-
-# ---------------------------------------------------------------- Python doors
-
-
-cdef object wrap_value(Entry* e):
-    cdef size_t n
-    cdef const uint8_t* p
-    cdef uint8_t type = entry_type(e)
-    if type == T_STRING:
-        p = entry_string(e, &n)
-        return PyBytes_FromStringAndSize(<const char*>p, n)
-    return OPS[type].wrap(entry_box(e))
+    return glob_matches(<uint8_t*>PyBytes_AS_STRING(pattern), PyBytes_GET_SIZE(pattern),
+                        <uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), nocase)
 
 
 cdef Db* db_pointer(object database) except NULL:
     return &(<Database?>database).db
-
-
 
 
 ctypedef struct Collector:
@@ -705,7 +57,7 @@ cdef void collect(Entry* e, uint64_t h, void* arg) noexcept nogil:
     if e.flags & EXPIRES and ks_deadline(e) <= G.now_ms:
         return
     key = entry_key(e, &n)
-    if c.filtered and not glob(c.pattern, c.pattern_size, key, n, False):
+    if c.filtered and not glob_matches(c.pattern, c.pattern_size, key, n, False):
         return
     with gil:
         (<list>c.keys).append(PyBytes_FromStringAndSize(<char*>key, n))
@@ -721,6 +73,9 @@ cdef class Database:
         self.keyspace = keyspace
         self.db.index = index
         self.db.nshards = shards
+
+    def __dealloc__(self):
+        ks_close(&self.db)
 
     @property
     def index(self):
@@ -741,15 +96,9 @@ cdef class Database:
         return n
 
     def read(self, bytes key not None):
-        cdef Entry* e
-        if not self.keyspace.touching:
-            e = self.find(key)
-            if e == NULL:
-                G.misses += 1
-            else:
-                G.hits += 1
-        else:
-            e = ks_read(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key))
+        cdef Entry* e = ks_read(
+            &self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key)
+        )
         return wrap_value(e) if e != NULL else None
 
     def peek(self, bytes key not None):
@@ -771,7 +120,7 @@ cdef class Database:
         cdef Entry* e = self.find(key)
         if e == NULL:
             return False
-        touch_entry(e)
+        ks_touch(e)
         return True
 
     def set(self, bytes key not None, bytes value not None, int64_t deadline_ms=0):
@@ -779,15 +128,15 @@ cdef class Database:
                <uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), deadline_ms)
 
     def create(self, bytes key not None, kind):
-        cdef uint8_t type = CLASSES.index(kind)
+        cdef uint8_t type = type_of_class(kind)
         cdef uint64_t h = self.hash(key)
         cdef void* box = ks_create(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), h, type)
-        return OPS[type].wrap(box)
+        return type_ops(type).wrap(box)
 
     def set_object(self, bytes key not None, value not None, int64_t deadline_ms=0):
         cdef void* box = <void*>value
         Py_INCREF(value)
-        put_value(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key), T_OBJECT,
+        ks_put(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key), T_OBJECT,
                   <uint8_t*>&box, 8, BOXED, deadline_ms)
 
     def remove(self, bytes key not None):
@@ -805,40 +154,11 @@ cdef class Database:
 
     # ------------------------------------------------------------ whole values
 
-    cdef bint take(self, bytes key, uint8_t* type, uint8_t* value, uint16_t* vn, uint8_t* flags, int64_t* deadline, uint32_t* clock):
-        """Removes the key and hands its value's bytes (or box) to the caller, who has room for INLINE_MAX."""
-        cdef uint64_t h = self.hash(key)
-        cdef uint64_t* slot = find_slot(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), h)
-        cdef Entry* e
-        if slot == NULL:
-            return False
-        e = slot_entry(slot[0])
-        type[0] = entry_type(e)
-        vn[0] = e.vlen
-        flags[0] = e.flags & BOXED
-        deadline[0] = ks_deadline(e)
-        clock[0] = e.meta & 0xFFFFFF
-        memcpy(value, entry_value(e), e.vlen)
-        if e.flags & EXPIRES:
-            heap_remove(shard_of(&self.db, h), e)
-        table_take(&shard_of(&self.db, h).table, slot)
-        entry_free(e)
-        return True
-
-    cdef void give(self, bytes key, uint8_t type, uint8_t* value, uint16_t vn, uint8_t flags, int64_t deadline, uint32_t clock):
-        cdef Entry* e = put_value(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key),
-                                  type, value, vn, flags, deadline)
-        e.meta = (e.meta & 0xFF000000U) | clock
-
     cdef bint carry(self, bytes key, Database other, bytes new):
-        cdef uint8_t value[1024]  # INLINE_MAX
-        cdef uint8_t type, flags
-        cdef uint16_t vn
-        cdef int64_t deadline
-        cdef uint32_t clock
-        if not self.take(key, &type, value, &vn, &flags, &deadline, &clock):
+        cdef Held held
+        if not ks_take(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key), &held):
             return False
-        other.give(new, type, value, vn, flags, deadline, clock)
+        ks_give(&other.db, <uint8_t*>PyBytes_AS_STRING(new), PyBytes_GET_SIZE(new), self.hash(new), &held)
         return True
 
     def rename(self, bytes old not None, bytes new not None):
@@ -872,10 +192,10 @@ cdef class Database:
         if type == T_STRING:
             box = blob_retain(<Blob*>entry_box(e))
         else:
-            box = OPS[type].copy(entry_box(e))
+            box = type_ops(type).copy(entry_box(e))
             if box == NULL:
                 return False
-        put_value(&other.db, <uint8_t*>PyBytes_AS_STRING(new), PyBytes_GET_SIZE(new), self.hash(new), type,
+        ks_put(&other.db, <uint8_t*>PyBytes_AS_STRING(new), PyBytes_GET_SIZE(new), self.hash(new), type,
                   <uint8_t*>&box, 8, BOXED, deadline)
         return True
 
@@ -910,7 +230,9 @@ cdef class Database:
 
     def append(self, bytes key not None, bytes tail not None):
         cdef size_t n
-        self.string(key, &n)
+        if self.string(key, &n) == NULL:
+            self.set(key, tail)
+            return PyBytes_GET_SIZE(tail)
         return self.write_at(key, n, tail)
 
     def write_at(self, bytes key not None, size_t offset, bytes data not None):
@@ -939,7 +261,7 @@ cdef class Database:
             if blob.capacity < size:
                 blob = blob_grow(blob, size)
                 memcpy(entry_value(e), &blob, 8)
-            touch_entry(e)
+            ks_touch(e)
         else:
             blob = blob_new(size)
             if n:
@@ -957,12 +279,12 @@ cdef class Database:
     def scan(self, uint64_t cursor, size_t count):
         cdef list found = []
         cdef Collector c
-        cdef uint64_t shard = cursor & 0xFFFF
-        cdef uint64_t at = cursor & ~<uint64_t>0xFFFF
+        cdef uint64_t shard = cursor % self.db.nshards
+        cdef uint64_t at = cursor // self.db.nshards
         c.keys = <void*>found
         c.db = &self.db
         c.filtered = False
-        if self.db.shards == NULL or shard >= self.db.nshards:
+        if self.db.shards == NULL:
             return 0, found
         at = table_scan(&self.db.shards[shard].table, at, count, collect, &c)
         while at == 0:
@@ -972,7 +294,7 @@ cdef class Database:
             if <size_t>len(found) >= count:
                 break
             at = table_scan(&self.db.shards[shard].table, 0, count - len(found), collect, &c)
-        return at | shard, found
+        return at * self.db.nshards + shard, found
 
     def keys(self, pattern=None):
         cdef list found = []
@@ -1016,22 +338,12 @@ cdef class Database:
             key = entry_key(e, &n)
             if not e.flags & EXPIRES or ks_deadline(e) > G.now_ms or tries == 99:
                 return PyBytes_FromStringAndSize(<char*>key, n)
-            expire_slot(&self.db, s, table_find(&s.table, key, n, hash_bytes(key, n)))
+            ks_expire(&self.db, s, table_find(&s.table, key, n, hash_bytes(key, n)))
         return None
 
     def clear(self):
-        cdef uint32_t i
         cdef uint64_t n = len(self)
-        cdef Shard* s
-        if self.db.shards == NULL:
-            return 0
-        for i in range(self.db.nshards):
-            s = &self.db.shards[i]
-            if s.table.used or s.table.now.slots != NULL:
-                doom(TYPES, NULL, &s.table)
-            mem_free(s.heap, s.heap_capacity * sizeof(Deadline))
-        mem_free(self.db.shards, self.db.nshards * sizeof(Shard))
-        self.db.shards = NULL
+        ks_clear(&self.db)
         return n
 
     # ------------------------------------------------------------ introspection
@@ -1041,7 +353,7 @@ cdef class Database:
         cdef uint64_t n = 0
         if self.db.shards != NULL:
             for i in range(self.db.nshards):
-                n += self.db.shards[i].heap_used
+                n += self.db.shards[i].due.used
         return n
 
     def average_ttl_ms(self):
@@ -1053,11 +365,11 @@ cdef class Database:
             return 0
         for i in range(self.db.nshards):
             s = &self.db.shards[i]
-            step = s.heap_used // 16 + 1
+            step = s.due.used // 16 + 1
             k = 0
-            while k < s.heap_used:
-                if s.heap[k].when_ms > G.now_ms:
-                    total += s.heap[k].when_ms - G.now_ms
+            while k < s.due.used:
+                if s.due.heap[k].when_ms > G.now_ms:
+                    total += s.due.heap[k].when_ms - G.now_ms
                 n += 1
                 k += step
         return total // n if n else 0
@@ -1074,7 +386,7 @@ cdef class Database:
             if entry_type(e) == T_STRING:
                 total += mem_footprint(sizeof(Blob)) + (<Blob*>entry_box(e)).capacity
             else:
-                total += OPS[entry_type(e)].memory(entry_box(e))
+                total += type_ops(entry_type(e)).memory(entry_box(e))
         return total
 
     def idle_s(self, bytes key not None):
@@ -1106,47 +418,45 @@ cdef class Database:
                 slots += (self.db.shards[i].table.now.buckets + self.db.shards[i].table.next.buckets) * 8
                 resizing += self.db.shards[i].table.next.slots != NULL
                 used += self.db.shards[i].table.used
-                bytes_ += table_memory(&self.db.shards[i].table) + self.db.shards[i].heap_capacity * sizeof(Deadline)
+                bytes_ += table_memory(&self.db.shards[i].table) + self.db.shards[i].due.capacity * sizeof(Deadline)
         return {"entries": used, "slots": slots, "resizing": resizing, "overhead": bytes_}
+
+    def faults(self):
+        cdef uint32_t i
+        cdef uint64_t n = 0
+        for i in range(self.db.nshards if self.db.shards != NULL else 0):
+            n += table_faults(&self.db.shards[i].table) + deadlines_faults(&self.db.shards[i].due)
+        return n
 
 
 cdef class Keyspace:
     """All databases and what they share."""
 
     cdef readonly list databases
-    cdef public bint touching
     cdef list listeners
     cdef uint32_t turn
+    cdef int64_t trimmed_us
 
     def __init__(self, int databases=16, int shards=16):
-        global KEYSPACE
         if databases < 1:
             raise ValueError("databases must be at least 1")
         if shards < 1 or shards > SHARDS_MAX or shards & (shards - 1):
             raise ValueError("shards must be a power of two, 65536 at most")
         self.databases = [Database(self, i, shards) for i in range(databases)]
         self.listeners = []
-        self.touching = True
-        KEYSPACE = self
-        self.watch_listeners()
-
-    def watch_listeners(self):
-        """Expiries are reported only while somebody listens; call after changing `subscribers`."""
-        global HEARD
-        HEARD = bool(self.listeners)
+        on_expired(self.listeners, self.tell_expired)
 
     @property
     def subscribers(self):
         return self.listeners
 
     @subscribers.setter
-    def subscribers(self, list value):
-        self.listeners = value
-        self.watch_listeners()
+    def subscribers(self, list value not None):
+        self.listeners[:] = value
 
-    cdef tell(self, int index, bytes key, const char* event):
+    def tell_expired(self, int index, bytes key):
         for listener in self.listeners:
-            listener(self.databases[index], key, event.decode())
+            listener(self.databases[index], key, "expired")
 
     def changed(self, db, key, event):
         G.dirty += 1
@@ -1164,8 +474,7 @@ cdef class Keyspace:
 
     def set_lfu(self, int decay_minutes, int log_factor):
         """The directives lfu-decay-time and lfu-log-factor."""
-        global LFU_DECAY_MINUTES, LFU_LOG_FACTOR
-        LFU_DECAY_MINUTES, LFU_LOG_FACTOR = decay_minutes, log_factor
+        G.lfu_decay_minutes, G.lfu_log_factor = decay_minutes, log_factor
 
     def swap(self, int first, int second):
         cdef Database a = self.databases[first]
@@ -1174,15 +483,12 @@ cdef class Keyspace:
 
     def run_expiry(self, int64_t budget_us):
         cdef int64_t end = keyspace_us() + budget_us
-        cdef uint64_t n = 0, idle = 0, steps = 0
+        cdef uint64_t n = 0, idle = 0
         cdef uint32_t shards = (<Database>self.databases[0]).db.nshards
         cdef uint32_t total = len(self.databases) * shards
         cdef Database database
         cdef Shard* s
-        cdef Entry* e
-        cdef size_t size
-        cdef uint8_t* key
-        cdef int k
+        cdef size_t removed
         if not G.active_expire:
             return 0
         while idle < total:
@@ -1194,21 +500,20 @@ cdef class Keyspace:
             s = &database.db.shards[self.turn % shards]
             self.turn += 1
             idle += 1
-            for k in range(SLICE):
-                if s.heap_used == 0 or s.heap[0].when_ms > G.now_ms:
-                    break
-                e = s.heap[0].entry
-                key = entry_key(e, &size)
-                expire_slot(&database.db, s, table_find(&s.table, key, size, hash_bytes(key, size)))
-                n += 1
+            removed = ks_expire_due(&database.db, s, SLICE)
+            if removed:
+                n += removed
                 idle = 0
             if keyspace_us() > end:
                 break
         return n
 
     def run_lazyfree(self, int64_t budget_us):
-        cdef int64_t end = keyspace_us() + budget_us
-        while free_some(SLICE) and keyspace_us() < end:
+        cdef int64_t begin = keyspace_us()
+        if begin - self.trimmed_us >= TRIM_EVERY_US:
+            self.trimmed_us = begin
+            blob_trim()
+        while ks_free(SLICE) and keyspace_us() < begin + budget_us:
             pass
         return G.lazyfree_pending
 
@@ -1216,7 +521,6 @@ cdef class Keyspace:
         cdef int64_t end = keyspace_us() + budget_us
         cdef Database database
         cdef uint32_t i
-        cdef bint left = False
         for database in self.databases:
             if database.db.shards == NULL:
                 continue
@@ -1225,18 +529,10 @@ cdef class Keyspace:
                     while table_step(&database.db.shards[i].table, SLICE):
                         if keyspace_us() > end:
                             return True
-        return left
+        return False
 
     def memory_used(self):
-        cdef Database database
-        cdef size_t total = mem_used()
-        cdef uint32_t i
-        for database in self.databases:
-            if database.db.shards != NULL:
-                for i in range(database.db.nshards):
-                    if database.db.shards[i].table.now.buckets >= 1024:  # mapped, not allocated
-                        total += table_memory(&database.db.shards[i].table)
-        return total
+        return mem_used()
 
     def next_deadline_ms(self):
         cdef Database database
@@ -1245,9 +541,9 @@ cdef class Keyspace:
         for database in self.databases:
             if database.db.shards != NULL:
                 for i in range(database.db.nshards):
-                    if database.db.shards[i].heap_used:
-                        if first == 0 or database.db.shards[i].heap[0].when_ms < first:
-                            first = database.db.shards[i].heap[0].when_ms
+                    if database.db.shards[i].due.used:
+                        if first == 0 or database.db.shards[i].due.heap[0].when_ms < first:
+                            first = database.db.shards[i].due.heap[0].when_ms
         return first
 
     @property
@@ -1280,6 +576,10 @@ cdef class Keyspace:
     def active_expire(self): return G.active_expire
     @active_expire.setter
     def active_expire(self, value): G.active_expire = value
+    @property
+    def touching(self): return not G.no_touch
+    @touching.setter
+    def touching(self, value): G.no_touch = not value
     @property
     def touch_lfu(self): return G.touch_lfu
     @touch_lfu.setter

@@ -17,12 +17,15 @@ cdef void* mem_alloc(size_t size) noexcept nogil            # aborts the process
 cdef void mem_free(void* block, size_t size) noexcept nogil
 cdef void* mem_resize(void* block, size_t old_size, size_t new_size) noexcept nogil
 cdef size_t mem_footprint(size_t size) noexcept nogil       # bytes that a block of this size really takes
+cdef void* mem_lines(size_t size) noexcept nogil            # begins on a cache line, freed by mem_free; a multiple of 64
+cdef void* mem_map(size_t size) noexcept nogil              # zeroes that take no memory until touched, on system pages
+cdef void mem_unmap(void* block, size_t size) noexcept nogil
 cdef size_t mem_used() noexcept nogil                       # sum of all footprints, blobs included
 
 cdef Blob* blob_new(size_t capacity) noexcept nogil         # refs = 1, size = 0
 cdef Blob* blob_grow(Blob* blob, size_t capacity) noexcept nogil  # contents kept; needs refs == 1; at least doubles
 cdef void blob_release(Blob* blob) noexcept nogil
-cdef void blob_trim() noexcept nogil                        # gives some idle slabs back to the system
+cdef void blob_trim() noexcept nogil                        # once a second: slabs idle for long go back to the system
 
 cdef inline Blob* blob_retain(Blob* blob) noexcept nogil:
     blob.refs += 1

@@ -1,8 +1,8 @@
 def used() -> int:
-    """Bytes in use: the sum of all footprints, blobs included."""
+    """Bytes in use: the sum of all footprints, blobs and slot arrays included."""
 
 def idle() -> int:
     """Bytes of slabs kept for the next large value."""
 
 def trim() -> None:
-    """Give one idle slab back to the system."""
+    """What the cron does once a second: slabs idle for long go back to the system, a few at a time."""

@@ -1,11 +1,13 @@
 """The allocator: size classes on 64 KiB pages, without headers; slabs for large values.
 
 A small block's page is found by rounding its address down, so a block costs its size class and nothing more: the
-124-byte entry of a 16-byte key and a 100-byte value takes 128 bytes. Classes step by 8 bytes to 256, then by an
-eighth, to SMALL_MAX. A page that empties goes back to a pool, and beyond POOL_PAGES to the system.
+124-byte entry of a 16-byte key and a 100-byte value takes 128 bytes. Classes step by 8 bytes to 256, then there are
+eight to the doubling, to SMALL_MAX. Every multiple of 64 bytes is then a multiple of 64 bytes in its class too, so that
+a table's buckets lie on cache lines. A page that empties goes back to a pool, and beyond POOL_PAGES to the system.
 
 Slabs: values of SLAB_MIN bytes and up live in mappings of their own that are kept when they are freed (IDLE_MAX bytes
-at most), because touching a fresh mapping costs more than the copy into it.
+at most), because touching a fresh mapping costs more than the copy into it. Slabs that nobody needed for a while are
+given back: `blob_trim` sees, class by class, how many idle ones were never taken since it last looked.
 
 Huge pages are not asked for: the first touch of one took 4.7 ms on a virtual machine (`bench/latency.py`: the worst
 wait while keys are inserted fell from 5.4 to 1.6 ms without them), and neither lookups nor copies became faster.
@@ -25,6 +27,9 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void* addr, size_t length, int advice)
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED
     void* MAP_FAILED
+
+cdef extern from "<stdlib.h>" nogil:
+    void* aligned_alloc(size_t alignment, size_t size)
 
 cdef extern from *:
     """
@@ -50,11 +55,14 @@ cdef enum:
     PAGE = 65536
     REGION = 8388608        # bytes mapped at once
     SMALL_MAX = 2048        # longer blocks are malloc's
-    CLASSES = 64
+    CLASSES = 64            # 56 in use
     POOL_PAGES = 128        # empty pages kept before the system gets them back
     HEADER = 64
+    LINE = 64
     SLAB_CLASSES = 128
     IDLE_MAX = 268435456    # bytes of idle slabs kept for the next large value
+    TRIM_ROUND = 10         # calls of blob_trim between two looks at what lies idle
+    TRIM_BYTES = 16777216   # given back by one call; to unmap that takes about a millisecond
 
 ctypedef struct Page:
     Page* next              # in its class's list of pages with room, or in the pool
@@ -65,7 +73,6 @@ ctypedef struct Page:
     uint32_t fresh          # blocks never handed out begin here
     uint16_t size_class
     uint8_t listed
-    uint8_t resident        # the pool: its memory was not given back
 
 ctypedef struct SizeClass:
     Page* room              # pages with a free block
@@ -74,28 +81,38 @@ ctypedef struct SizeClass:
 ctypedef struct Slab:
     Slab* next
 
+ctypedef struct SlabClass:
+    Slab* idle
+    uint32_t count          # idle slabs
+    uint32_t low            # the fewest there were since the last look
+    uint32_t spare          # to be given back
+
 cdef SizeClass CLASS[CLASSES]
 cdef uint8_t CLASS_OF[257]  # SMALL_MAX / 8 + 1
-cdef Page* POOL = NULL
-cdef size_t POOL_RESIDENT = 0
+cdef Page* POOL = NULL      # empty pages
+cdef size_t POOLED = 0
+cdef Page** COLD = NULL     # empty pages whose memory the system has back, so nothing can be noted in them
+cdef size_t COLD_USED = 0
+cdef size_t COLD_CAPACITY = 0
 cdef uint8_t* REGION_AT = NULL
 cdef uint8_t* REGION_END = NULL
 cdef size_t USED = 0
-cdef Slab* IDLE[SLAB_CLASSES]
+cdef SlabClass SLABS[SLAB_CLASSES]
 cdef size_t IDLE_BYTES = 0
+cdef uint32_t TRIM_LEFT = TRIM_ROUND
+cdef uint8_t* LEAVING = NULL  # a slab too large to be unmapped at once
+cdef size_t LEAVING_SIZE = 0
+memset(SLABS, 0, sizeof(SLABS))
 
 
 cdef void build_classes() noexcept nogil:
-    cdef uint32_t size = 8, i = 0, n
+    cdef uint32_t size = 8, step = 8, i = 0, n
     while size <= SMALL_MAX:
         CLASS[i].size = size
         i += 1
-        if size < 256:
-            size += 8
-        else:
-            size += (size // 8 + 15) & ~<uint32_t>15
-            if size > SMALL_MAX and CLASS[i - 1].size < SMALL_MAX:
-                size = SMALL_MAX
+        if size >= 256 and size & (size - 1) == 0:
+            step = size // 8
+        size += step
     n = 0
     for size in range(0, SMALL_MAX // 8 + 1):
         while CLASS[n].size < size * 8:
@@ -111,43 +128,68 @@ cdef void out_of_memory(size_t size) noexcept nogil:
     abort()
 
 
+cdef void* map_memory(size_t size) noexcept nogil:
+    """A mapping of zeroes; NULL when the system has none."""
+    cdef void* block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    return NULL if block == MAP_FAILED else block
+
+
+cdef void open_region() noexcept nogil:
+    global REGION_AT, REGION_END
+    cdef uint8_t* region = <uint8_t*>map_memory(REGION + PAGE)
+    if region == NULL:
+        out_of_memory(REGION)
+    # aligned to pages of ours; what is cut off goes back
+    REGION_AT = <uint8_t*>((<uintptr_t>region + PAGE - 1) & ~<uintptr_t>(PAGE - 1))
+    REGION_END = REGION_AT + REGION
+    if REGION_AT > region:
+        munmap(region, REGION_AT - region)
+    if region + REGION + PAGE > REGION_END:
+        munmap(REGION_END, region + REGION + PAGE - REGION_END)
+
+
 cdef Page* take_page() noexcept nogil:
     """An empty page: from the pool, or cut from the region."""
-    global POOL, POOL_RESIDENT, REGION_AT, REGION_END
+    global POOL, POOLED, COLD_USED, REGION_AT
     cdef Page* page = POOL
-    cdef uint8_t* region
     if page != NULL:
         POOL = page.next
-        if page.resident:
-            POOL_RESIDENT -= 1
+        POOLED -= 1
         return page
+    if COLD_USED:
+        COLD_USED -= 1
+        return COLD[COLD_USED]
     if REGION_AT == REGION_END:
-        region = <uint8_t*>mmap(NULL, REGION + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        if region == <uint8_t*>MAP_FAILED:
-            out_of_memory(REGION)
-        # aligned to pages of ours; what is cut off goes back
-        REGION_AT = <uint8_t*>((<uintptr_t>region + PAGE - 1) & ~<uintptr_t>(PAGE - 1))
-        REGION_END = REGION_AT + REGION
-        if REGION_AT > region:
-            munmap(region, REGION_AT - region)
-        if region + REGION + PAGE > REGION_END:
-            munmap(REGION_END, region + REGION + PAGE - REGION_END)
+        open_region()
     page = <Page*>REGION_AT
     REGION_AT += PAGE
     return page
 
 
+cdef bint room_in_cold() noexcept nogil:
+    global COLD, COLD_CAPACITY
+    cdef Page** wider
+    if COLD_USED < COLD_CAPACITY:
+        return True
+    wider = <Page**>realloc(COLD, (2 * COLD_CAPACITY + 64) * sizeof(Page*))
+    if wider == NULL:
+        return False
+    COLD = wider
+    COLD_CAPACITY = 2 * COLD_CAPACITY + 64
+    return True
+
+
 cdef void give_page(Page* page) noexcept nogil:
-    global POOL, POOL_RESIDENT
+    global POOL, POOLED, COLD_USED
     page.listed = 0
-    page.resident = POOL_RESIDENT < POOL_PAGES
-    if page.resident:
-        POOL_RESIDENT += 1
+    if POOLED < POOL_PAGES or not room_in_cold():
+        page.next = POOL
+        POOL = page
+        POOLED += 1
     else:
-        # all but the header's system page
-        madvise(<uint8_t*>page + 4096, PAGE - 4096, MADV_DONTNEED)
-    page.next = POOL
-    POOL = page
+        madvise(page, PAGE, MADV_DONTNEED)
+        COLD[COLD_USED] = page
+        COLD_USED += 1
 
 
 cdef void* small_alloc(uint32_t k) noexcept nogil:
@@ -199,6 +241,11 @@ cdef void small_free(void* block, uint32_t k) noexcept nogil:
         if page.next != NULL:
             page.next.prev = page.prev
         give_page(page)
+
+
+cdef inline size_t mem_cost(size_t size) noexcept nogil:
+    """What a block counts in USED."""
+    return CLASS[CLASS_OF[(size + 7) >> 3]].size if size <= SMALL_MAX else size + 16
 
 
 cdef void* mem_alloc(size_t size) noexcept nogil:
@@ -259,10 +306,37 @@ cdef void* mem_resize(void* block, size_t old_size, size_t new_size) noexcept no
     return moved
 
 
+cdef void* mem_lines(size_t size) noexcept nogil:
+    global USED
+    cdef void* block
+    if size <= SMALL_MAX and not SANITIZED:
+        return mem_alloc(size)  # the class is a multiple of the line, and so is the page's header
+    block = aligned_alloc(LINE, size)
+    if block == NULL:
+        out_of_memory(size)
+    USED += mem_cost(size)
+    return block
+
+
+cdef void* mem_map(size_t size) noexcept nogil:
+    global USED
+    cdef void* block = map_memory(size)
+    if block == NULL:
+        out_of_memory(size)
+    USED += size
+    return block
+
+
+cdef void mem_unmap(void* block, size_t size) noexcept nogil:
+    global USED
+    munmap(block, size)
+    USED -= size
+
+
 cdef size_t mem_footprint(size_t size) noexcept nogil:
     if SANITIZED:
         return size  # whoever stretches inside a footprint gets none to stretch in
-    return CLASS[CLASS_OF[(size + 7) >> 3]].size if size <= SMALL_MAX else size + 16
+    return mem_cost(size)
 
 
 cdef size_t mem_used() noexcept nogil:
@@ -284,37 +358,72 @@ cdef inline uint32_t slab_class(size_t size, size_t* rounded) noexcept nogil:
     return shift * 8 + <uint32_t>((rounded[0] - base) // step)
 
 
+cdef Slab* take_slab(uint32_t k, size_t size) noexcept nogil:
+    """Of the class if one is idle, fresh otherwise; NULL when the system has no memory or no mapping left."""
+    global IDLE_BYTES
+    cdef SlabClass* c = &SLABS[k]
+    cdef Slab* slab
+    if k >= SLAB_CLASSES or c.idle == NULL:
+        return <Slab*>map_memory(size)
+    slab = c.idle
+    c.idle = slab.next
+    c.count -= 1
+    if c.count < c.low:
+        c.low = c.count
+    IDLE_BYTES -= size
+    return slab
+
+
+cdef bint leave(Slab* slab, size_t size) noexcept nogil:
+    """Leaves a very large slab to blob_trim, one at a time."""
+    global LEAVING, LEAVING_SIZE
+    if size <= 2 * TRIM_BYTES or LEAVING_SIZE:
+        return False
+    LEAVING = <uint8_t*>slab
+    LEAVING_SIZE = size
+    return True
+
+
+cdef void give_slab(uint32_t k, size_t size, Slab* slab) noexcept nogil:
+    global IDLE_BYTES
+    cdef SlabClass* c = &SLABS[k]
+    if k >= SLAB_CLASSES or IDLE_BYTES + size > IDLE_MAX:
+        if leave(slab, size):
+            return
+        if munmap(slab, size) == 0 or k >= SLAB_CLASSES:
+            return
+        # a hole among mappings makes one more of them, and the system sets a limit
+        madvise(slab, size, MADV_DONTNEED)
+    slab.next = c.idle
+    c.idle = slab
+    c.count += 1
+    IDLE_BYTES += size
+
+
 cdef Blob* blob_new(size_t capacity) noexcept nogil:
-    global USED, IDLE_BYTES
+    global USED
     cdef Blob* blob = <Blob*>mem_alloc(sizeof(Blob))
     cdef size_t rounded
     cdef uint32_t k
     blob.refs = 1
     blob.size = 0
-    blob.pooled = capacity >= SLAB_MIN and not SANITIZED
-    if not blob.pooled:
-        blob.capacity = capacity if capacity else 1
-        blob.data = <uint8_t*>mem_alloc(blob.capacity)
-        return blob
-    k = slab_class(capacity, &rounded)
-    blob.capacity = rounded
-    USED += rounded
-    if k < SLAB_CLASSES and IDLE[k] != NULL:
-        blob.data = <uint8_t*>IDLE[k]
-        IDLE[k] = IDLE[k].next
-        IDLE_BYTES -= rounded
-        return blob
-    blob.data = <uint8_t*>mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    if blob.data == <uint8_t*>MAP_FAILED:
-        out_of_memory(rounded)
+    blob.pooled = 0
+    if capacity >= SLAB_MIN and not SANITIZED:
+        k = slab_class(capacity, &rounded)
+        blob.data = <uint8_t*>take_slab(k, rounded)
+        if blob.data != NULL:
+            blob.pooled = 1
+            blob.capacity = rounded
+            USED += rounded
+            return blob
+    blob.capacity = capacity if capacity else 1
+    blob.data = <uint8_t*>mem_alloc(blob.capacity)
     return blob
 
 
 cdef void blob_release(Blob* blob) noexcept nogil:
-    global USED, IDLE_BYTES
+    global USED
     cdef size_t rounded
-    cdef uint32_t k
-    cdef Slab* slab
     blob.refs -= 1
     if blob.refs:
         return
@@ -322,14 +431,7 @@ cdef void blob_release(Blob* blob) noexcept nogil:
         mem_free(blob.data, blob.capacity)
     else:
         USED -= blob.capacity
-        k = slab_class(blob.capacity, &rounded)
-        if k < SLAB_CLASSES and IDLE_BYTES + blob.capacity <= IDLE_MAX:
-            slab = <Slab*>blob.data
-            slab.next = IDLE[k]
-            IDLE[k] = slab
-            IDLE_BYTES += blob.capacity
-        else:
-            munmap(blob.data, blob.capacity)
+        give_slab(slab_class(blob.capacity, &rounded), blob.capacity, <Slab*>blob.data)
     mem_free(blob, sizeof(Blob))
 
 
@@ -344,20 +446,41 @@ cdef Blob* blob_grow(Blob* blob, size_t capacity) noexcept nogil:
     return larger
 
 
+cdef inline size_t slab_size(uint32_t k) noexcept nogil:
+    cdef size_t base = <size_t>SLAB_MIN << (k >> 3)
+    return base + (base >> 3) * (k & 7)
+
+
 cdef void blob_trim() noexcept nogil:
-    """Gives the idle slabs back to the system, a few at a time: called by the cron while nobody stores large values."""
-    global IDLE_BYTES
+    """Slabs that were idle through TRIM_ROUND calls go back to the system, about TRIM_BYTES a call."""
+    global IDLE_BYTES, TRIM_LEFT, LEAVING_SIZE
     cdef uint32_t k
+    cdef size_t given = 0, size
+    cdef SlabClass* c
     cdef Slab* slab
-    cdef size_t size
+    if LEAVING_SIZE:
+        given = min(LEAVING_SIZE, TRIM_BYTES)
+        LEAVING_SIZE -= given
+        munmap(LEAVING + LEAVING_SIZE, given)
+    TRIM_LEFT -= 1
     for k in range(SLAB_CLASSES):
-        slab = IDLE[k]
-        if slab != NULL:
-            size = (SLAB_MIN << (k // 8)) + (SLAB_MIN << (k // 8)) // 8 * (k % 8)
-            IDLE[k] = slab.next
+        c = &SLABS[k]
+        size = slab_size(k)
+        while c.spare and c.idle != NULL and given < TRIM_BYTES:
+            slab = c.idle
+            c.idle = slab.next
+            c.count -= 1
+            c.spare -= 1
             IDLE_BYTES -= size
-            munmap(slab, size)
-            return
+            given += size
+            if not leave(slab, size):
+                munmap(slab, size)
+        c.low = min(c.low, c.count)
+        if TRIM_LEFT == 0:
+            c.spare = c.low
+            c.low = c.count
+    if TRIM_LEFT == 0:
+        TRIM_LEFT = TRIM_ROUND
 
 
 def used() -> int:
@@ -371,5 +494,5 @@ def idle() -> int:
 
 
 def trim() -> None:
-    """Give one idle slab back to the system."""
+    """What the cron does once a second: slabs idle for long go back to the system, a few at a time."""
     blob_trim()

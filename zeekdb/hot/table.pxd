@@ -61,9 +61,10 @@ cdef uint64_t hash_bytes(const uint8_t* p, size_t n) noexcept nogil   # seeded p
 cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil
 cdef void entry_free(Entry* e) noexcept nogil                          # the entry alone, not what it boxes
 
-# The table: 64-byte buckets of 8 slots, (tag 15 bits | pointer 48 bits), bucket = hash * buckets >> 64, so that the
-# table is ordered by hash: a scan's cursor is a place in hash space and survives every resize, and while a resize is
-# under way a key's home is the new table exactly when its hash lies below the boundary. Resizes proceed in steps.
+# The table: 64-byte buckets of 8 slots, (flag, guest, tag 14 bits, pointer 48 bits), bucket = hash * buckets >> 64, so
+# that the table is ordered by hash: a scan's cursor is a place in hash space and survives every resize, and while a
+# resize is under way a key's home is the new table exactly when its hash lies below the boundary. Resizes proceed in
+# steps.
 ctypedef struct Half:
     uint64_t* slots
     uint64_t buckets
@@ -84,9 +85,10 @@ cdef void table_insert(Table* t, Entry* e, uint64_t h) noexcept nogil  # the key
 cdef void table_replace(uint64_t* slot, Entry* e) noexcept nogil       # same key, entry moved
 cdef Entry* table_take(Table* t, uint64_t* slot) noexcept nogil        # removes from the table, returns the entry
 cdef Entry* table_random(Table* t, uint64_t (*rand)() noexcept nogil) noexcept nogil  # uniform; NULL when empty
-# Visits every entry of the buckets from `cursor` until at least `count` were visited; 0 when through.
+# Visits every entry of the buckets from `cursor` until at least `count` were visited; 0 when through. Below 2^48.
 cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor visit, void* arg) noexcept nogil
 cdef size_t table_memory(Table* t) noexcept nogil                      # bytes of the slot arrays
+cdef uint64_t table_faults(Table* t) noexcept nogil                    # broken invariants, by a walk over all: for tests
 cdef bint table_step(Table* t, size_t buckets) noexcept nogil          # resize work; True while more is left
 
 cdef inline Entry* slot_entry(uint64_t slot) noexcept nogil:

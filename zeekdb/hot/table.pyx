@@ -1,17 +1,19 @@
 """The hash table of the keyspace's shards and of large collections.
 
-Layout. Buckets of 64 bytes hold 8 slots; a slot is a 15-bit tag of the hash and a 48-bit pointer, so that a lookup
-touches one cache line and then, in most cases, only the entry it wants. The bucket of a hash is
-`hash * buckets >> 64`: the table is ordered by hash and may have any number of buckets, not only powers of two.
+Layout. Buckets of 64 bytes hold 8 slots; a slot is a 14-bit tag of the hash, a bit that marks guests, and a 48-bit
+pointer, so that a lookup touches one cache line and then, in most cases, only the entry it wants. The bucket of a hash
+is `hash * buckets >> 64`: the table is ordered by hash and may have any number of buckets, not only powers of two.
 
-Overflow. An entry whose home bucket is full goes to the next one with room, and every full bucket that it passes counts
-it: the top bits of a bucket's 8 slots are that count. A search goes on exactly as long as the count is not 0, and a
-removal counts down again (a sticky flag would not: after enough comings and goings every miss would read the whole
-table). At the load limit of 7/8 a miss reads about 1.3 lines.
+Overflow. An entry whose home bucket is full is a guest of the next one with room; every full bucket that it passes is
+flagged (bit 63 of its first slot), and a search goes on exactly as long as it sees the flag. Whoever takes an entry out
+of a flagged bucket fetches a guest back into the hole, or clears the flag when none had passed: flags that only ever
+came would, in a cache whose keys come and go, soon cover the table. At the load limit of 4/5 a miss reads 1.9 lines
+(1.5 at 3/4, but 3.9 at 7/8, measured), over the range that growth leaves 1.4.
 
 Growth is by one half. A resize moves buckets in order of hash; with `boundary` the first hash not moved yet, a hash
 below it lives in `next` and any other in `now`, so a lookup never has to try both. Shards begin at different sizes
 (`salt`), so that they do not all resize at the same time, and so that memory per key does not swing with the count.
+What a resize has moved goes back to the system on the way: to unmap tens of megabytes at once takes milliseconds.
 
 Scanning goes by position in hash space, not by bucket number: whatever is in the table all the while is met exactly
 where its hash puts it, however often the table is resized between two calls.
@@ -21,9 +23,8 @@ Rejected: doubling (half of the slots empty after it), chains (8 bytes and a cac
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport abort
 from libc.string cimport memcmp, memcpy, memset
-from zeekdb.hot.memory cimport mem_alloc, mem_free
+from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_lines, mem_map, mem_unmap
 
 import os
 
@@ -33,43 +34,23 @@ cdef extern from *:
     #include <stdint.h>
     #if defined(__SSE2__)
     #include <emmintrin.h>
-    /* Bit i: slot i carries the tag. The tags are bits 16-30 of the slots' high halves. */
+    /* Bit i: slot i carries the tag. The tags are bits 16-29 of the slots' high halves. */
     static inline uint32_t match_tags(const uint64_t *bucket, uint32_t tag) {
         const __m128 *b = (const __m128 *)bucket;
         __m128i low = _mm_castps_si128(_mm_shuffle_ps(_mm_loadu_ps((const float *)b), _mm_loadu_ps((const float *)(b + 1)), 0xDD));
         __m128i high = _mm_castps_si128(_mm_shuffle_ps(_mm_loadu_ps((const float *)(b + 2)), _mm_loadu_ps((const float *)(b + 3)), 0xDD));
-        __m128i want = _mm_set1_epi32((int)(tag << 17));
-        low = _mm_cmpeq_epi32(_mm_slli_epi32(_mm_srli_epi32(low, 16), 17), want);
-        high = _mm_cmpeq_epi32(_mm_slli_epi32(_mm_srli_epi32(high, 16), 17), want);
+        __m128i want = _mm_set1_epi32((int)(tag << 18));
+        low = _mm_cmpeq_epi32(_mm_slli_epi32(_mm_srli_epi32(low, 16), 18), want);
+        high = _mm_cmpeq_epi32(_mm_slli_epi32(_mm_srli_epi32(high, 16), 18), want);
         return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128())) & 0xFF;
     }
     #else
     static inline uint32_t match_tags(const uint64_t *bucket, uint32_t tag) {
         uint32_t mask = 0;
-        for (int i = 0; i < 8; i++) mask |= (uint32_t)(((bucket[i] >> 48) & 0x7FFF) == tag) << i;
+        for (int i = 0; i < 8; i++) mask |= (uint32_t)(((bucket[i] >> 48) & 0x3FFF) == tag) << i;
         return mask;
     }
     #endif
-    #if defined(__SSE2__)
-    static inline uint32_t passed_over(const uint64_t *bucket) {
-        const double *b = (const double *)bucket;
-        return (uint32_t)(_mm_movemask_pd(_mm_loadu_pd(b)) | _mm_movemask_pd(_mm_loadu_pd(b + 2)) << 2
-            | _mm_movemask_pd(_mm_loadu_pd(b + 4)) << 4 | _mm_movemask_pd(_mm_loadu_pd(b + 6)) << 6);
-    }
-    #else
-    static inline uint32_t passed_over(const uint64_t *bucket) {
-        uint32_t count = 0;
-        for (int i = 0; i < 8; i++) count |= (uint32_t)(bucket[i] >> 63) << i;
-        return count;
-    }
-    #endif
-    /* How many entries were at home here or before and had to go on; 255 stays 255. */
-    static inline void pass_over(uint64_t *bucket, int change) {
-        uint32_t count = passed_over(bucket);
-        if (count == 255) return;
-        count += change;
-        for (int i = 0; i < 8; i++) bucket[i] = (bucket[i] & 0x7FFFFFFFFFFFFFFFull) | (uint64_t)(count >> i & 1) << 63;
-    }
     static inline int lowest_bit(uint32_t mask) { return __builtin_ctz(mask); }
     static inline unsigned long long mul_high(unsigned long long a, unsigned long long b) {
         return (unsigned long long)(((unsigned __int128)a * b) >> 64); }
@@ -81,18 +62,13 @@ cdef extern from *:
         return (unsigned long long)(n / buckets); }
     """
     uint32_t match_tags(const uint64_t* bucket, uint32_t tag) nogil
-    uint32_t passed_over(const uint64_t* bucket) nogil
-    void pass_over(uint64_t* bucket, int change) nogil
     int lowest_bit(uint32_t mask) nogil
     uint64_t mul_high(uint64_t a, uint64_t b) nogil
     uint64_t mul_fold(uint64_t a, uint64_t b) nogil
     uint64_t first_hash_of(uint64_t bucket, uint64_t buckets) nogil
     void __builtin_prefetch(const void* p) nogil
-    void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset) nogil
-    int munmap(void* addr, size_t length) nogil
     int madvise(void* addr, size_t length, int advice) nogil
-    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED
-    void* MAP_FAILED
+    int MADV_DONTNEED
 
 cdef enum:
     SLOTS = 8
@@ -102,7 +78,8 @@ cdef enum:
     RELEASE = 4096           # moved buckets whose memory is given back at a time
 
 cdef uint64_t POINTER = 0xFFFFFFFFFFFFULL
-cdef uint64_t FLAG = 0x8000000000000000ULL
+cdef uint64_t FLAG = 0x8000000000000000ULL   # in a bucket's first slot: a guest passed
+cdef uint64_t GUEST = 0x4000000000000000ULL  # the entry's home is another bucket
 cdef uint64_t SEED[4]
 SEED[0], SEED[1], SEED[2], SEED[3] = (int.from_bytes(os.urandom(8), "little") | 1 for _ in range(4))
 
@@ -191,11 +168,9 @@ cdef void half_open(Half* half, uint64_t buckets) noexcept nogil:
     cdef size_t size = buckets * SLOTS * 8
     half.buckets = buckets
     if buckets >= MAPPED_MIN:
-        half.slots = <uint64_t*>mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        if half.slots == <uint64_t*>MAP_FAILED:
-            abort()
+        half.slots = <uint64_t*>mem_map(size)
     else:
-        half.slots = <uint64_t*>mem_alloc(size)
+        half.slots = <uint64_t*>mem_lines(size)
         memset(half.slots, 0, size)
 
 
@@ -203,7 +178,7 @@ cdef void half_close(Half* half) noexcept nogil:
     if half.slots == NULL:
         return
     if half.buckets >= MAPPED_MIN:
-        munmap(half.slots, half.buckets * SLOTS * 8)
+        mem_unmap(half.slots, half.buckets * SLOTS * 8)
     else:
         mem_free(half.slots, half.buckets * SLOTS * 8)
     half.slots = NULL
@@ -246,20 +221,20 @@ cdef inline bint same_key(const Entry* e, const uint8_t* key, size_t n) noexcept
 
 cdef inline uint32_t tag_of(uint64_t h) noexcept nogil:
     """Bits that choose neither bucket nor shard; 0 is an empty slot's."""
-    cdef uint32_t tag = (h >> 16) & 0x7FFF
+    cdef uint32_t tag = (h >> 16) & 0x3FFF
     return tag + (tag == 0)
 
 
 cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
     cdef Half* half
-    cdef uint64_t b, home
+    cdef uint64_t home, b
     cdef uint32_t tag, hits
     cdef uint64_t* bucket
     cdef uint64_t* slot
     if t.now.slots == NULL:
         return NULL
     half = half_of(t, h)
-    b = home = mul_high(h, half.buckets)
+    home = b = mul_high(h, half.buckets)
     tag = tag_of(h)
     while True:
         bucket = half.slots + b * SLOTS
@@ -269,12 +244,12 @@ cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) no
             if same_key(<Entry*>(slot[0] & POINTER), key, n):
                 return slot
             hits &= hits - 1
-        if not passed_over(bucket):
+        if not bucket[0] & FLAG:
             return NULL
         b += 1
         if b == half.buckets:
             b = 0
-        if b == home:  # in a table of few buckets each may have passed an entry on to the next
+        if b == home:
             return NULL
 
 
@@ -307,6 +282,7 @@ cdef void table_prefetch_entry(Table* t, uint64_t h) noexcept nogil:
 cdef void place(Half* half, Entry* e, uint64_t h) noexcept nogil:
     """Into the first free slot from the home bucket on; there is one, the load is below 1."""
     cdef uint64_t b = mul_high(h, half.buckets)
+    cdef uint64_t what = (<uint64_t>tag_of(h) << 48) | <uint64_t>e
     cdef uint64_t* bucket
     cdef uint64_t* slot
     cdef uint32_t empty
@@ -315,9 +291,10 @@ cdef void place(Half* half, Entry* e, uint64_t h) noexcept nogil:
         empty = match_tags(bucket, 0)
         if empty:
             slot = bucket + lowest_bit(empty)
-            slot[0] = (slot[0] & FLAG) | (<uint64_t>tag_of(h) << 48) | <uint64_t>e
+            slot[0] = (slot[0] & FLAG) | what
             return
-        pass_over(bucket, 1)
+        bucket[0] |= FLAG
+        what |= GUEST
         b += 1
         if b == half.buckets:
             b = 0
@@ -330,20 +307,21 @@ cdef inline uint64_t hash_of(const Entry* e) noexcept nogil:
 
 
 cdef void move_bucket(Table* t, uint64_t b) noexcept nogil:
-    """Every entry whose home is bucket b of `now` goes to `next`."""
+    """Every entry whose home is bucket b of `now` goes to `next`. The flags stay: guests of earlier buckets may be
+    gone, but a search that goes too far is soon over with the resize."""
     cdef uint64_t at = b, h, slot
     cdef uint64_t* bucket
     cdef int i
     while True:
         bucket = t.now.slots + at * SLOTS
         for i in range(SLOTS):
-            slot = bucket[i] & POINTER
-            if slot:
-                h = hash_of(<Entry*>slot)
-                if mul_high(h, t.now.buckets) == b:  # no guest of another bucket
-                    bucket[i] &= FLAG
-                    place(&t.next, <Entry*>slot, h)
-        if not passed_over(bucket):
+            slot = bucket[i]
+            if slot & POINTER and (slot & GUEST != 0) == (at != b):
+                h = hash_of(<Entry*>(slot & POINTER))
+                if at == b or mul_high(h, t.now.buckets) == b:
+                    bucket[i] = slot & FLAG if i == 0 else 0
+                    place(&t.next, <Entry*>(slot & POINTER), h)
+        if not bucket[0] & FLAG:
             return
         at += 1
         if at == t.now.buckets:
@@ -358,7 +336,8 @@ cdef void prefetch_moves(Table* t, uint64_t b) noexcept nogil:
     if b < t.now.buckets:
         bucket = t.now.slots + b * SLOTS
         for i in range(SLOTS):
-            __builtin_prefetch(<void*>(bucket[i] & POINTER))
+            if bucket[i] & POINTER:
+                __builtin_prefetch(<void*>(bucket[i] & POINTER))
     if b + 2 < t.now.buckets:
         __builtin_prefetch(t.now.slots + (b + 2) * SLOTS)
 
@@ -391,21 +370,20 @@ cdef void begin_resize(Table* t, uint64_t buckets) noexcept nogil:
         table_step(t, t.now.buckets)
 
 
-cdef inline uint64_t grown(uint64_t buckets) noexcept nogil:
-    return buckets + (buckets + 1) // 2
+cdef inline uint64_t grown(const Table* t) noexcept nogil:
+    cdef uint64_t buckets = t.now.buckets + (t.now.buckets + 1) // 2
+    if t.salt and AT_ONCE // 2 < t.now.buckets <= AT_ONCE:
+        buckets += t.now.buckets * (t.salt & 15) * 3 // 64  # shards part ways here: evenly over one step of growth
+    return buckets
 
 
 cdef void table_insert(Table* t, Entry* e, uint64_t h) noexcept nogil:
-    cdef uint64_t buckets
     if t.now.slots == NULL:
-        half_open(&t.now, 2 + (t.salt & 1))
+        half_open(&t.now, 2)
     if t.next.slots != NULL:
         table_step(t, STEP)
-    elif (t.used + 1) * 8 > t.now.buckets * SLOTS * 7:
-        buckets = grown(t.now.buckets)
-        if t.salt and AT_ONCE // 2 < t.now.buckets <= AT_ONCE:
-            buckets += t.now.buckets * (t.salt & 15) // 32  # shards part ways here
-        begin_resize(t, buckets)
+    elif (t.used + 1) * 5 > t.now.buckets * SLOTS * 4:
+        begin_resize(t, grown(t))
     place(half_of(t, h), e, h)
     t.used += 1
 
@@ -416,25 +394,65 @@ cdef void table_replace(uint64_t* slot, Entry* e) noexcept nogil:
 
 cdef Entry* table_take(Table* t, uint64_t* slot) noexcept nogil:
     cdef Entry* e = <Entry*>(slot[0] & POINTER)
-    cdef Half* half = &t.now
-    cdef uint64_t buckets, b, at
-    if t.next.slots != NULL and t.next.slots <= slot < t.next.slots + t.next.buckets * SLOTS:
-        half = &t.next
-    slot[0] &= FLAG
-    at = (slot - half.slots) // SLOTS
-    b = mul_high(hash_of(e), half.buckets)
-    while b != at:  # the full buckets that the entry had passed
-        pass_over(half.slots + b * SLOTS, -1)
-        b += 1
-        if b == half.buckets:
-            b = 0
+    cdef Half* half = half_with(t, slot)
+    cdef uint64_t place = slot - half.slots
+    slot[0] = slot[0] & FLAG if place % SLOTS == 0 else 0
     t.used -= 1
+    # what a resize is about to move needs no order any more
+    if half.slots[place - place % SLOTS] & FLAG and (half is &t.next or t.next.slots == NULL):
+        fetch_back(half, place // SLOTS, slot)
     if t.next.slots != NULL:
         table_step(t, STEP)
     elif t.now.buckets > 4 and t.used * 8 < t.now.buckets * SLOTS:
-        buckets = t.used // 4 + 2
-        begin_resize(t, buckets)
+        begin_resize(t, t.used // 4 + 2)
     return e
+
+
+cdef inline Half* half_with(Table* t, const uint64_t* slot) noexcept nogil:
+    if t.next.slots != NULL and t.next.slots <= slot < t.next.slots + t.next.buckets * SLOTS:
+        return &t.next
+    return &t.now
+
+
+cdef inline uint64_t distance(uint64_t a, uint64_t b, uint64_t buckets) noexcept nogil:
+    """Buckets from a on to b, around the end."""
+    return b - a if b >= a else b + buckets - a
+
+
+cdef void fetch_back(Half* half, uint64_t hole, uint64_t* slot) noexcept nogil:
+    """Fills the hole in a flagged bucket with a guest that had passed it, then the hole that this makes, and so on.
+
+    Guests that passed lie in the unbroken run of flagged buckets behind the hole, or in the first one after that run.
+    If there is none the flag is cleared: a flag means that somebody passed, and only a full bucket is passed.
+    """
+    cdef uint64_t b = hole, home, what
+    cdef uint64_t* bucket
+    cdef int i
+    while True:
+        b += 1
+        if b == half.buckets:
+            b = 0
+        if b == hole:
+            break
+        bucket = half.slots + b * SLOTS
+        for i in range(SLOTS):
+            what = bucket[i]
+            if not what & GUEST:
+                continue
+            home = mul_high(hash_of(<Entry*>(what & POINTER)), half.buckets)
+            if distance(home, b, half.buckets) < distance(hole, b, half.buckets):
+                continue  # its home lies between
+            slot[0] = (slot[0] & FLAG) | (what & ~(FLAG | GUEST)) | (GUEST if home != hole else 0)
+            bucket[i] = what & FLAG if i == 0 else 0
+            if not bucket[0] & FLAG:
+                return
+            hole = b
+            slot = &bucket[i]
+            break
+        else:
+            if not bucket[0] & FLAG:
+                break
+    half.slots[hole * SLOTS] &= ~FLAG
 
 
 # ---------------------------------------------------------------- walks
@@ -466,13 +484,13 @@ cdef size_t visit_bucket(Half* half, uint64_t b, uint64_t low, EntryVisitor visi
     while True:
         bucket = half.slots + at * SLOTS
         for i in range(SLOTS):
-            slot = bucket[i] & POINTER
-            if slot:
-                h = hash_of(<Entry*>slot)
-                if h >= low and mul_high(h, half.buckets) == b:
-                    visit(<Entry*>slot, h, arg)
+            slot = bucket[i]
+            if slot & POINTER and (slot & GUEST != 0) == (at != b):
+                h = hash_of(<Entry*>(slot & POINTER))
+                if h >= low and (at == b or mul_high(h, half.buckets) == b):
+                    visit(<Entry*>(slot & POINTER), h, arg)
                     n += 1
-        if not passed_over(bucket):
+        if not bucket[0] & FLAG:
             return n
         at += 1
         if at == half.buckets:
@@ -481,18 +499,31 @@ cdef size_t visit_bucket(Half* half, uint64_t b, uint64_t low, EntryVisitor visi
             return n
 
 
+cdef void prefetch_visit(Half* half, uint64_t b) noexcept nogil:
+    cdef uint64_t* bucket
+    cdef int i
+    if b < half.buckets:
+        bucket = half.slots + b * SLOTS
+        for i in range(SLOTS):
+            if bucket[i] & POINTER:
+                __builtin_prefetch(<void*>(bucket[i] & POINTER))
+
+
 cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor visit, void* arg) noexcept nogil:
-    """The cursor is the hash to go on from, without its low 16 bits."""
-    cdef uint64_t low = cursor, b, after, boundary
+    # The cursor is the hash to go on from without its low 16 bits; what is met twice for it is allowed. Clients that
+    # keep numbers as doubles hold cursors up to 2^53 exactly: 48 bits leave room for a shard's number.
+    cdef uint64_t begin = cursor << 16
+    cdef uint64_t low = begin, b, after, boundary
     cdef size_t n = 0, looked = 0
     cdef Half* half
     cdef bint last
     if t.used == 0:
         return 0
     # The last condition: cleared low bits must not take the cursor back to where it was.
-    while (n < count and (looked // 10 < count or looked < 64)) or (low & ~<uint64_t>0xFFFF) <= cursor:
+    while (n < count and (looked // 10 < count or looked < 64)) or (low & ~<uint64_t>0xFFFF) <= begin:
         half = half_of(t, low)
         b = mul_high(low, half.buckets)
+        prefetch_visit(half, b + 1)
         n += visit_bucket(half, b, low, visit, arg)
         looked += 1
         last = b + 1 == half.buckets
@@ -506,4 +537,40 @@ cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor v
         if last:
             return 0
         low = after
-    return low & ~<uint64_t>0xFFFF  # room for a shard number; what is met twice for it is allowed
+    return low >> 16
+
+
+cdef uint64_t faults_of(Half* half, bint settled) noexcept nogil:
+    """Broken promises: entries that a search would not find, flags without need, wrong marks."""
+    cdef uint64_t b, home, at, faults = 0, slot
+    cdef uint64_t* bucket
+    cdef Entry* e
+    cdef int i
+    for b in range(half.buckets):
+        bucket = half.slots + b * SLOTS
+        if settled and bucket[0] & FLAG and match_tags(bucket, 0):
+            faults += 1
+        for i in range(SLOTS):
+            slot = bucket[i]
+            e = <Entry*>(slot & POINTER)
+            if e == NULL:
+                faults += slot & ~(FLAG if i == 0 else 0) != 0
+                continue
+            home = mul_high(hash_of(e), half.buckets)
+            faults += (home != b) != (slot & GUEST != 0)
+            faults += (slot >> 48) & 0x3FFF != tag_of(hash_of(e))
+            at = home
+            while at != b:
+                faults += not half.slots[at * SLOTS] & FLAG
+                at = at + 1 if at + 1 < half.buckets else 0
+    return faults
+
+
+cdef uint64_t table_faults(Table* t) noexcept nogil:
+    cdef uint64_t used = 0, place
+    cdef uint64_t faults = faults_of(&t.now, t.next.slots == NULL) + faults_of(&t.next, True)
+    for place in range(t.now.buckets * SLOTS):
+        used += t.now.slots[place] & POINTER != 0
+    for place in range(t.next.buckets * SLOTS):
+        used += t.next.slots[place] & POINTER != 0
+    return faults + (used != t.used)
