@@ -131,6 +131,8 @@ class Dispatcher:
     def run(self, client: Client, index: int, args: list[bytes]) -> Any:
         """The handler's reply, or its CommandError where the reply mode wants none."""
         silent = client.reply_mode
+        keyspace = self.server.keyspace
+        keyspace.touching = not client.no_touch
         try:
             reply = self.handlers[index](client.ctx, *args[1:])
         except CommandError as error:
@@ -139,6 +141,8 @@ class Dispatcher:
             self.engine.count_outcome(index, failed=True, rejected=False)
             self.count_error(client, index, error)
             reply = error
+        finally:
+            keyspace.touching = True
         return self._answer(client, reply, silent)
 
     def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:

@@ -97,7 +97,7 @@ class Server:
             (("list-max-listpack-size",), self._limit_lists),
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
-            (("maxmemory-policy",), self._choose_policy),
+            (("maxmemory-policy", "lfu-decay-time", "lfu-log-factor"), self._choose_policy),
             (("requirepass",), lambda: None),
         ]
         for names, hook in hooks:
@@ -143,6 +143,7 @@ class Server:
 
     def _choose_policy(self) -> None:
         self.keyspace.touch_lfu = "lfu" in self.config.maxmemory_policy
+        self.keyspace.set_lfu(self.config.lfu_decay_time, self.config.lfu_log_factor)
 
     def update_gates(self) -> None:
         """Sets the engine's gate word: one bit for each thing that must look at every command."""
