@@ -91,6 +91,8 @@ def _add(ctx: Context, key: bytes, scores: list[float], members: Sequence[bytes]
          since="1.2.0", complexity="O(log(N)) where N is the number of elements in the sorted set.")  # fmt: skip
 def zincrby(ctx: Context, key: bytes, by: bytes, member: bytes) -> float | None:
     """Adds to the score of a member of a sorted set."""
+    if by.upper() in _ADD_OPTIONS:  # Redis reads it with ZADD's eyes
+        raise SyntaxError_
     score = _add(ctx, key, [parse_float(by)], (member,), INCR)
     assert score is not None
     return float(score)

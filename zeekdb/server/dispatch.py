@@ -40,6 +40,11 @@ def flags_of(spec: Command, args: list[bytes]) -> Flag:
     return spec.flags
 
 
+def printed(word: bytes, length_max: int = 128) -> str:
+    """A client's word inside an error, as C prints it: up to a NUL, and not too long."""
+    return word.split(b"\0", 1)[0][:length_max].decode("utf-8", "surrogateescape")
+
+
 class Dispatcher:
     """Registers the declared commands with the engine and stands behind its gates."""
 
@@ -84,7 +89,7 @@ class Dispatcher:
                 return spec.handler(ctx)
             index = indexes.get(args[0].upper())
             if index is None:
-                word = args[0].decode("utf-8", "replace")[:128]
+                word = printed(args[0])
                 raise CommandError(f"ERR unknown subcommand '{word}'. Try {spec.name} HELP.")
             sub = self.specs[index]
             if sub.arity != len(args) + 1 and (sub.arity > 0 or len(args) + 1 < -sub.arity):
@@ -193,8 +198,8 @@ class Dispatcher:
         for arg in args[1:]:
             if len(shown) >= 128:
                 break
-            shown += f"'{arg[: 128 - len(shown)].decode('utf-8', 'surrogateescape')}' "
-        name = args[0][:128].decode("utf-8", "surrogateescape")
+            shown += f"'{printed(arg, 128 - len(shown))}' "
+        name = printed(args[0])
         raise CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
 
     def count_error(self, client: Client, index: int, error: CommandError) -> None:
