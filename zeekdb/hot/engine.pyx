@@ -16,13 +16,11 @@ from where they lie by sendmsg, holding a reference until the last byte is gone.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Next
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
@@ -33,10 +31,7 @@ from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
 from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.table cimport hash_bytes
-from zeekdb.hot.wire cimport (
-    IOVECS, TWIN_DONE, Arg, Out, Part, Port, Twin, advance, fill_vectors, iovec, out_pending, out_raw,
-    shift_parts,
-)
+from zeekdb.hot.wire cimport IOVECS, TWIN_DONE, Arg, Out, Part, advance, fill_vectors, iovec, out_pending, shift_parts
 
 cdef extern from *:
     """
@@ -72,9 +67,7 @@ cdef enum:
     OUTPUT_FLUSH = 1048576        # replies of one batch are sent in pieces of about this size
     TURN_US = 2000                # time in the engine before the event loop has its turn
     WAKE_BYTES = 262144           # of a large argument that are waited for at a time
-
-cdef enum:
-    C_AUTH = 1
+    C_AUTH = 1                    # gates.GATE_AUTH
 
 @cython.final
 cdef class Engine(CommandTable):
@@ -347,7 +340,6 @@ cdef class Engine(CommandTable):
         cdef Kind* kind
         cdef Kind* running = NULL
         cdef uint64_t begin = 0
-        cdef Db* db = c.port.db
         self.look_ahead(c, n)
         for i in range(n):
             r = &self.requests[i]

@@ -1,0 +1,1 @@
+"""The tree's C functions have no Python door; see zsets."""
