@@ -7,11 +7,9 @@ its keys and prefetch their buckets, prefetch the entries behind them, execute i
 A command with a twin runs without any Python object as long as its connection's and the server's gate words are 0;
 any other goes to its Python handler, in its place of the batch.
 
-Rejected: asyncio protocols (three Python calls and two queue hops a request, and no place to batch), and a thread per
-core (the table would need locks; a process per hash-slot range scales without them).
+Rejected: asyncio protocols (three Python calls a request and no place to batch), and a thread per core (locks).
 
-Arguments of SLAB_MIN bytes and up are received straight into a blob that SET adopts, and large values are sent
-from where they lie by sendmsg, holding a reference until the last byte is gone.
+Large arguments are received straight into a blob that SET adopts; large values are sent from where they lie.
 """
 
 cimport cython
@@ -261,6 +259,8 @@ cdef class Engine(CommandTable):
         cdef size_t used = 0
         cdef uint32_t n, done
         cdef int state = COMMAND
+        if c.intake.blob != NULL and c.intake.blob.size < c.intake.blob_want:
+            return self.flush(c)  # output went out, or came from elsewhere, while a large argument is on its way
         self.lend(c)
         while state == COMMAND and not c.closed and not c.closing and not c.blocked:
             n = 0
