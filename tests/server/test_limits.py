@@ -208,7 +208,8 @@ def test_large_arguments_while_large_replies_wait() -> None:
     """A reply that goes out in pieces must not wake the parser over an argument that is half received."""
     value = bytes(range(256)) * 4096
     commands = [(b"SET", b"big", value), (b"GET", b"big"), (b"APPEND", b"big", value), (b"GET", b"big"),
-                (b"RPUSH", b"l", value, b"a", value), (b"LRANGE", b"l", b"0", b"-1"), (b"SET", b"big", value)]  # fmt: skip
+                (b"RPUSH", b"l", value, b"a", value), (b"LRANGE", b"l", b"0", b"-1"),
+                (b"SET", b"big", value)]  # fmt: skip
     with Server("--save", "", unix=True) as server:
         for _ in range(20):
             with server.wire(60) as wire:
