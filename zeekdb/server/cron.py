@@ -72,7 +72,7 @@ class Cron:
             self.next_sample_s = now_s + 0.1
             server.sample()
         self._look_at_clients(now_s)
-        server.engine.settle()
+        server.settle()
         return busy
 
     def _look_at_clients(self, now_s: float) -> None:
