@@ -82,7 +82,7 @@ class Server:
         self.watches = Watches(self.keyspace)
         self.blocking = Blocking(self)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
-        self.keyspace.database_listeners += [self.watches.database_changes, self.blocking.database_changes]
+        self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
         self.engine.on_close = self._closed
