@@ -128,6 +128,9 @@ class Dispatcher:
         if refusal is not None:
             if client.in_multi:
                 client.transaction.failed = True
+                if spec.name == "EXEC":
+                    client.transaction.end()
+                    refusal = Refused(f"EXECABORT Transaction discarded because of: {refusal.message}")
             silence = self._answer(client, refusal)  # raises, unless the client wants no replies
             self.engine.count_outcome(index, failed=False, rejected=True)
             return silence
@@ -150,7 +153,12 @@ class Dispatcher:
         keyspace = self.server.keyspace
         keyspace.touching = not client.no_touch
         try:
-            reply = self.handlers[index](client.ctx, *args[1:])
+            if keyspace.effects is None:
+                reply = self.handlers[index](client.ctx, *args[1:])
+            else:
+                reply = self.server.propagation.run(
+                    self.specs[index], client.db_index, args, self.handlers[index], client.ctx
+                )
         except CommandError as error:
             if silent == "on":
                 raise
@@ -186,7 +194,8 @@ class Dispatcher:
             return Refused("NOAUTH Authentication required.")
         if client.in_multi and spec.flags & Flag.NO_MULTI and spec.name not in AT_ONCE:
             return Refused("ERR Command not allowed inside a transaction")
-        if self.engine.gate & GATE_OOM and spec.flags & Flag.DENYOOM:
+        flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
+        if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")
         if self.engine.gate & GATE_BUSY and not spec.flags & Flag.ALLOW_BUSY:
             return Refused(self.server.busy_reason)
