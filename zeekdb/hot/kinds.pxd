@@ -32,6 +32,7 @@ ctypedef struct Kind:
     Twin twin
     void* handler        # borrowed: Engine.handlers keeps it
     int index
+    bint queues          # between MULTI and EXEC it waits for EXEC
     uint64_t calls
     uint64_t ticks       # time stamp counter, spent in calls
     uint64_t rejected

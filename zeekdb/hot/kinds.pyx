@@ -78,6 +78,10 @@ cdef class CommandTable:
             self.place(kind)
         return kind.index
 
+    def let_queue(self, int index, bint queues):
+        """Whether the command waits for EXEC inside a transaction without a word from Python."""
+        self.by_index[index].queues = queues
+
     cdef void place(self, Kind* kind):
         cdef uint32_t i = name_hash(kind.name, kind.name_size)
         while self.kinds[i & (KINDS - 1)] != NULL:
@@ -134,6 +138,10 @@ cdef class CommandTable:
         if rejected:
             kind.rejected += 1
             kind.calls -= 1
+
+    def count_late_failure(self, int index):
+        """A call that was counted when it began to wait has failed after all."""
+        self.by_index[index].failed += 1
 
     def reset_command_stats(self):
         """Zeroes every command's counters."""
