@@ -187,7 +187,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("acl-pubsub-default", Enum("allchannels", "resetchannels"), "resetchannels", "Channels of a new user.", later=True),
         D("enable-protected-configs", ACTION, "no", "Who may set protected directives by CONFIG SET: nobody, everybody, local connections.", immutable=True),
         D("enable-debug-command", ACTION, "no", "Who may use DEBUG.", immutable=True),
-        D("enable-module-command", ACTION, "no", "Who may use MODULE.", immutable=True, later=True),
+        D("enable-module-command", ACTION, "no", "Who may use MODULE.", immutable=True),
         D("sanitize-dump-payload", Enum("no", "yes", "clients"), "no", "Whether RESTORE checks payloads deeply.", later=True),
     )),
     ("Memory", (
