@@ -35,7 +35,7 @@ make compat    # runs Redis's own test suite
 - Keys expire exactly, from an index; `expired_stale_perc` is always 0.
 - MEMORY and INFO memory count ZeekDB's own structures, which are smaller; fields of jemalloc repeat the totals.
 - LATENCY HISTOGRAM and the percentiles of INFO come from buckets of powers of two, interpolated.
-- COMMAND DOCS has no `arguments`, and its summaries are ZeekDB's own words.
+- COMMAND DOCS has summaries in ZeekDB's own words, and arguments by the names that Redis 7.0 gives them.
 - There are no modules, and DEBUG has what test suites use, not what crashes the server.
 - DEBUG RELOAD and LOADAOF do nothing before persistence is there.
 """

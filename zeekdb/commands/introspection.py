@@ -11,6 +11,7 @@ from typing import Any
 
 from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
+from zeekdb.commands.grammar import Argument, arguments_of
 from zeekdb.commands.reply import help_lines
 from zeekdb.commands.spec import LOADING, REGISTRY, STALE, Command, Flag, KeySpec, command
 from zeekdb.errors import CommandError, SyntaxError_
@@ -241,6 +242,24 @@ def describe(spec: Command) -> list[Any]:
     ]
 
 
+def describe_argument(argument: Argument) -> dict[bytes, Any]:
+    """An argument, as COMMAND DOCS prints it."""
+    described: dict[bytes, Any] = {b"name": argument.name.encode(), b"type": argument.type.encode()}
+    if argument.key_spec_index is not None:
+        described[b"key_spec_index"] = argument.key_spec_index
+    if argument.token is not None:
+        described[b"token"] = argument.token.encode()
+    if argument.since:
+        described[b"since"] = argument.since.encode()
+    if argument.deprecated_since:
+        described[b"deprecated_since"] = argument.deprecated_since.encode()
+    if argument.flags:
+        described[b"flags"] = SetOf(list(argument.flags))
+    if argument.arguments:
+        described[b"arguments"] = [describe_argument(each) for each in argument.arguments]
+    return described
+
+
 def document(spec: Command) -> dict[bytes, Any]:
     """What COMMAND DOCS says of a command."""
     described: dict[bytes, Any] = {
@@ -257,6 +276,8 @@ def document(spec: Command) -> dict[bytes, Any]:
         described[b"replaced_by"] = spec.replaced_by.encode()
     if spec.history:
         described[b"history"] = [[since.encode(), change.encode()] for since, change in spec.history]
+    if arguments := arguments_of(spec.name):
+        described[b"arguments"] = [describe_argument(each) for each in arguments]
     if spec.subcommands:
         described[b"subcommands"] = {sub.lower.encode(): document(sub) for sub in spec.subcommands.values()}
     return described
