@@ -143,9 +143,11 @@ class Dispatcher:
             client.queue_command(index, args)
             self.engine.count_outcome(index, failed=False, rejected=False)
             return self._answer(client, "QUEUED")
-        if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
-            self.server.feed_monitors(client, args)
-        return self.run(client, index, args)
+        try:
+            return self.run(client, index, args)
+        finally:  # afterwards: what a transaction or a script has run comes before itself
+            if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
+                self.server.feed_monitors(client, args)
 
     def run(self, client: Client, index: int, args: list[bytes]) -> Any:
         """The handler's reply, or its CommandError where the reply mode wants none."""
