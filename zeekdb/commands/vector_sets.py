@@ -36,8 +36,9 @@ def _kind() -> type[VectorSet]:
     try:
         from zeekdb.types.vectorset import VectorSet
     except ImportError as error:
+        missing = (error.name or "one of them").partition(".")[0]
         raise CommandError(
-            f"ERR vector sets need the Python packages numpy and usearch, and {error.name} is not installed"
+            f"ERR vector sets need the Python packages numpy and usearch, and {missing} is not installed"
         ) from None
     return VectorSet
 
