@@ -70,6 +70,25 @@ def parse_bit(text: bytes) -> int:
     raise CommandError("ERR bit is not an integer or out of range")
 
 
+def parse_timeout(text: bytes) -> int:
+    """How long to block: seconds with fractions, as milliseconds rounded up; 0 is for ever."""
+    value = to_long_double(text)
+    if value is None:
+        raise CommandError("ERR timeout is not a float or out of range")
+    if value == math.inf:
+        raise CommandError("ERR timeout is out of range")
+    if isinstance(value, float):
+        raise CommandError("ERR timeout is negative")
+    mantissa, exponent = value
+    thousandfold = mantissa * 1000
+    milliseconds = thousandfold << exponent if exponent >= 0 else -(-thousandfold >> -exponent)
+    if milliseconds > INT64_MAX:
+        raise CommandError("ERR timeout is out of range")
+    if milliseconds < 0:
+        raise CommandError("ERR timeout is negative")
+    return milliseconds
+
+
 def parse_cursor(text: bytes) -> int:
     """A SCAN cursor: what `strtoul` takes, so the empty string is 0 and -1 the largest."""
     if not text:

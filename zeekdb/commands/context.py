@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zeekdb.errors import WrongType
@@ -16,13 +17,14 @@ class Context:
     """A connection's view of the keyspace. `client` and `server` are typed in server/; commands of the data types
     touch neither."""
 
-    __slots__ = ("client", "db", "keyspace", "server")
+    __slots__ = ("client", "db", "deny_blocking", "keyspace", "server")
 
     def __init__(self, keyspace: Keyspace, db: Database, client: Any, server: Any) -> None:
         self.keyspace = keyspace
         self.db = db
         self.client = client
         self.server = server
+        self.deny_blocking = False  # inside EXEC or a script nothing waits
 
     def read(self, key: bytes, kind: type[V]) -> V | None:
         """The value of `key` for reading (`bytes` for strings, `Hash`, `List` …), None when absent. WrongType."""
@@ -61,6 +63,16 @@ class Context:
         if count != 1:
             self.keyspace.dirty += count - 1
 
+    def effect(self, *words: bytes) -> None:
+        """Tell replicas and the AOF this command instead of the one that runs; without words, nothing.
+
+        For what would not come to the same elsewhere or later: relative times, random choices, waiting.
+        """
+        if self.keyspace.effects is not None:
+            self.keyspace.effects_given = True
+            if words:
+                self.keyspace.effects.append((self.db.index, words))
+
     def seen(self, key: bytes) -> bool:
         """Whether the key is there: a hit or a miss, but no use that would make the key look younger."""
         if self.db.exists(key):
@@ -80,3 +92,14 @@ class Context:
         """Delete the key of a collection that holds nothing any more, as Redis does."""
         if not len(collection) and self.db.remove(key):
             self.changed(key, "del", 0)  # counted by whatever emptied it
+
+    def block(self, keys: Iterable[bytes], attempt: Callable[[bytes], Any], timeout_ms: int, otherwise: Any) -> Any:
+        """Wait for one of `keys`: what a handler returns that has found nothing.
+
+        `attempt(key)` is called whenever a key was changed, at the end of the command, transaction or script that
+        changed it; what it returns is the reply, None keeps waiting, a CommandError is answered. After `timeout_ms`
+        (0: never), and at once inside EXEC or a script, the reply is `otherwise`.
+        """
+        if self.deny_blocking:
+            return otherwise
+        return self.server.blocking.block(self.client, keys, attempt, timeout_ms, otherwise)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from zeekdb.commands.args import parse_int
+from zeekdb.commands.args import parse_int, parse_timeout
 from zeekdb.commands.context import Context
 from zeekdb.commands.reply import NULL_ARRAY, NullArray
-from zeekdb.commands.spec import DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE, KeySpec, command, counted_keys, one_key
+from zeekdb.commands.spec import (
+    BLOCKING,
+    DENYOOM,
+    FAST,
+    MOVABLEKEYS,
+    READONLY,
+    WRITE,
+    KeySpec,
+    command,
+    counted_keys,
+    one_key,
+)  # fmt: skip
 from zeekdb.errors import CommandError, NoSuchKey, OutOfRange, SyntaxError_, WrongType
 from zeekdb.types import List
 
@@ -245,6 +257,9 @@ def _not_negative(text: bytes, name: str) -> int:
     return value
 
 
+SIDES = {True: b"LEFT", False: b"RIGHT"}
+
+
 def _side(word: bytes) -> bool:
     """True for LEFT, False for RIGHT."""
     side = word.upper()
@@ -286,12 +301,20 @@ def rpoplpush(ctx: Context, source: bytes, target: bytes) -> bytes | None:
     return _move(ctx, source, target, False, True)
 
 
-@command("LMPOP", arity=-4, flags=WRITE | MOVABLEKEYS, keys=counted_keys(1, "RW", "access", "delete"), group="list",
-         since="7.0.0",
-         complexity="O(N+M) where N is the number of provided keys and M is the number of elements returned."
-)  # fmt: skip
+NUMBERED_POP = counted_keys(1, "RW", "access", "delete")
+LMPOP_COST = "O(N+M) where N is the number of provided keys and M is the number of elements returned."
+
+
+@command("LMPOP", arity=-4, flags=WRITE | MOVABLEKEYS, keys=NUMBERED_POP, group="list", since="7.0.0",
+         complexity=LMPOP_COST)  # fmt: skip
 def lmpop(ctx: Context, numkeys: bytes, *args: bytes) -> list[Any] | NullArray:
     """Returns multiple elements from a list after removing them. Deletes the list if the last element was popped."""
+    keys, head, count = _lmpop_words(numkeys, args)
+    return _pop_first(ctx, keys, count, head) or NULL_ARRAY
+
+
+def _lmpop_words(numkeys: bytes, args: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], bool, int]:
+    """Keys, whether from the head, and how many."""
     try:
         n = parse_int(numkeys)
     except CommandError:
@@ -300,16 +323,21 @@ def lmpop(ctx: Context, numkeys: bytes, *args: bytes) -> list[Any] | NullArray:
         raise CommandError("ERR numkeys should be greater than 0")
     if n + 1 > len(args):
         raise SyntaxError_
-    head = _side(args[n])
-    count = _lmpop_count(args[n + 1 :])
-    for key in args[:n]:
+    return args[:n], _side(args[n]), _lmpop_count(args[n + 1 :])
+
+
+def _pop_first(ctx: Context, keys: Iterable[bytes], count: int, head: bool) -> list[Any] | None:
+    """From the first of the keys that holds a list."""
+    for key in keys:
         value = ctx.db.peek(key)
         if value is None:
             continue
         if not isinstance(value, List):
             raise WrongType
-        return [key, _take(ctx, key, value, count, head)]
-    return NULL_ARRAY
+        taken = _take(ctx, key, value, count, head)
+        ctx.effect(b"LPOP" if head else b"RPOP", key, b"%d" % len(taken))
+        return [key, taken]
+    return None
 
 
 def _lmpop_count(words: tuple[bytes, ...]) -> int:
@@ -324,3 +352,89 @@ def _lmpop_count(words: tuple[bytes, ...]) -> int:
         if count <= 0:
             raise CommandError("ERR count should be greater than 0")
     return 1 if count is None else count
+
+
+# --- those that wait ----------------------------------------------------------------------------------------------
+
+
+def _pop_one(ctx: Context, key: bytes, source: List, head: bool) -> list[bytes]:
+    [value] = _take(ctx, key, source, 1, head)
+    ctx.effect(b"LPOP" if head else b"RPOP", key)
+    return [key, value]
+
+
+def _blocking_pop(ctx: Context, args: tuple[bytes, ...], head: bool) -> Any:
+    *keys, timeout = args
+    timeout_ms = parse_timeout(timeout)
+
+    def pop(key: bytes) -> list[bytes] | None:
+        value = ctx.db.peek(key)
+        return _pop_one(ctx, key, value, head) if isinstance(value, List) else None
+
+    for key in keys:
+        value = ctx.peek(key, List)
+        if value is not None:
+            return _pop_one(ctx, key, value, head)
+    return ctx.block(keys, pop, timeout_ms, NULL_ARRAY)
+
+
+BLOCKING_POP = (KeySpec(("RW", "access", "delete"), index=1, last=-2),)
+BLOCKING_COST = "O(N) where N is the number of provided keys."
+TIMEOUT_HISTORY = (("6.0.0", "`timeout` is interpreted as a double instead of an integer."),)
+
+
+@command("BLPOP", arity=-3, flags=WRITE | BLOCKING, keys=BLOCKING_POP, group="list", since="2.0.0",
+         complexity=BLOCKING_COST, history=TIMEOUT_HISTORY)  # fmt: skip
+def blpop(ctx: Context, *args: bytes) -> Any:
+    """Removes and returns the first element of the first list that has one, waiting for it where none has."""
+    return _blocking_pop(ctx, args, True)
+
+
+@command("BRPOP", arity=-3, flags=WRITE | BLOCKING, keys=BLOCKING_POP, group="list", since="2.0.0",
+         complexity=BLOCKING_COST, history=TIMEOUT_HISTORY)  # fmt: skip
+def brpop(ctx: Context, *args: bytes) -> Any:
+    """Removes and returns the last element of the first list that has one, waiting for it where none has."""
+    return _blocking_pop(ctx, args, False)
+
+
+def _blocking_move(ctx: Context, source: bytes, target: bytes, from_head: bool, to_head: bool, timeout: bytes) -> Any:
+    timeout_ms = parse_timeout(timeout)
+
+    def move(key: bytes) -> bytes | None:
+        moved = _move(ctx, source, target, from_head, to_head)
+        if moved is not None:
+            ctx.effect(b"LMOVE", source, target, SIDES[from_head], SIDES[to_head])
+        return moved
+
+    reply = move(source)
+    if reply is not None:
+        return reply
+    return ctx.block([source], lambda key: move(key) if isinstance(ctx.db.peek(key), List) else None, timeout_ms, None)
+
+
+@command("BLMOVE", arity=6, flags=WRITE | DENYOOM | BLOCKING, keys=MOVE_KEYS, group="list", since="6.2.0",
+         complexity="O(1)")  # fmt: skip
+def blmove(ctx: Context, source: bytes, target: bytes, where_from: bytes, where_to: bytes, timeout: bytes) -> Any:
+    """Moves an element from one list to another and returns it, waiting for one where there is none."""
+    return _blocking_move(ctx, source, target, _side(where_from), _side(where_to), timeout)
+
+
+@command("BRPOPLPUSH", arity=4, flags=WRITE | DENYOOM | BLOCKING, keys=MOVE_KEYS, group="list", since="2.2.0",
+         complexity="O(1)", history=TIMEOUT_HISTORY, doc_flags=("deprecated",), deprecated_since="6.2.0",
+         replaced_by="`BLMOVE` with the `RIGHT` and `LEFT` arguments")  # fmt: skip
+def brpoplpush(ctx: Context, source: bytes, target: bytes, timeout: bytes) -> Any:
+    """Moves the last element of a list to the head of another, waiting for one where there is none."""
+    return _blocking_move(ctx, source, target, False, True, timeout)
+
+
+@command("BLMPOP", arity=-5, flags=WRITE | MOVABLEKEYS | BLOCKING, keys=counted_keys(2, "RW", "access", "delete"),
+         group="list", since="7.0.0", complexity=LMPOP_COST)  # fmt: skip
+def blmpop(ctx: Context, timeout: bytes, numkeys: bytes, *args: bytes) -> Any:
+    """Removes and returns elements of the first list that has some, waiting for them where none has."""
+    timeout_ms = parse_timeout(timeout)
+    keys, head, count = _lmpop_words(numkeys, args)
+
+    def pop(key: bytes) -> list[Any] | None:
+        return _pop_first(ctx, [key], count, head) if isinstance(ctx.db.peek(key), List) else None
+
+    return _pop_first(ctx, keys, count, head) or ctx.block(keys, pop, timeout_ms, NULL_ARRAY)

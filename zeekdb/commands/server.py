@@ -135,7 +135,7 @@ def check_flush_options(options: tuple[bytes, ...]) -> None:
 def flushdb(ctx: Context, *options: bytes) -> str:
     """Removes every key of the database."""
     check_flush_options(options)
-    ctx.keyspace.dirty += ctx.db.clear()
+    ctx.keyspace.dirty += ctx.keyspace.clear([ctx.db])
     return "OK"
 
 
@@ -147,7 +147,7 @@ def flushdb(ctx: Context, *options: bytes) -> str:
 def flushall(ctx: Context, *options: bytes) -> str:
     """Removes every key of every database."""
     check_flush_options(options)
-    ctx.keyspace.dirty += sum(db.clear() for db in ctx.keyspace.databases) + 1
+    ctx.keyspace.dirty += ctx.keyspace.clear(ctx.keyspace.databases) + 1
     return "OK"
 
 

@@ -1,16 +1,27 @@
-"""The sorted set commands that do not block; unions, intersections and differences are in sorted_set_algebra."""
+"""The sorted set commands; unions, intersections and differences are in sorted_set_algebra."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from zeekdb.commands.args import format_float, parse_cursor, parse_float, parse_int
+from zeekdb.commands.args import format_float, parse_cursor, parse_float, parse_int, parse_timeout
 from zeekdb.commands.context import Context
 from zeekdb.commands.members import check_samples, for_change, parse_scan_options
 from zeekdb.commands.reply import NULL_ARRAY, NullArray
-from zeekdb.commands.spec import DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE, KeySpec, command, counted_keys, one_key
+from zeekdb.commands.spec import (
+    BLOCKING,
+    DENYOOM,
+    FAST,
+    MOVABLEKEYS,
+    READONLY,
+    WRITE,
+    KeySpec,
+    command,
+    counted_keys,
+    one_key,
+)  # fmt: skip
 from zeekdb.errors import CommandError, SyntaxError_, WrongType
 from zeekdb.hot.keyspace import glob_match
 from zeekdb.types import ZSet
@@ -61,10 +72,13 @@ def zadd(ctx: Context, key: bytes, *args: bytes) -> int | float | None:
     if flags & INCR and len(rest) > 2:
         raise CommandError("ERR INCR option supports a single increment-element pair")
     scores = [parse_float(text) for text in rest[::2]]
-    return _add(ctx, key, scores, rest[1::2], flags)
+    return add_members(ctx, key, scores, rest[1::2], flags)
 
 
-def _add(ctx: Context, key: bytes, scores: list[float], members: Sequence[bytes], flags: int) -> int | float | None:
+def add_members(
+    ctx: Context, key: bytes, scores: list[float], members: Sequence[bytes], flags: int
+) -> int | float | None:
+    """ZADD's deed, for whoever comes to scores by other ways; 32 among the flags is CH."""
     target = for_change(ctx, key, ZSet)
     if target is None:
         if flags & XX:
@@ -93,7 +107,7 @@ def zincrby(ctx: Context, key: bytes, by: bytes, member: bytes) -> float | None:
     """Adds to the score of a member of a sorted set."""
     if by.upper() in _ADD_OPTIONS:  # Redis reads it with ZADD's eyes
         raise SyntaxError_
-    score = _add(ctx, key, [parse_float(by)], (member,), INCR)
+    score = add_members(ctx, key, [parse_float(by)], (member,), INCR)
     assert score is not None
     return float(score)
 
@@ -551,12 +565,22 @@ def zpopmax(ctx: Context, key: bytes, *args: bytes) -> list[Any]:
     return _pop(ctx, key, args, True)
 
 
+ZMPOP_COST: Final = (
+    "O(K) + O(M*log(N)) where K is the number of provided keys, N being the number of elements in the sorted set, and "
+    "M being the number of elements popped."
+)
+
+
 @command("ZMPOP", arity=-4, flags=WRITE | MOVABLEKEYS, keys=counted_keys(1, "RW", "access", "delete"), group=GROUP,
-         since="7.0.0",
-         complexity="O(K) + O(M*log(N)) where K is the number of provided keys, N being the number of elements in "
-                    "the sorted set, and M being the number of elements popped.")  # fmt: skip
+         since="7.0.0", complexity=ZMPOP_COST)  # fmt: skip
 def zmpop(ctx: Context, numkeys: bytes, *args: bytes) -> list[Any] | NullArray:
     """Pops members with the lowest or highest scores from the first sorted set that is not empty."""
+    keys, greatest, count = _zmpop_words(numkeys, args)
+    return _pop_first(ctx, keys, count, greatest) or NULL_ARRAY
+
+
+def _zmpop_words(numkeys: bytes, args: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], bool, int]:
+    """Keys, whether the greatest, and how many."""
     try:
         n = parse_int(numkeys)
     except CommandError:
@@ -565,17 +589,21 @@ def zmpop(ctx: Context, numkeys: bytes, *args: bytes) -> list[Any] | NullArray:
         raise CommandError("ERR numkeys should be greater than 0")
     if n + 1 > len(args) or args[n].upper() not in (b"MIN", b"MAX"):
         raise SyntaxError_
-    greatest = args[n].upper() == b"MAX"
-    count = _pop_count(args[n + 1 :])
-    for key in args[:n]:
+    return args[:n], args[n].upper() == b"MAX", _pop_count(args[n + 1 :])
+
+
+def _pop_first(ctx: Context, keys: Iterable[bytes], count: int, greatest: bool) -> list[Any] | None:
+    """From the first of the keys that holds a sorted set."""
+    for key in keys:
         source = ctx.db.peek(key)
         if source is None:
             continue
         if not isinstance(source, ZSet):
             raise WrongType
-        pairs = _take(ctx, key, source, count, greatest)
-        return [key, [list(pair) for pair in pairs]]
-    return NULL_ARRAY
+        taken = _take(ctx, key, source, count, greatest)
+        ctx.effect(b"ZPOPMAX" if greatest else b"ZPOPMIN", key, b"%d" % len(taken))
+        return [key, [list(pair) for pair in taken]]
+    return None
 
 
 def _pop_count(words: tuple[bytes, ...]) -> int:
@@ -591,3 +619,57 @@ def _pop_count(words: tuple[bytes, ...]) -> int:
         if count <= 0:
             raise CommandError("ERR count should be greater than 0")
     return 1 if count is None else count
+
+
+def _blocking_pop(ctx: Context, args: tuple[bytes, ...], greatest: bool) -> Any:
+    *keys, timeout = args
+    timeout_ms = parse_timeout(timeout)
+
+    def pop(key: bytes) -> list[Any] | None:
+        return _pop_one(ctx, key, greatest) if isinstance(ctx.db.peek(key), ZSet) else None
+
+    for key in keys:
+        if (reply := _pop_one(ctx, key, greatest)) is not None:
+            return reply
+    return ctx.block(keys, pop, timeout_ms, NULL_ARRAY)
+
+
+def _pop_one(ctx: Context, key: bytes, greatest: bool) -> list[Any] | None:
+    source = ctx.peek(key, ZSet)
+    if source is None:
+        return None
+    [(member, score)] = _take(ctx, key, source, 1, greatest)
+    ctx.effect(b"ZPOPMAX" if greatest else b"ZPOPMIN", key)
+    return [key, member, score]
+
+
+BLOCKING_KEYS: Final = (KeySpec(("RW", "access", "delete"), index=1, last=-2),)
+BLOCKING_COST: Final = "O(log(N)) with N being the number of elements in the sorted set."
+TIMEOUT_HISTORY: Final = (("6.0.0", "`timeout` is interpreted as a double instead of an integer."),)
+
+
+@command("BZPOPMIN", arity=-3, flags=WRITE | FAST | BLOCKING, keys=BLOCKING_KEYS, group=GROUP, since="5.0.0",
+         complexity=BLOCKING_COST, history=TIMEOUT_HISTORY)  # fmt: skip
+def bzpopmin(ctx: Context, *args: bytes) -> Any:
+    """Pops the member with the lowest score of the first sorted set that has one, waiting where none has."""
+    return _blocking_pop(ctx, args, False)
+
+
+@command("BZPOPMAX", arity=-3, flags=WRITE | FAST | BLOCKING, keys=BLOCKING_KEYS, group=GROUP, since="5.0.0",
+         complexity=BLOCKING_COST, history=TIMEOUT_HISTORY)  # fmt: skip
+def bzpopmax(ctx: Context, *args: bytes) -> Any:
+    """Pops the member with the highest score of the first sorted set that has one, waiting where none has."""
+    return _blocking_pop(ctx, args, True)
+
+
+@command("BZMPOP", arity=-5, flags=WRITE | MOVABLEKEYS | BLOCKING, keys=counted_keys(2, "RW", "access", "delete"),
+         group=GROUP, since="7.0.0", complexity=ZMPOP_COST)  # fmt: skip
+def bzmpop(ctx: Context, timeout: bytes, numkeys: bytes, *args: bytes) -> Any:
+    """Pops members of the first sorted set that has some, waiting for them where none has."""
+    timeout_ms = parse_timeout(timeout)
+    keys, greatest, count = _zmpop_words(numkeys, args)
+
+    def pop(key: bytes) -> list[Any] | None:
+        return _pop_first(ctx, [key], count, greatest) if isinstance(ctx.db.peek(key), ZSet) else None
+
+    return _pop_first(ctx, keys, count, greatest) or ctx.block(keys, pop, timeout_ms, NULL_ARRAY)

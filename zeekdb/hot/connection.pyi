@@ -19,6 +19,20 @@ class Connection:
     def block(self) -> None:
         """No further command runs until `resume`."""
     def resume(self, reply: object) -> None: ...
+    queue_failed: bool  # some command could not be queued
+    watching: bool  # EXEC has to ask about watched keys
+    def queue_command(self, index: int, args: list[bytes]) -> None:
+        """Keeps a command for EXEC; a queue over the query limit ends the connection."""
+    def run_queue(self) -> None:
+        """Runs what is queued, and answers it as one array."""
+    def drop_queue(self) -> None: ...
+    @property
+    def queue_length(self) -> int: ...
+    @property
+    def queue_bytes(self) -> int: ...
+    @property
+    def queue_flags(self) -> int:
+        """The flags of all commands queued, or-ed."""
     def close(self) -> None: ...
     def close_after_reply(self) -> None: ...
     @property

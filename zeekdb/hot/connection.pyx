@@ -2,9 +2,12 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
-from zeekdb.hot.engine cimport GONE, Conn, Engine, Link
+from libc.stdlib cimport free, malloc
+from zeekdb.hot.engine cimport Engine
 from zeekdb.hot.keyspace cimport db_pointer
+from zeekdb.hot.queue cimport queue_add, queue_free
 from zeekdb.hot.replies cimport write_reply
+from zeekdb.hot.sockets cimport GONE, Conn, Link
 from zeekdb.hot.wire cimport Arg, Out, out_pending, out_raw
 
 from zeekdb.hot.replies import NO_REPLY
@@ -49,6 +52,65 @@ cdef class Connection(Link):
             write_reply(&self.c.port.out, reply, self.c.port.protocol)
         self.engine.watch(self.c)
         self.engine.wake(self)
+
+    def queue_command(self, int index, list args not None):
+        """Keeps a command for EXEC: what the engine does itself while nothing else stands in its way."""
+        cdef Engine engine = <Engine>self.engine
+        cdef Arg* argv = <Arg*>malloc(len(args) * sizeof(Arg))
+        cdef bytes arg
+        cdef int i
+        if self.c is &GONE:
+            free(argv)
+            return
+        for i in range(len(args)):
+            arg = args[i]
+            argv[i].p = <uint8_t*>PyBytes_AS_STRING(arg)
+            argv[i].n = PyBytes_GET_SIZE(arg)
+        queue_add(&self.c.queue, engine.by_index[index], argv, len(args))
+        free(argv)
+        if <long long>self.c.queue.size > engine.query_limit:
+            engine.close(self.c)
+
+    def run_queue(self):
+        """Runs what is queued, and answers it as one array."""
+        (<Engine>self.engine).run_queue(self.c)
+
+    def drop_queue(self):
+        """Forgets what is queued."""
+        queue_free(&self.c.queue)
+
+    @property
+    def queue_failed(self):
+        """Whether some command could not be queued."""
+        return self.c.queue.failed
+
+    @queue_failed.setter
+    def queue_failed(self, bint value):
+        if self.c is not &GONE:
+            self.c.queue.failed = value
+
+    @property
+    def watching(self):
+        """Whether EXEC has to ask about watched keys."""
+        return self.c.watching
+
+    @watching.setter
+    def watching(self, bint value):
+        if self.c is not &GONE:
+            self.c.watching = value
+
+    @property
+    def queue_length(self):
+        return self.c.queue.count
+
+    @property
+    def queue_bytes(self):
+        return self.c.queue.capacity
+
+    @property
+    def queue_flags(self):
+        """The flags of all commands queued, or-ed."""
+        return self.c.queue.flags
 
     def close(self):
         """Ends the connection now, unsent output is lost."""
@@ -113,7 +175,7 @@ cdef class Connection(Link):
     def memory_bytes(self):
         """What the connection holds: its structures and both buffers."""
         cdef Out* out = &self.c.port.out
-        return (sizeof(Conn) + self.c.capacity + self.c.intake.args_capacity * sizeof(Arg)
+        return (sizeof(Conn) + self.c.capacity + self.c.queue.capacity + self.c.intake.args_capacity * sizeof(Arg)
                 + (0 if out.lent else out.capacity) + out.part_bytes
                 + (self.c.intake.blob.capacity if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes)
 

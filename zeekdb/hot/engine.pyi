@@ -3,9 +3,9 @@ from typing import Any
 
 from zeekdb.errors import CommandError
 from zeekdb.hot.keyspace import Keyspace
-from zeekdb.hot.kinds import CommandTable
+from zeekdb.hot.sockets import Sockets
 
-class Engine(CommandTable):
+class Engine(Sockets):
     """All client sockets, parsing and execution. One per process, driven by the event loop through `fileno`."""
 
     gate: int
@@ -13,15 +13,13 @@ class Engine(CommandTable):
     on_unknown: Callable[[Any, list[bytes]], Any]
     on_error: Callable[[Any, int, CommandError], None]
     on_bug: Callable[[Any, int, BaseException], None]
-    on_close: Callable[[Any], None]
-    on_output_limit: Callable[[Any], None]
+    on_exec: Callable[[Any, bool], None]
+    on_due: Callable[[Any], None]
     on_slow: Callable[[Any, int, list[bytes], float], None]
     keyspace: Keyspace
     total_commands: int
     total_in: int
-    total_out: int
     reads: int
-    writes: int
     query_limit: int
     bulk_limit: int
     error_replies: int
@@ -29,11 +27,11 @@ class Engine(CommandTable):
     @property
     def in_turn(self) -> bool: ...
     def __init__(self, keyspace: Keyspace) -> None: ...
-    def fileno(self) -> int:
-        """The descriptor to watch: readable when a turn has something to do."""
     def reset_stats(self) -> None: ...
     def turn(self) -> None:
         """Serves the ready connections for at most TURN_US."""
+    def busy_turn(self, running: Any) -> None:
+        """From within a command that takes too long: serves the other connections behind `gate`."""
     def tick(self) -> None:
         """Sets the keyspace's clock outside a turn."""
     def settle(self) -> None:

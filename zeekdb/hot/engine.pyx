@@ -14,22 +14,24 @@ Large arguments are received straight into a blob that SET adopts; large values 
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
-from zeekdb.hot.kinds cimport CommandTable, Kind, log2_of, ticks_now
+from zeekdb.hot.kinds cimport BEGINS, EXECUTES, QUEUES, Kind, log2_of, ticks_now
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
+from zeekdb.hot.notes cimport N
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
+from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.replies cimport write_error, write_reply
+from zeekdb.hot.sockets cimport OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
-from zeekdb.hot.wire cimport IOVECS, TWIN_DONE, Arg, Out, Part, advance, fill_vectors, iovec, out_pending, shift_parts
+from zeekdb.hot.wire cimport TWIN_DONE, Arg, Out, out_length, out_pending, out_raw
 
 cdef extern from *:
     """
@@ -43,42 +45,59 @@ cdef extern from *:
     static inline void set_wake_bytes(int fd, size_t bytes) {
         int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
     """
-    int epoll_create1(int flags) nogil
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event) nogil
     int epoll_wait(int epfd, epoll_event* events, int n, int timeout) nogil
-    int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
-    struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
+    int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR
     ssize_t recv(int fd, void* data, size_t n, int flags) nogil
-    ssize_t send(int fd, const void* data, size_t n, int flags) nogil
-    ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
-    int MSG_DONTWAIT, MSG_NOSIGNAL
-    int c_close "close"(int fd) nogil
+    int MSG_DONTWAIT
     int64_t wall_us() nogil
     void set_wake_bytes(int fd, size_t bytes) nogil
 
 cdef enum:
-    SCRATCH = 262144              # bytes read at once
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
-    OUTPUT_PAUSE = 268435456      # unsent bytes at which a connection's commands wait for its reader
-    OUTPUT_FLUSH = 1048576        # replies of one batch are sent in pieces of about this size
     TURN_US = 2000                # time in the engine before the event loop has its turn
     WAKE_BYTES = 262144           # of a large argument that are waited for at a time
+    BUSY_EVENTS = 64              # connections served at once while a script runs on
     C_AUTH = 1                    # gates.GATE_AUTH
+    C_MULTI = 8                   # gates.GATE_MULTI
+
+
+cdef inline bint takes(Kind* kind, uint32_t argc) noexcept nogil:
+    """Whether the command's arity allows so many words."""
+    return kind.arity == <int>argc or (kind.arity < 0 and <int>argc >= -kind.arity)
+
+
+cdef inline uint32_t last_key(Kind* kind, uint32_t argc) noexcept nogil:
+    """The place of a call's last key."""
+    return min(<uint32_t>kind.last_key, argc - 1) if kind.last_key > 0 else argc - 1
+
+
+cdef void hash_keys(Kind* kind, Arg* argv, uint32_t argc) noexcept nogil:
+    cdef uint32_t k = kind.first_key
+    if k:
+        while k <= last_key(kind, argc):
+            argv[k].hash = hash_bytes(argv[k].p, argv[k].n)
+            k += kind.key_step
+
+
+cdef inline void count_ticks(Kind* kind, uint64_t spent) noexcept nogil:
+    kind.calls += 1
+    kind.ticks += spent
+    kind.histogram[min(log2_of(spent), 39)] += 1
+
+
+cdef list list_args(Arg* argv, uint32_t argc):
+    cdef uint32_t i
+    return [PyBytes_FromStringAndSize(<char*>argv[i].p, argv[i].n) for i in range(argc)]
+
 
 @cython.final
-cdef class Engine(CommandTable):
+cdef class Engine(Sockets):
     """The reactor over one keyspace. Not thread-safe: everything happens on the event loop's thread."""
 
     def __cinit__(self, keyspace):
-        self.epfd = epoll_create1(EPOLL_CLOEXEC)
-        if self.epfd < 0:
-            raise OSError("epoll_create1 failed")
         self.scratch_in = <uint8_t*>malloc(SCRATCH)
         self.parser.args_capacity = 4096
         self.parser.args = <Arg*>malloc(self.parser.args_capacity * sizeof(Arg))
-        self.again = []
         self.keyspace = keyspace
         self.query_limit = 1 << 30
         self.parser.bulk_limit = 512 << 20
@@ -86,13 +105,6 @@ cdef class Engine(CommandTable):
     def __dealloc__(self):
         free(self.parser.args)
         free(self.scratch_in)
-        mem_free(self.scratch_out.data, self.scratch_out.capacity)
-        if self.epfd >= 0:
-            c_close(self.epfd)
-
-    def fileno(self):
-        """The descriptor that becomes readable when a turn has work."""
-        return self.epfd
 
     # ------------------------------------------------------------ the turn
 
@@ -121,7 +133,7 @@ cdef class Engine(CommandTable):
                     if not c.closed:
                         self.serve(c, what)
                 if self.again:
-                    self.run_again()
+                    self.run_again(NULL)
                 if self.dead != NULL:
                     self.bury()
                 now = wall_us()
@@ -160,15 +172,19 @@ cdef class Engine(CommandTable):
             self.on_bug(owner, -1, exc)
         return 0
 
-    cdef int run_again(self) except -1:
-        """Connections that another one's command has given output or set free."""
+    cdef int run_again(self, Conn* running) except -1:
+        """Connections that another one's command has given output or set free; `running`'s turn comes later."""
         cdef list waiting
         cdef Link connection
         cdef Conn* c
+        cdef bint later = False
         while self.again:
             waiting, self.again = self.again, []
             for connection in waiting:
                 c = connection.c
+                if c == running:
+                    later = True
+                    continue
                 c.queued = False
                 if c.closed:
                     continue
@@ -176,13 +192,9 @@ cdef class Engine(CommandTable):
                     self.flush(c)
                 else:
                     self.process(c, c.data, c.size, True)
+        if later:
+            self.again.append(<object>running.owner)
         return 0
-
-    cdef void wake(self, Link connection):
-        """Have the connection's output sent and its waiting commands run, soon."""
-        if not connection.c.queued and not connection.c.closed:
-            connection.c.queued = True
-            self.again.append(connection)
 
     def settle(self):
         """Outside a turn: sends what timers and other tasks have written to connections."""
@@ -192,7 +204,7 @@ cdef class Engine(CommandTable):
         self.in_turn = True
         try:
             if self.again:
-                self.run_again()
+                self.run_again(NULL)
         finally:
             self.in_turn = False
             if self.dead != NULL:
@@ -339,11 +351,24 @@ cdef class Engine(CommandTable):
         cdef Request* r
         cdef Kind* kind
         cdef Kind* running = NULL
+        cdef Arg* argv
         cdef uint64_t begin = 0
         self.look_ahead(c, n)
         for i in range(n):
             r = &self.requests[i]
             kind = <Kind*>r.kind
+            argv = &self.parser.args[r.first]
+            if kind != NULL and kind.role and self.gate == 0 and c.gate | C_MULTI == C_MULTI and takes(kind, r.argc):
+                if running != NULL:
+                    self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
+                    running = NULL
+                if self.transact(c, kind, argv, r.argc):
+                    if N.due:
+                        self.on_due(<object>c.owner)
+                    if c.closed or c.closing:
+                        n = i + 1
+                        break
+                    continue
             if kind != running:
                 if running != NULL:
                     begin = self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
@@ -351,15 +376,17 @@ cdef class Engine(CommandTable):
                     begin = ticks_now()
                 running = kind
                 run_begin = i
-            if kind != NULL and kind.twin != NULL and (c.gate | self.gate) == 0 and (
-                kind.arity == <int>r.argc or (kind.arity < 0 and <int>r.argc >= -kind.arity)
-            ):
-                if kind.twin(&c.port, &self.parser.args[r.first], r.argc) == TWIN_DONE:
+            if kind != NULL and kind.twin != NULL and (c.gate | self.gate) == 0 and takes(kind, r.argc):
+                if kind.twin(&c.port, argv, r.argc) == TWIN_DONE:
+                    if N.due:
+                        self.on_due(<object>c.owner)
                     continue
             if running != NULL and i > run_begin:
                 begin = self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
             running = NULL
-            self.call(c, r)
+            self.call(c, kind, argv, r.argc)
+            if N.due:
+                self.on_due(<object>c.owner)
             if c.closed or c.closing or c.blocked:
                 n = i + 1
                 break
@@ -386,9 +413,7 @@ cdef class Engine(CommandTable):
             r.kind = kind
             if kind == NULL or kind.first_key == 0 or kind.twin == NULL:
                 continue
-            last = kind.last_key if kind.last_key > 0 else r.argc - 1
-            if last >= r.argc:
-                last = r.argc - 1
+            last = last_key(kind, r.argc)
             k = kind.first_key
             while k <= last:
                 argv[k].hash = hash_bytes(argv[k].p, argv[k].n)
@@ -402,9 +427,7 @@ cdef class Engine(CommandTable):
             if kind == NULL or kind.first_key == 0 or kind.twin == NULL:
                 continue
             argv = &self.parser.args[r.first]
-            last = kind.last_key if kind.last_key > 0 else r.argc - 1
-            if last >= r.argc:
-                last = r.argc - 1
+            last = last_key(kind, r.argc)
             k = kind.first_key
             while k <= last:
                 ks_prefetch_entry(db, argv[k].hash)
@@ -418,7 +441,7 @@ cdef class Engine(CommandTable):
         kind.ticks += spent
         kind.histogram[min(log2_of(spent // n), 39)] += n
         if spent > self.slow_ticks and self.slow_ticks:
-            self.on_slow(<object>c.owner, kind.index, self.list_args(last), spent / self.ticks_per_us)
+            self.on_slow(<object>c.owner, kind.index, list_args(&self.parser.args[last.first], last.argc), spent / self.ticks_per_us)
         return now
 
     @property
@@ -441,16 +464,10 @@ cdef class Engine(CommandTable):
         if us > 0 and self.slow_ticks == 0:
             self.slow_ticks = 1
 
-    cdef list list_args(self, Request* r):
-        cdef uint32_t i
-        cdef Arg* argv = &self.parser.args[r.first]
-        return [PyBytes_FromStringAndSize(<char*>argv[i].p, argv[i].n) for i in range(r.argc)]
-
-    cdef int call(self, Conn* c, Request* r) except -1:
+    cdef int call(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1:
         """One command in Python."""
         cdef Link owner = <Link>c.owner
-        cdef Kind* kind = <Kind*>r.kind
-        cdef list args = self.list_args(r)
+        cdef list args = list_args(argv, argc)
         cdef int index = kind.index if kind != NULL else -1
         cdef size_t size = c.port.out.size
         cdef uint32_t nparts = c.port.out.nparts
@@ -461,7 +478,7 @@ cdef class Engine(CommandTable):
                 reply = self.on_unknown(owner, args)
             elif c.gate | self.gate:
                 reply = self.on_gate(owner, index, args)
-            elif kind.arity != <int>r.argc and (kind.arity > 0 or <int>r.argc < -kind.arity):
+            elif not takes(kind, argc):
                 raise CommandError(f"ERR wrong number of arguments for '{self.names[index].lower()}' command")
             else:
                 args[0] = owner.ctx
@@ -473,9 +490,7 @@ cdef class Engine(CommandTable):
         except CommandError as exc:
             self.rewind(c, size, nparts)
             if kind != NULL:
-                if c.gate | self.gate == 0 and kind.arity != <int>r.argc and (
-                    kind.arity > 0 or <int>r.argc < -kind.arity
-                ) or isinstance(exc, Refused):
+                if not takes(kind, argc) or isinstance(exc, Refused):
                     kind.rejected += 1
                     kind.calls -= 1
                 else:
@@ -490,11 +505,9 @@ cdef class Engine(CommandTable):
             write_error(&c.port.out, b"ERR internal error, see the server's log")
         if kind != NULL:
             spent = ticks_now() - begin
-            kind.calls += 1
-            kind.ticks += spent
-            kind.histogram[min(log2_of(spent), 39)] += 1
+            count_ticks(kind, spent)
             if spent > self.slow_ticks and self.slow_ticks:
-                self.on_slow(owner, index, self.list_args(r), spent / self.ticks_per_us)
+                self.on_slow(owner, index, list_args(argv, argc), spent / self.ticks_per_us)
         return 0
 
     cdef void rewind(self, Conn* c, size_t size, uint32_t nparts) noexcept nogil:
@@ -507,194 +520,100 @@ cdef class Engine(CommandTable):
         if out.size > size:
             out.size = size
 
-    cdef void block(self, Conn* c) noexcept:
-        c.blocked = True
-        self.watch(c)
+    # ------------------------------------------------------------ transactions
 
-    # ------------------------------------------------------------ sending
-
-    cdef void lend(self, Conn* c) noexcept nogil:
-        """A connection without unsent output writes into the engine's buffer."""
-        cdef Out* out = &c.port.out
-        if out.data == NULL and not self.scratch_lent:
-            if self.scratch_out.data == NULL:
-                self.scratch_out.data = <uint8_t*>mem_alloc(SCRATCH)
-                self.scratch_out.capacity = SCRATCH
-            out.data = self.scratch_out.data
-            out.capacity = self.scratch_out.capacity
-            out.lent = True
-            self.scratch_lent = True
-
-    cdef void take_back(self, Out* out) noexcept nogil:
-        self.scratch_out.data = out.data  # it may have grown
-        self.scratch_out.capacity = out.capacity
-        if out.capacity > 4 * OUTPUT_FLUSH:
-            mem_free(out.data, out.capacity)
-            self.scratch_out.data = NULL
-            self.scratch_out.capacity = 0
-        out.data = NULL
-        out.capacity = 0
-        out.lent = False
-        self.scratch_lent = False
-
-    cdef int flush(self, Conn* c) except -1:
-        """Sends what can be sent. What cannot waits in a buffer of the connection's own for EPOLLOUT."""
-        cdef Out* out = &c.port.out
-        cdef bint whole = True
-        cdef size_t left
-        cdef uint8_t* own
-        if out.size > out.sent or out.first_part < out.nparts:
-            whole = self.send_out(c, out)
-            if c.closed:
-                return 0
-        if whole:
-            out.size = out.sent = 0
-            out.nparts = out.first_part = 0
-            if out.lent:
-                self.take_back(out)
-            elif out.data != NULL:
-                mem_free(out.data, out.capacity)
-                out.data = NULL
-                out.capacity = 0
-            if out.parts != NULL:
-                mem_free(out.parts, out.parts_capacity * sizeof(Part))
-                out.parts = NULL
-                out.parts_capacity = 0
-            if c.closing:
-                self.close(c)
-                return 0
-        if not whole and c.output_limit and out_pending(out) > c.output_limit:
-            self.on_output_limit(<object>c.owner)
-            self.close(c)
-            return 0
-        if not whole and out.lent:
-            left = out.size - out.sent
-            own = <uint8_t*>mem_alloc(left if left else 1)
-            memcpy(own, out.data + out.sent, left)
-            shift_parts(out)
-            self.take_back(out)
-            out.data = own
-            out.capacity = left if left else 1
-            out.size = left
-        elif not whole and out.sent > OUTPUT_FLUSH:
-            left = out.size - out.sent
-            memmove(out.data, out.data + out.sent, left)
-            shift_parts(out)
-            out.size = left
-        if whole == c.writable_wanted:
-            c.writable_wanted = not whole
-            self.watch(c)
-        return 0
-
-    cdef bint send_out(self, Conn* c, Out* out):
-        """True when all went out. Closes the connection on a broken pipe."""
-        cdef iovec vectors[IOVECS]
-        cdef msghdr message
-        cdef ssize_t n
-        while True:
-            if out.first_part == out.nparts:
-                if out.sent == out.size:
-                    return True
-                n = send(c.fd, out.data + out.sent, out.size - out.sent, MSG_NOSIGNAL | MSG_DONTWAIT)
-            else:
-                memset(&message, 0, sizeof(message))
-                message.msg_iov = vectors
-                message.msg_iovlen = fill_vectors(out, vectors)
-                n = sendmsg(c.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
-            if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno != EAGAIN:
-                    self.close(c)
+    cdef bint transact(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1:
+        """What needs no word from Python: MULTI, a command between, and an EXEC that nothing stands against."""
+        cdef uint64_t begin
+        if c.gate == 0:
+            if kind.role != BEGINS:
                 return False
-            c.net_out += n
-            self.total_out += n
-            self.writes += 1
-            advance(out, n)
+            c.gate = C_MULTI
+            c.queue.failed = False
+            out_raw(&c.port.out, b"+OK\r\n", 5)
+            kind.calls += 1
+        elif kind.role == QUEUES:
+            queue_add(&c.queue, kind, argv, argc)
+            out_raw(&c.port.out, b"+QUEUED\r\n", 9)
+            if <int64_t>c.queue.size > self.query_limit:
+                self.close(c)
+        elif kind.role == EXECUTES and not c.queue.failed and not c.watching:
+            begin = ticks_now()
+            c.gate = 0
+            self.run_queue(c)
+            count_ticks(kind, ticks_now() - begin)
+        else:
+            return False
+        c.last_kind = kind.index
+        return True
 
-    cdef void watch(self, Conn* c) noexcept:
-        """Tells epoll what the connection waits for."""
-        cdef epoll_event event
-        c.readable_off = c.blocked or (c.writable_wanted and out_pending(&c.port.out) > OUTPUT_PAUSE)
-        event.data.ptr = c
-        event.events = EPOLLRDHUP
-        if not c.readable_off:
-            event.events |= EPOLLIN
-        if c.writable_wanted:
-            event.events |= EPOLLOUT
-        epoll_ctl(self.epfd, EPOLL_CTL_MOD, c.fd, &event)
-
-    # ------------------------------------------------------------ coming and going
-
-    cdef int attach(self, Link connection, int fd) except -1:
-        cdef Conn* c = <Conn*>calloc(1, sizeof(Conn))
-        cdef epoll_event event
-        connection.c = c
-        connection.engine = self
-        c.fd = fd
-        c.intake.args_left = -1
-        c.port.protocol = 2
-        c.last_kind = -1
-        c.seen_ms = G.now_ms
-        c.owner = <void*>connection
-        event.data.ptr = c
-        event.events = EPOLLIN | EPOLLRDHUP
-        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) < 0:
-            free(c)
-            connection.c = NULL
-            raise OSError("epoll_ctl failed")
-        Py_INCREF(connection)
+    cdef int run_queue(self, Conn* c) except -1:
+        """The queued commands one after the other, their replies as one array."""
+        cdef CommandQueue q = c.queue
+        cdef Kind* kind = NULL
+        cdef Arg* argv = <Arg*>malloc(max(q.most_args, <uint32_t>1) * sizeof(Arg))
+        cdef size_t at = 0
+        cdef uint32_t i, argc
+        cdef bint told = False  # Python knows that its handlers run inside EXEC
+        memset(&c.queue, 0, sizeof(CommandQueue))
+        out_length(&c.port.out, 42, q.count)
+        try:
+            for i in range(q.count):
+                argc = queue_next(&q, &at, &kind, argv)
+                if kind.twin == NULL or c.gate | self.gate or not self.run_twin(c, kind, argv, argc):
+                    if not told:
+                        told = True
+                        self.on_exec(<object>c.owner, True)
+                    self.call(c, kind, argv, argc)
+        finally:
+            if told:
+                self.on_exec(<object>c.owner, False)
+            free(argv)
+            queue_free(&q)
         return 0
 
-    cdef int close(self, Conn* c) except -1:
-        """Ends the connection at once; its memory is freed when the round is over."""
-        if c.closed:
-            return 0
-        c.closed = True
-        epoll_ctl(self.epfd, EPOLL_CTL_DEL, c.fd, NULL)
-        c_close(c.fd)
-        c.next_dead = self.dead
-        self.dead = c
-        self.on_close(<object>c.owner)
-        return 0
+    cdef bint run_twin(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) noexcept:
+        cdef uint64_t begin = ticks_now()
+        hash_keys(kind, argv, argc)
+        if kind.twin(&c.port, argv, argc) != TWIN_DONE:
+            return False
+        count_ticks(kind, ticks_now() - begin)
+        return True
 
-    cdef void bury(self):
+    # ------------------------------------------------------------ while a script runs on
+
+    def busy_turn(self, Link running):
+        """From within a command that takes too long: serves the others behind `gate`, which the caller has set.
+
+        The batch under way stays as it is: what a turn works with is put aside and brought back. Connections that
+        end are buried by the outer turn, whose list of events may still name them.
+        """
+        cdef Parser parser = self.parser
+        cdef uint8_t* scratch_in = self.scratch_in
+        cdef Request* requests = <Request*>malloc(sizeof(self.requests))
+        cdef epoll_event* events = <epoll_event*>malloc(BUSY_EVENTS * sizeof(epoll_event))
+        cdef int64_t now_ms = G.now_ms
+        cdef int i, n
         cdef Conn* c
-        cdef Out* out
-        cdef uint32_t i
-        cdef Link connection
-        while self.dead != NULL:
-            c = self.dead
-            self.dead = <Conn*>c.next_dead
-            out = &c.port.out
-            for i in range(out.first_part, out.nparts):
-                blob_release(out.parts[i].blob)
-            mem_free(out.parts, out.parts_capacity * sizeof(Part))
-            if out.lent:
-                self.take_back(out)
-            mem_free(out.data, out.capacity)
-            mem_free(c.data, c.capacity)
-            for i in range(c.intake.argc):
-                if c.intake.args[i].blob != NULL:
-                    blob_release(c.intake.args[i].blob)
-            if c.intake.blob != NULL:
-                blob_release(c.intake.blob)
-            mem_free(c.intake.args, c.intake.args_capacity * sizeof(Arg))
-            connection = <Link>c.owner
-            connection.c = &GONE
-            free(c)
-            Py_DECREF(connection)
-
-
-memset(&GONE, 0, sizeof(GONE))
-GONE.closed = True
-GONE.fd = -1
-GONE.intake.args_left = -1
-GONE.port.protocol = 2
-
-
-cdef class Link:
-    """What the engine knows of a client's Python object."""
-
-    def __cinit__(self, *args, **kwargs):
-        self.c = &GONE
+        memcpy(requests, self.requests, sizeof(self.requests))
+        self.scratch_in = <uint8_t*>malloc(SCRATCH)
+        self.parser.args = <Arg*>malloc(parser.args_capacity * sizeof(Arg))
+        self.parser.args_used = 0
+        self.parser.blobs_held = False
+        try:
+            n = epoll_wait(self.epfd, events, BUSY_EVENTS, 0)
+            for i in range(n):
+                c = <Conn*>events[i].data.ptr
+                if not c.closed and c != running.c:
+                    self.serve(c, events[i].events)
+            if self.again:
+                self.run_again(running.c)
+        finally:
+            free(self.parser.args)
+            free(self.scratch_in)
+            memcpy(self.requests, requests, sizeof(self.requests))
+            free(requests)
+            free(events)
+            self.parser = parser
+            self.scratch_in = scratch_in
+            G.now_ms = now_ms

@@ -21,3 +21,4 @@ GATE_MONITOR: Final = 1 << 12
 GATE_SLOWLOG: Final = 1 << 13
 GATE_JOURNAL: Final = 1 << 14
 GATE_LATENCY: Final = 1 << 15
+GATE_BUSY: Final = 1 << 16

@@ -75,6 +75,10 @@ class Keyspace:
     touch_lfu: bool
     touching: bool  # False: reads leave recency and frequency alone (CLIENT NO-TOUCH)
     subscribers: list[Callable[[Database, bytes, str], None]]
+    database_listeners: list[Callable[[list[Database], bool], None]]  # before a flush, or (True) before a swap of two
+    effects: list[tuple[int, tuple[bytes, ...]]] | None  # (database, command) for replicas; None: nobody is told
+    effects_given: bool  # the handler under way has said what it comes to
+    due: bool  # the end of the command has something to do: notes to read, or what the server wants done then
     def __init__(self, databases: int = 16, shards: int = 16) -> None: ...
     def now_ms(self) -> int:
         """The keyspace's clock: constant within a command."""
@@ -83,6 +87,13 @@ class Keyspace:
         """The directives lfu-decay-time and lfu-log-factor."""
     def changed(self, db: Database, key: bytes, event: str) -> None:
         """Counts the change and tells the subscribers (the journal's doors)."""
+    def watch_key(self, key: bytes) -> None:
+        """Somebody asks about this key, in any database: its changes leave notes until `unwatch_key`. They count."""
+    def unwatch_key(self, key: bytes) -> None: ...
+    def take_notes(self) -> list[tuple[int, bytes]]:
+        """Keys changed that perhaps somebody asks about: (index of the database, key), oldest first."""
+    def clear(self, databases: list[Database]) -> int:
+        """Empties databases, and tells the database listeners before; how many keys there were."""
     def swap(self, first: int, second: int) -> None: ...
     def run_expiry(self, budget_us: int) -> int:
         """Removes keys that are due, most overdue first, for at most the budget; keys removed."""

@@ -7,6 +7,7 @@ from libc.string cimport memcpy, memset
 from zeekdb.hot.deadlines cimport Deadline, deadlines_faults
 from zeekdb.hot.globs cimport glob_matches
 from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_used
+from zeekdb.hot.notes cimport N, note_add, note_drop, note_key, notes_take
 from zeekdb.hot.shards cimport (
     Held, ks_clear, ks_close, ks_expire, ks_expire_due, ks_free, ks_give, ks_put, ks_set, ks_set_blob, ks_take,
     ks_touch, lfu_decayed, minutes_now, on_expired, random_bits, set_clock_field, type_of_class, type_ops,
@@ -434,6 +435,9 @@ cdef class Keyspace:
 
     cdef readonly list databases
     cdef list listeners
+    cdef readonly list database_listeners
+    cdef public list effects        # of the command under way; None: nobody is told
+    cdef public bint effects_given
     cdef uint32_t turn
     cdef int64_t trimmed_us
 
@@ -444,6 +448,7 @@ cdef class Keyspace:
             raise ValueError("shards must be a power of two, 65536 at most")
         self.databases = [Database(self, i, shards) for i in range(databases)]
         self.listeners = []
+        self.database_listeners = []
         on_expired(self.listeners, self.tell_expired)
 
     @property
@@ -458,11 +463,30 @@ cdef class Keyspace:
         for listener in self.listeners:
             listener(self.databases[index], key, "expired")
 
-    def changed(self, db, key, event):
+    def changed(self, Database db not None, bytes key not None, event):
         G.dirty += 1
+        if N.interests:
+            note_key(db.db.index, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), db.hash(key))
         if self.listeners:
             for listener in self.listeners:
                 listener(db, key, event)
+
+    def watch_key(self, bytes key not None):
+        note_add(hash_bytes(<uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)))
+
+    def unwatch_key(self, bytes key not None):
+        note_drop(hash_bytes(<uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)))
+
+    def take_notes(self):
+        return notes_take() if N.used else []
+
+    @property
+    def due(self):
+        return N.due
+
+    @due.setter
+    def due(self, bint value):
+        N.due = value
 
     def now_ms(self):
         return G.now_ms
@@ -476,9 +500,19 @@ cdef class Keyspace:
         """The directives lfu-decay-time and lfu-log-factor."""
         G.lfu_decay_minutes, G.lfu_log_factor = decay_minutes, log_factor
 
+    def clear(self, list databases not None):
+        cdef uint64_t n = 0
+        for listener in self.database_listeners:
+            listener(databases, False)
+        for database in databases:
+            n += database.clear()
+        return n
+
     def swap(self, int first, int second):
         cdef Database a = self.databases[first]
         cdef Database b = self.databases[second]
+        for listener in self.database_listeners:
+            listener([a, b], True)
         a.db.shards, b.db.shards = b.db.shards, a.db.shards
 
     def run_expiry(self, int64_t budget_us):

@@ -16,10 +16,13 @@ class CommandTable:
         callable: bool = True,
     ) -> int:
         """Makes a command known; `keys` is (first, last, step) or (0, 0, 0). Its index."""
+    def set_role(self, index: int, role: str) -> None:
+        """What the command is to a transaction: "queues", "begins" or "executes"."""
     def use_twins(self, wanted: bool, twin_of: dict[str, str]) -> None:
         """Tests: run hot commands by their twins, or by their Python handlers."""
     def command_stats(self, index: int) -> tuple[int, float, int, int, list[int]]:
         """Calls, microseconds, rejected, failed, and calls by log2 of their ticks."""
     def count_call(self, index: int, us: float, failed: bool = False, rejected: bool = False) -> None: ...
     def count_outcome(self, index: int, failed: bool, rejected: bool) -> None: ...
+    def count_late_failure(self, index: int) -> None: ...
     def reset_command_stats(self) -> None: ...

@@ -78,6 +78,10 @@ cdef class CommandTable:
             self.place(kind)
         return kind.index
 
+    def set_role(self, int index, str role not None):
+        """What the command is to a transaction: "queues", "begins" or "executes"."""
+        self.by_index[index].role = {"queues": QUEUES, "begins": BEGINS, "executes": EXECUTES}[role]
+
     cdef void place(self, Kind* kind):
         cdef uint32_t i = name_hash(kind.name, kind.name_size)
         while self.kinds[i & (KINDS - 1)] != NULL:
@@ -134,6 +138,10 @@ cdef class CommandTable:
         if rejected:
             kind.rejected += 1
             kind.calls -= 1
+
+    def count_late_failure(self, int index):
+        """A call that was counted when it began to wait has failed after all."""
+        self.by_index[index].failed += 1
 
     def reset_command_stats(self):
         """Zeroes every command's counters."""

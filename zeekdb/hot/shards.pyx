@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from zeekdb.hot.deadlines cimport deadline_add, deadline_change, deadline_of, deadline_remove, deadlines_free
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.table cimport (
     BOXED, EXPIRES, INLINE_MAX, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key, entry_new,
     entry_size, entry_type, entry_value, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
@@ -267,8 +268,10 @@ cdef void ks_expire(Db* db, Shard* s, uint64_t* slot) noexcept nogil:
     cdef uint8_t* key
     cdef uint8_t* copy
     G.expired += 1
+    key = entry_key(e, &n)
+    if N.interests:
+        note_key(db.index, key, n, hash_bytes(key, n))
     if LISTENERS != NULL and LISTENERS.ob_size:
-        key = entry_key(e, &n)
         copy = <uint8_t*>mem_alloc(n if n else 1)
         memcpy(copy, key, n)
         remove_slot(s, slot)

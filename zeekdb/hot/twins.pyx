@@ -15,6 +15,7 @@ from zeekdb.hot.keyspace cimport (
 )
 from zeekdb.hot.lists cimport list_index, list_length, list_pop, list_push, list_range
 from zeekdb.hot.memory cimport SLAB_MIN, Blob
+from zeekdb.hot.notes cimport note_key
 from zeekdb.hot.sets cimport set_add, set_contains, set_expect, set_length, set_pop
 from zeekdb.hot.table cimport (
     BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_box, entry_type, entry_value,
@@ -40,6 +41,12 @@ cdef inline bint word_is(Arg* arg, const char* upper, size_t n) noexcept nogil:
         if (arg.p[i] & 0xDF) != <uint8_t>upper[i]:
             return False
     return True
+
+
+cdef inline void changed(Port* port, Arg* key, int64_t count) noexcept nogil:
+    """The journal's door for twins: they run only while nobody wants to know what has happened to every key."""
+    G.dirty += count
+    note_key(port.db.index, key.p, key.n, key.hash)
 
 
 cdef inline void touch(Entry* e) noexcept nogil:
@@ -95,7 +102,7 @@ cdef inline void store(Port* port, Arg* key, Arg* value, int64_t deadline_ms) no
         value.blob = NULL  # adopted
     else:
         ks_set(port.db, key.p, key.n, key.hash, value.p, value.n, deadline_ms)
-    G.dirty += 1
+    changed(port, key, 1)
 
 
 cdef int twin_set(Port* port, Arg* argv, int argc) noexcept nogil:
@@ -155,7 +162,7 @@ cdef int add_to(Port* port, Arg* key, int64_t by) noexcept nogil:
         touch(e)
     else:
         ks_set(port.db, key.p, key.n, key.hash, text, n, -1)
-    G.dirty += 1
+    changed(port, key, 1)
     at = out_room(&port.out, 26)
     at[0] = 58
     memcpy(at + 1, text, n)
@@ -243,7 +250,7 @@ cdef int twin_del(Port* port, Arg* argv, int argc) noexcept nogil:
     for i in range(1, argc):
         if ks_find(port.db, argv[i].p, argv[i].n, argv[i].hash) != NULL:
             n += ks_delete(port.db, argv[i].p, argv[i].n, argv[i].hash)
-    G.dirty += n
+            changed(port, &argv[i], 1)
     out_int(&port.out, n)
     return TWIN_DONE
 
@@ -282,7 +289,7 @@ cdef int twin_expire(Port* port, Arg* argv, int argc) noexcept nogil:
     if ks_expire_at(port.db, argv[1].p, argv[1].n, argv[1].hash, G.now_ms + seconds * 1000) == NULL:
         out_int(&port.out, 0)
     else:
-        G.dirty += 1
+        changed(port, &argv[1], 1)
         out_int(&port.out, 1)
     return TWIN_DONE
 
@@ -323,7 +330,7 @@ cdef inline int push(Port* port, Arg* argv, int argc, bint head) noexcept nogil:
         return TWIN_PASS
     for i in range(2, argc):
         list_push(found, argv[i].p, argv[i].n, head)
-    G.dirty += argc - 2
+    changed(port, &argv[1], argc - 2)
     out_int(&port.out, list_length(found))
     return TWIN_DONE
 
@@ -346,7 +353,7 @@ cdef inline int pop(Port* port, Arg* argv, int argc, bint head) noexcept nogil:
     list_pop(found, head, emit_bulk, &port.out)
     if list_length(found) == 0:
         ks_delete(port.db, argv[1].p, argv[1].n, argv[1].hash)
-    G.dirty += 1
+    changed(port, &argv[1], 1)
     return TWIN_DONE
 
 
@@ -419,7 +426,7 @@ cdef int twin_hset(Port* port, Arg* argv, int argc) noexcept nogil:
     hash_expect(found, (argc - 2) // 2)
     for i in range(2, argc, 2):
         created += hash_put(found, argv[i].p, argv[i].n, argv[i + 1].p, argv[i + 1].n)
-    G.dirty += (argc - 2) // 2
+    changed(port, &argv[1], (argc - 2) // 2)
     out_int(&port.out, created)
     return TWIN_DONE
 
@@ -465,7 +472,8 @@ cdef int twin_sadd(Port* port, Arg* argv, int argc) noexcept nogil:
     set_expect(found, argc - 2, argv[2].p, argv[2].n)
     for i in range(2, argc):
         added += set_add(found, argv[i].p, argv[i].n)
-    G.dirty += added
+    if added:
+        changed(port, &argv[1], added)
     out_int(&port.out, added)
     return TWIN_DONE
 
@@ -488,7 +496,7 @@ cdef int twin_spop(Port* port, Arg* argv, int argc) noexcept nogil:
     set_pop(found, emit_bulk, &port.out)
     if set_length(found) == 0:
         ks_delete(port.db, argv[1].p, argv[1].n, argv[1].hash)
-    G.dirty += 1
+    changed(port, &argv[1], 1)
     return TWIN_DONE
 
 
@@ -496,7 +504,7 @@ cdef int twin_zadd(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef void* found
     cdef int i
     cdef double score, now
-    cdef int64_t added = 0, changed = 0
+    cdef int64_t added = 0, altered = 0
     cdef int what
     if argc & 1:
         return TWIN_PASS
@@ -509,8 +517,9 @@ cdef int twin_zadd(Port* port, Arg* argv, int argc) noexcept nogil:
         parse_score(&argv[i], &score)
         what = zset_add(found, argv[i + 1].p, argv[i + 1].n, score, 0, &now)
         added += what & ZADD_ADDED != 0
-        changed += what & (ZADD_ADDED | ZADD_UPDATED) != 0
-    G.dirty += changed
+        altered += what & (ZADD_ADDED | ZADD_UPDATED) != 0
+    if altered:
+        changed(port, &argv[1], altered)
     out_int(&port.out, added)
     return TWIN_DONE
 
@@ -559,7 +568,7 @@ cdef int twin_zpopmin(Port* port, Arg* argv, int argc) noexcept nogil:
     out_score(port, score)
     if zset_length(found) == 0:
         ks_delete(port.db, argv[1].p, argv[1].n, argv[1].hash)
-    G.dirty += 1
+    changed(port, &argv[1], 1)
     return TWIN_DONE
 
 

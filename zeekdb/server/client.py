@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.context import Context
 from zeekdb.hot.connection import Connection
-from zeekdb.hot.gates import GATE_AUTH, GATE_NO_TOUCH, GATE_REPLY
+from zeekdb.hot.gates import GATE_AUTH, GATE_MULTI, GATE_NO_TOUCH, GATE_REPLY
+from zeekdb.hot.replies import NO_REPLY
+from zeekdb.server.transactions import Transaction, WatchedKey
 
 if TYPE_CHECKING:
     from zeekdb.server.server import Server
@@ -20,13 +22,9 @@ class Client(Connection):
 
     kind = "normal"
     user = "default"
-    in_multi = False
     subscriptions = 0
     pattern_subscriptions = 0
     shard_subscriptions = 0
-    queued_commands = -1
-    watched_keys = 0
-    multi_memory = 0
     reply_buffer_size = 0
     reply_buffer_peak = 0
     reply_buffer_used = 0
@@ -47,6 +45,10 @@ class Client(Connection):
         self.reply_mode = "on"
         self.over_limit_since_s = 0.0
         self.waiting: tuple[int, list[bytes]] | None = None  # a command that CLIENT PAUSE holds back
+        self.transaction = Transaction(server, self)
+        self.watched: set[WatchedKey] = set()
+        self.watch_failed = False  # a watched key was changed
+        self.in_exec = False
         self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
 
     # ------------------------------------------------------------ state
@@ -78,6 +80,22 @@ class Client(Connection):
     @property
     def is_blocked(self) -> bool:
         return bool(self.blocked)
+
+    @property
+    def in_multi(self) -> bool:
+        return bool(self.gate & GATE_MULTI)
+
+    @property
+    def queued_commands(self) -> int:
+        return self.queue_length if self.gate & GATE_MULTI else -1
+
+    @property
+    def multi_memory(self) -> int:
+        return self.queue_bytes
+
+    @property
+    def watched_keys(self) -> int:
+        return len(self.watched)
 
     @property
     def query_buffer_used(self) -> int:
@@ -122,6 +140,7 @@ class Client(Connection):
         self.ctx.db = database
 
     def reset(self) -> None:
+        self.transaction.end()
         self.server.monitors.discard(self)
         self.server.update_gates()
         self.is_monitor = False
@@ -139,4 +158,8 @@ class Client(Connection):
         self.server.update_gates()
 
     def unblock(self, error: bool) -> bool:
-        return False  # no blocking command exists yet; CLIENT PAUSE is not one
+        return self.server.blocking.unblock(self, error)
+
+    def finish(self, reply: Any) -> None:
+        """Answers the command that has waited, as CLIENT REPLY wants it, and goes on with the next one."""
+        self.resume(NO_REPLY if self.gate & GATE_REPLY else reply)

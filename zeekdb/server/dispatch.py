@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import Engine
-from zeekdb.hot.gates import GATE_AUTH, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_REPLY
+from zeekdb.hot.gates import GATE_AUTH, GATE_BUSY, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_REPLY
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zeekdb")
 
+AT_ONCE = frozenset({"EXEC", "DISCARD", "MULTI", "WATCH", "QUIT", "RESET"})  # inside a transaction too
+ROLES = {"MULTI": "begins", "EXEC": "executes"}  # what the engine may do itself
 ERROR_KINDS_MAX = 128  # distinct error codes counted, so that made-up codes cannot grow the table
 
 
@@ -54,6 +56,7 @@ class Dispatcher:
         self.specs: list[Command] = []
         self.handlers: list[Callable[..., Any]] = []
         self.names: list[str] = []
+        self.subcommands: dict[int, dict[bytes, int]] = {}  # of containers: index of each subcommand
         for spec in REGISTRY.values():
             self._register(spec)
         engine.on_gate = self.gated
@@ -63,21 +66,26 @@ class Dispatcher:
         engine.on_slow = self.report_slow
 
     def _register(self, spec: Command) -> None:
-        handler = self._container(spec) if spec.subcommands else spec.handler
-        flags = int(spec.flags)
         name = self.server.config.renamed_commands.get(spec.name, spec.name)  # rename-command; "" removes it
         if not name:
             return
-        self.engine.register(name.upper(), spec.arity, flags, key_range(spec), handler, spec.twin)
+        subcommands: dict[bytes, int] = {}
+        handler = self._container(spec, subcommands) if spec.subcommands else spec.handler
+        index = self.engine.register(name.upper(), spec.arity, int(spec.flags), key_range(spec), handler, spec.twin)
         self._note(spec, handler)
+        if spec.subcommands:
+            self.subcommands[index] = subcommands
+        elif spec.name not in AT_ONCE and not spec.flags & Flag.NO_MULTI:
+            self.engine.set_role(index, "queues")
+        elif spec.name in ROLES:
+            self.engine.set_role(index, ROLES[spec.name])
 
     def _note(self, spec: Command, handler: Callable[..., Any]) -> None:
         self.specs.append(spec)
         self.handlers.append(handler)
         self.names.append(spec.lower)
 
-    def _container(self, spec: Command) -> Callable[..., Any]:
-        indexes: dict[bytes, int] = {}
+    def _container(self, spec: Command, indexes: dict[bytes, int]) -> Callable[..., Any]:
         for name, sub in spec.subcommands.items():
             indexes[name.encode()] = self.engine.register(
                 sub.name, sub.arity, int(sub.flags), (0, 0, 0), sub.handler, "", callable=False
@@ -117,21 +125,32 @@ class Dispatcher:
     # ------------------------------------------------------------ behind the gates
 
     def gated(self, client: Client, index: int, args: list[bytes]) -> Any:
-        """A command while some gate is set: refuse it, hold it back, show it to monitors, or run it."""
+        """A command while some gate is set: refuse it, hold it back, queue it, show it to monitors, or run it."""
         spec = self.specs[index]
-        refusal = self._refusal(client, spec, args)
+        refusal = self._refusal(client, index, spec, args)
         if refusal is not None:
+            if client.in_multi:
+                client.queue_failed = True
+                if spec.name == "EXEC":
+                    client.transaction.end()
+                    refusal = Refused(f"EXECABORT Transaction discarded because of: {refusal.message}")
             silence = self._answer(client, refusal)  # raises, unless the client wants no replies
             self.engine.count_outcome(index, failed=False, rejected=True)
             return silence
         gates = self.engine.gate
-        if gates & GATE_PAUSED and self.server.pause_holds(client, spec, args):
+        if gates & GATE_PAUSED and not client.in_exec and self.server.pause_holds(client, spec, args):
             client.waiting = (index, args)
             self.engine.count_outcome(index, failed=False, rejected=False)
             return DEFERRED
-        if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
-            self.server.feed_monitors(client, args)
-        return self.run(client, index, args)
+        if client.in_multi and spec.name not in AT_ONCE:
+            client.queue_command(index, args)
+            self.engine.count_outcome(index, failed=False, rejected=False)
+            return self._answer(client, "QUEUED")
+        try:
+            return self.run(client, index, args)
+        finally:  # afterwards: what a transaction or a script has run comes before itself
+            if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
+                self.server.feed_monitors(client, args)
 
     def run(self, client: Client, index: int, args: list[bytes]) -> Any:
         """The handler's reply, or its CommandError where the reply mode wants none."""
@@ -139,7 +158,12 @@ class Dispatcher:
         keyspace = self.server.keyspace
         keyspace.touching = not client.no_touch
         try:
-            reply = self.handlers[index](client.ctx, *args[1:])
+            if keyspace.effects is None:
+                reply = self.handlers[index](client.ctx, *args[1:])
+            else:
+                reply = self.server.propagation.run(
+                    self.specs[index], client.db_index, args, self.handlers[index], client.ctx
+                )
         except CommandError as error:
             if silent == "on":
                 raise
@@ -162,13 +186,24 @@ class Dispatcher:
             raise reply
         return reply
 
-    def _refusal(self, client: Client, spec: Command, args: list[bytes]) -> CommandError | None:
+    def _refusal(self, client: Client, index: int, spec: Command, args: list[bytes]) -> CommandError | None:
+        """Why the command must not run now, in the order in which Redis asks."""
+        if index in self.subcommands and len(args) > 1:
+            sub = self.subcommands[index].get(args[1].upper())
+            if sub is None:
+                return Refused(f"ERR unknown subcommand '{printed(args[1])}'. Try {spec.name} HELP.")
+            spec = self.specs[sub]
         if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
             return Refused(WrongArity(spec.lower).message)
         if client.gate & GATE_AUTH and not spec.flags & Flag.NO_AUTH:
             return Refused("NOAUTH Authentication required.")
-        if self.engine.gate & GATE_OOM and spec.flags & Flag.DENYOOM:
+        if client.in_multi and spec.flags & Flag.NO_MULTI and spec.name not in AT_ONCE:
+            return Refused("ERR Command not allowed inside a transaction")
+        flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
+        if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")
+        if self.engine.gate & GATE_BUSY and not spec.flags & Flag.ALLOW_BUSY:
+            return Refused(self.server.busy_reason)
         return None
 
     def release(self, client: Client) -> None:
@@ -188,10 +223,20 @@ class Dispatcher:
         if reply is not DEFERRED:
             client.resume(reply)
 
+    def count_late_error(self, client: Client, error: CommandError) -> None:
+        """An error that ends the waiting of a blocked command."""
+        self.engine.error_replies += 1
+        index = client.last_command_index
+        if index >= 0:
+            self.engine.count_late_failure(index)
+        self.count_error(client, index, error)
+
     # ------------------------------------------------------------ accounting
 
     def unknown(self, client: Client, args: list[bytes]) -> Any:
         """Raises what Redis says to a command it does not know."""
+        if client.in_multi:
+            client.queue_failed = True
         if client.gate & GATE_AUTH:
             raise CommandError("NOAUTH Authentication required.")
         shown = ""

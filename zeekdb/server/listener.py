@@ -132,6 +132,13 @@ class Listeners:
 
     # ------------------------------------------------------------ accepting
 
+    def accept_waiting(self) -> None:
+        """Lets in who waits, while the loop cannot."""
+        for sock in self.tcp:
+            self._accept(sock, False)
+        for sock in self.unix:
+            self._accept(sock, True)
+
     def _accept(self, listener: socket.socket, is_unix: bool) -> None:
         for _ in range(ACCEPTS_PER_EVENT):
             try:

@@ -27,15 +27,18 @@ from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
 from zeekdb.hot.engine import Engine
-from zeekdb.hot.gates import GATE_JOURNAL, GATE_MONITOR, GATE_PAUSED, GATE_SLOWLOG
+from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import Sampler, Stats
+from zeekdb.server.blocking import Blocking
 from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
+from zeekdb.server.propagation import Propagation
+from zeekdb.server.transactions import Watches, note_exec
 
 if TYPE_CHECKING:
     from zeekdb.config.config import Config
@@ -75,7 +78,16 @@ class Server:
         self.monitors: set[Client] = set()
         self.pause_end_ms = 0
         self.pause_writes_only = False
+        self.busy_reason = ""  # why others have to wait, while a script runs on
+        self.current_client: Client | None = None  # whose changes are being reported
+        self.watches = Watches(self.keyspace)
+        self.blocking = Blocking(self)
+        self.propagation = Propagation(self)
+        self.key_listeners = [self.watches.touched, self.blocking.touched]
+        self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
         self.dispatcher = Dispatcher(self, self.engine)
+        self.engine.on_due = self.command_done
+        self.engine.on_exec = note_exec
         self.engine.on_close = self._closed
         self.engine.on_output_limit = self._output_exceeded
         self.exit_code = 0
@@ -99,6 +111,7 @@ class Server:
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (("maxmemory-policy", "lfu-decay-time", "lfu-log-factor"), self._choose_policy),
             (("requirepass",), lambda: None),
+            (("maxmemory",), self.update_gates),
         ]
         for names, hook in hooks:
             for name in names:
@@ -156,7 +169,54 @@ class Server:
             gate |= GATE_SLOWLOG  # runs of twins are timed together: too coarse for so fine a threshold
         if self.keyspace.subscribers:
             gate |= GATE_JOURNAL
+        if self.busy_reason:
+            gate |= GATE_BUSY
+        if self.is_out_of_memory():
+            gate |= GATE_OOM
         self.engine.gate = gate
+
+    def is_out_of_memory(self) -> bool:
+        """Whether the keyspace holds more than `maxmemory` allows and nothing may be evicted."""
+        limit = self.config.maxmemory
+        return bool(limit) and self.keyspace.memory_used() > limit
+
+    # ------------------------------------------------------------ after a command
+
+    def read_notes(self) -> None:
+        """Tells those who asked about keys which of them were changed."""
+        databases = self.keyspace.databases
+        for index, key in self.keyspace.take_notes():
+            for listener in self.key_listeners:
+                listener(databases[index], key)
+
+    def command_done(self, client: Client | None) -> None:
+        """The end of a command, transaction or script (or timer) that has changed what somebody asked about."""
+        self.current_client = client
+        self.keyspace.due = False
+        self.propagation.flush()
+        self.read_notes()
+        self.blocking.serve()
+        self.keyspace.due = False
+        self.current_client = None
+
+    def settle(self) -> None:
+        """After something that was no command of a client: the same, and the output goes out."""
+        if self.keyspace.due:
+            self.command_done(None)
+        self.engine.settle()
+
+    # ------------------------------------------------------------ while a script runs on
+
+    def while_busy(self, client: Client, reason: str) -> None:
+        """Called now and then by what holds the loop too long on behalf of `client`: the others get `reason`."""
+        self.busy_reason = reason
+        self.update_gates()
+        try:
+            self.listeners_.accept_waiting()
+            self.engine.busy_turn(client)
+        finally:
+            self.busy_reason = ""
+            self.update_gates()
 
     # ------------------------------------------------------------ clients
 
@@ -177,6 +237,8 @@ class Server:
 
     def _closed(self, client: Client) -> None:
         self.client_table.pop(client.id, None)
+        self.blocking.forget(client)
+        self.watches.drop(client)
         if client in self.monitors:
             self.monitors.discard(client)
             self.update_gates()
@@ -248,15 +310,21 @@ class Server:
         self.update_gates()
         for client in self.clients():
             self.dispatcher.release(client)
-        self.engine.settle()
+        self.keyspace.due = True  # waiters were not served meanwhile
+        self.settle()
 
     def pause_holds(self, client: Client, spec: Command, args: list[bytes]) -> bool:
         """Whether a pause holds this command back."""
         if spec.name == "CLIENT" and len(args) > 1 and args[1].upper() in (b"UNPAUSE", b"PAUSE"):
             return False
         if self.pause_writes_only:
-            return bool(spec.flags & (Flag.WRITE | Flag.MAY_REPLICATE))
+            flags = client.queue_flags if spec.name == "EXEC" else spec.flags
+            return bool(flags & (Flag.WRITE | Flag.MAY_REPLICATE))
         return True
+
+    def pause_holds_blocked(self, client: Client) -> bool:
+        """Whether a pause keeps a waiting client from timing out."""
+        return bool(self.pause_end_ms) and not self.pause_writes_only
 
     # ------------------------------------------------------------ observation
 
@@ -356,7 +424,7 @@ class Server:
         return False
 
     def _stop(self) -> None:
-        self.engine.settle()
+        self.settle()
         self.loop.stop()
 
     def run(self) -> int:

@@ -1,0 +1,80 @@
+# Connections and their output. See sockets.pyx; the engine adds input and execution.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from zeekdb.hot.kinds cimport CommandTable
+from zeekdb.hot.parser cimport Intake
+from zeekdb.hot.queue cimport CommandQueue
+from zeekdb.hot.wire cimport Out, Port
+
+ctypedef struct Conn:
+    Port port            # first: a twin's Port* is the connection
+    int fd
+    uint32_t gate        # not 0: the slow path decides
+    bint closing         # close once the output is sent
+    bint closed
+    bint blocked         # no further command until resumed
+    bint writable_wanted
+    bint readable_off
+    bint watching        # WATCHes keys
+    bint queued          # waits in the engine's list of connections to process again
+    # input not consumed yet
+    uint8_t* data
+    size_t size
+    size_t capacity
+    Intake intake
+    void* owner          # the Python Connection, borrowed
+    size_t output_limit
+    uint64_t commands
+    uint64_t net_in
+    uint64_t net_out
+    int64_t seen_ms      # last interaction
+    int last_kind
+    CommandQueue queue   # between MULTI and EXEC
+    void* next_dead
+
+cdef extern from *:
+    """
+    #include <sys/epoll.h>
+    """
+    union epoll_data:
+        void* ptr
+    struct epoll_event:
+        uint32_t events
+        epoll_data data
+
+cdef enum:
+    SCRATCH = 262144              # bytes read at once, and of replies written before they are sent
+    OUTPUT_PAUSE = 268435456      # unsent bytes at which a connection's commands wait for its reader
+    OUTPUT_FLUSH = 1048576        # replies of one batch are sent in pieces of about this size
+
+cdef class Sockets(CommandTable)
+
+# What the server knows of a client's Python object; Connection builds on it.
+cdef class Link:
+    cdef Conn* c
+    cdef Sockets engine
+    cdef public object ctx
+    cdef object __weakref__
+
+cdef class Sockets(CommandTable):
+    cdef int epfd
+    cdef Out scratch_out
+    cdef bint scratch_lent
+    cdef Conn* dead
+    cdef list again                  # connections that another one's command has given output or set free
+    cdef public object on_close      # (connection)
+    cdef public object on_output_limit  # (connection): it is closed for not reading
+    cdef public unsigned long long total_out
+    cdef public unsigned long long writes
+
+    cdef void wake(self, Link connection)
+    cdef void block(self, Conn* c) noexcept
+    cdef void lend(self, Conn* c) noexcept nogil
+    cdef void take_back(self, Out* out) noexcept nogil
+    cdef int flush(self, Conn* c) except -1
+    cdef bint send_out(self, Conn* c, Out* out)
+    cdef void watch(self, Conn* c) noexcept
+    cdef int attach(self, Link connection, int fd) except -1
+    cdef int close(self, Conn* c) except -1
+    cdef void bury(self)
+
+cdef Conn GONE           # what a closed connection's Python object looks at

@@ -1,0 +1,16 @@
+"""The connections' half of the engine; see engine.pyi."""
+
+from collections.abc import Callable
+from typing import Any
+
+from zeekdb.hot.kinds import CommandTable
+
+class Sockets(CommandTable):
+    """All connections in one epoll, and the buffer that their replies are written to."""
+
+    on_close: Callable[[Any], None]
+    on_output_limit: Callable[[Any], None]
+    total_out: int
+    writes: int
+    def fileno(self) -> int:
+        """The descriptor to watch: readable when a turn has something to do."""
