@@ -134,8 +134,11 @@ def key_places(spec: Command, words: tuple[bytes, ...]) -> list[tuple[int, tuple
             continue
         begin = _begin(each, words)
         if begin:
+            places = _places(each, begin, words)
+            if not places:  # keys should stand there
+                raise CommandError("ERR Invalid arguments specified for command")
             access = exact_access(spec, each, words)
-            found += [(at, access) for at in _places(each, begin, words)]
+            found += [(at, access) for at in places]
     if not found or any(not 0 < at < len(words) for at, _ in found):
         raise CommandError("ERR Invalid arguments specified for command")
     return found[:KEYS_MAX]
