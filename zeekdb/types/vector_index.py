@@ -85,9 +85,9 @@ class VectorIndex:
         found: Row = self._index.get(key)
         return found.view(self.codec.dtype())
 
-    def rows(self, keys: Keys) -> Row:
-        """The rows of keys that have one, one below the other."""
-        found = np.stack([np.asarray(row) for row in self._index.get(keys)])
+    def rows(self, count: int) -> Row:
+        """The rows of keys 0 … count-1, one below the other."""
+        found = np.stack(self._index.get(np.arange(count, dtype=np.uint64)))
         return found.view(self.codec.dtype())
 
     def nearest(self, row: Row, count: int, ef: int, exact: bool = False) -> tuple[Keys, npt.NDArray[np.float32]]:
@@ -126,7 +126,10 @@ class VectorIndex:
 
     def load(self, data: bytes, removed: int) -> None:
         """Take over what `dump` gave. The library trusts it: `vector_dump` checks it before."""
-        self._index.load(data)
+        try:
+            self._index.load(data)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
         self.removed = removed
 
     def close(self) -> None:

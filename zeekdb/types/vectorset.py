@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from sortedcontainers import SortedList
 
+from zeekdb.types import vector_dump
 from zeekdb.types.vector_codec import Codec, Encoded, Floats, Row, project
 from zeekdb.types.vector_filter import Filter, parse_attributes
 from zeekdb.types.vector_index import EF_BUILD, VectorIndex
@@ -260,3 +261,42 @@ class VectorSet:
         twin._attributes = self._attributes.copy()
         twin._bytes = self._bytes
         return twin
+
+    def to_bytes(self) -> bytes:
+        """The whole set; see `vector_dump`. The set is not empty."""
+        form, index = vector_dump.GRAPH, self._index.dump()
+        try:
+            vector_dump.check_graph(self.codec, self.dim, self.m, len(self), index)
+        except ValueError:  # a format of a newer library
+            form, index = vector_dump.ROWS, self._index.rows(len(self)).tobytes()
+        return vector_dump.pack(
+            vector_dump.Parts(
+                self.codec, self.m, self.dim, self.input_dim, self.added, self._names,
+                [self._attributes.get(name, b"") for name in self._names], self._norms.tobytes(),
+                self._ranges.tobytes(), form, index,
+            )
+        )  # fmt: skip
+
+    @staticmethod
+    def from_bytes(data: bytes) -> VectorSet:
+        """What `to_bytes` gave. ValueError for anything else, whoever wrote it."""
+        parts = vector_dump.unpack(data)
+        made = VectorSet(parts.codec, parts.dim, parts.m, parts.input_dim)
+        if parts.form == vector_dump.GRAPH:
+            count = len(parts.names)
+            removed = vector_dump.check_graph(parts.codec, parts.dim, parts.m, count, parts.index)
+            made._index.load(parts.index, removed)
+        else:
+            for key, row in enumerate(vector_dump.check_rows(parts)):
+                made._index.add(key, row)
+        made.added = parts.added
+        made._names = parts.names
+        made._key = {name: key for key, name in enumerate(parts.names)}
+        made._norms.frombytes(parts.norms)
+        made._ranges.frombytes(parts.ranges)
+        made._sorted.update(parts.names)
+        made._attributes = {
+            name: text for name, text in zip(parts.names, parts.attributes, strict=True) if text
+        }
+        made._bytes = sum(map(len, parts.names)) + sum(map(len, parts.attributes))
+        return made
