@@ -14,6 +14,7 @@ from zeekdb.commands.args import show, to_float, to_int
 from zeekdb.commands.context import Context
 from zeekdb.commands.members import check_samples
 from zeekdb.commands.reply import NULL_ARRAY, NullArray, Pairs
+from zeekdb.commands.slices import Steps, in_slices
 from zeekdb.commands.spec import DENYOOM, FAST, READONLY, WRITE, command, one_key
 from zeekdb.errors import CommandError, WrongArity
 
@@ -297,14 +298,30 @@ class _Search:
             return 2
         return 1
 
-    def run(self, vectors: VectorSet, query: Encoded) -> list[Match]:
-        """The answer, nearest first."""
+    def run(self, ctx: Context, vectors: VectorSet, query: Encoded) -> Steps:
+        """The search, nearest first; a filter's in slices."""
         if self.filter is None:
             found = vectors.nearest(query.row, self.count, self.ef, self.exact)
         else:
             effort = self.count * EFFORT_PER_RESULT if self.effort is None else self.effort
-            found = vectors.nearest_matching(query.row, self.count, self.ef, self.filter, effort, self.exact)
-        return [match for match in found if match.distance / 2 <= self.epsilon]
+            found = yield from vectors.nearest_matching(
+                query.row, self.count, self.ef, self.filter, effort, self.exact
+            )
+        return self.reply(ctx, vectors, [match for match in found if match.distance / 2 <= self.epsilon])
+
+    def reply(self, ctx: Context, vectors: VectorSet, matches: list[Match]) -> list[Any] | Pairs:
+        """Names, or what each is to come with."""
+        extras: list[Callable[[Match], Any]] = []
+        if self.scores:
+            extras.append(lambda match: match.score)
+        if self.attributes:
+            extras.append(lambda match: vectors.attributes(match.name))
+        if not extras:
+            return [match.name for match in matches]
+        rows = [(match.name, [extra(match) for extra in extras]) for match in matches]
+        if ctx.client.protocol == 3:
+            return Pairs([(name, values if len(values) > 1 else values[0]) for name, values in rows])
+        return [part for name, values in rows for part in (name, *values)]
 
 
 def _epsilon(word: bytes) -> float:
@@ -352,25 +369,13 @@ def _parse_query(vectors: VectorSet, words: tuple[bytes, ...]) -> tuple[Encoded,
     complexity="O(log(N)) where N is the number of elements in the vector set.",
     history=(("8.2.0", "Added the WITHATTRIBS option."),),
 )
-def vsim(ctx: Context, key: bytes, *words: bytes) -> list[Any] | Pairs:
+def vsim(ctx: Context, key: bytes, *words: bytes) -> Any:
     """Returns the elements most like a vector or another element, most alike first."""
     vectors = ctx.read(key, _kind())
     if vectors is None:
         return []
     query, used = _parse_query(vectors, words)
-    search = _Search(words[used:])
-    matches = search.run(vectors, query)
-    extras: list[Callable[[Match], Any]] = []
-    if search.scores:
-        extras.append(lambda match: match.score)
-    if search.attributes:
-        extras.append(lambda match: vectors.attributes(match.name))
-    if not extras:
-        return [match.name for match in matches]
-    rows = [(match.name, [extra(match) for extra in extras]) for match in matches]
-    if ctx.client.protocol == 3:
-        return Pairs([(name, values if len(values) > 1 else values[0]) for name, values in rows])
-    return [part for name, values in rows for part in (name, *values)]
+    return in_slices(ctx, _Search(words[used:]).run(ctx, vectors, query))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

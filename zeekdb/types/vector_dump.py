@@ -59,7 +59,7 @@ class Parts(NamedTuple):
     norms: bytes
     ranges: bytes
     form: int
-    index: bytes
+    body: bytes  # the index
 
 
 def pack(parts: Parts) -> bytes:
@@ -67,7 +67,7 @@ def pack(parts: Parts) -> bytes:
     head = _HEAD.pack(
         MAGIC, parts.codec.code, parts.form, parts.m, parts.dim, parts.input_dim, len(parts.names), parts.added
     )
-    return b"".join((head, *_texts(parts.names), *_texts(parts.attributes), parts.norms, parts.ranges, parts.index))
+    return b"".join((head, *_texts(parts.names), *_texts(parts.attributes), parts.norms, parts.ranges, parts.body))
 
 
 def _texts(texts: list[bytes]) -> tuple[bytes, bytes]:
@@ -123,9 +123,9 @@ def unpack(data: bytes) -> Parts:
 def check_rows(parts: Parts) -> Row:
     """The rows of form ROWS, one below the other. ValueError unless they are all there and sound."""
     length = parts.codec.row_length(parts.dim)
-    if len(parts.index) != len(parts.names) * parts.codec.row_bytes(parts.dim):
+    if len(parts.body) != len(parts.names) * parts.codec.row_bytes(parts.dim):
         raise ValueError("rows cut short")
-    rows: Row = np.frombuffer(parts.index, parts.codec.dtype()).reshape(-1, length)
+    rows: Row = np.frombuffer(parts.body, parts.codec.dtype()).reshape(-1, length)
     _check_values(parts.codec, rows)
     return rows
 

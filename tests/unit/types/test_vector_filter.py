@@ -118,8 +118,7 @@ WORDS = st.sampled_from([
 def test_anything_compiles_or_is_refused(words: list[str], attributes: dict[str, Any]) -> None:
     try:
         compiled = Filter(" ".join(words))
-    except FilterError as error:
-        assert 0 <= error.place <= len(" ".join(words))
+    except FilterError:
         return
     fields = parse_attributes(json.dumps(attributes).encode())
     assert fields is None or compiled.matches(fields) in (True, False)
