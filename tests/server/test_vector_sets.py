@@ -11,6 +11,7 @@ import redis
 from redis.commands.vectorset.commands import QuantizationOptions
 
 from tests.support import NullArray, Server, Wire, encode
+from zeekdb.hot.crc64 import crc64
 
 
 def fill(wire: Wire) -> None:
@@ -62,6 +63,19 @@ def test_keys_are_keys(wire: Wire) -> None:
     assert wire("VREM", "other", "b") == 1
     assert wire("EXISTS", "other") == 0
     assert wire("DEL", "k") == 1
+
+
+def test_dump_and_restore(wire: Wire) -> None:
+    fill(wire)
+    payload = wire("DUMP", "k")
+    assert wire("RESTORE", "back", 0, payload) == "OK"
+    search = ("ELE", "a", "WITHSCORES", "WITHATTRIBS")
+    assert wire("VSIM", "back", *search) == wire("VSIM", "k", *search) != []
+    assert wire("VREM", "back", "a") == 1
+    body = bytearray(payload[:-8])
+    body[-30] ^= 0xFF
+    assert wire("RESTORE", "other", 0, bytes(body) + crc64(bytes(body)).to_bytes(8, "little")).startswith("ERR")
+    assert wire("EXISTS", "other") == 0
 
 
 def test_inside_a_transaction(wire: Wire) -> None:

@@ -17,6 +17,7 @@ from zeekdb.commands.reply import NULL_ARRAY, NullArray, Pairs
 from zeekdb.commands.slices import Steps, in_slices
 from zeekdb.commands.spec import DENYOOM, FAST, READONLY, WRITE, command, one_key
 from zeekdb.errors import CommandError, WrongArity
+from zeekdb.hot.rdbobjects import register_object
 
 if TYPE_CHECKING:
     from zeekdb.types.vector_codec import Codec, Encoded, Floats
@@ -27,6 +28,9 @@ READ = one_key("RO", "access")
 COUNT_DEFAULT: Final = 10
 EFFORT_PER_RESULT: Final = 100  # FILTER-EF: candidates looked at for each result, where the client names no number
 EPSILON_DEFAULT: Final = 2.0
+
+RDB_MODULE: Final = "zeek-vset"  # not Redis's "vectorset", whose records hold other things
+RDB_VERSION: Final = 1
 
 _INVALID_VECTOR: Final = "ERR invalid vector specification"
 _PLAIN_NUMBERS: Final = re.compile(rb"[0-9eE+\-.,]*")
@@ -42,6 +46,24 @@ def _kind() -> type[VectorSet]:
             f"ERR vector sets need the Python packages numpy and usearch, and {missing} is not installed"
         ) from None
     return VectorSet
+
+
+def _decode(data: bytes, version: int) -> object:
+    """A set from a file or a payload. ValueError when it cannot be read."""
+    if version != RDB_VERSION:
+        raise ValueError(f"vector sets of version {version} are not known")
+    try:
+        return _kind().from_bytes(data)
+    except CommandError as error:
+        raise ValueError(error.message) from None
+
+
+def _encode(vectors: Any) -> bytes:
+    data: bytes = vectors.to_bytes()
+    return data
+
+
+register_object("vectorset", RDB_MODULE, RDB_VERSION, _encode, _decode)
 
 
 def _codec(word: bytes) -> Codec | None:
