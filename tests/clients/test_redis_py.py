@@ -392,14 +392,14 @@ def test_connections_and_introspection(client: Any) -> None:
     assert any(each["name"] == "tester" for each in client.client_list())
     assert client.client_no_touch("ON")
     assert client.command_count() > 200
-    assert client.command_getkeys("MSET a 1 b 2") == ["a", "b"]
+    assert client.command_getkeys("MSET", "a", 1, "b", 2) == ["a", "b"]
     assert client.config_get("maxmemory")
     assert client.config_resetstat()
     assert client.info("server")["redis_version"]
     assert client.memory_usage("absent") is None
     assert client.slowlog_len() >= 0
     assert client.execute_command("LATENCY", "RESET") >= 0
-    assert client.execute_command("COMMAND", "DOCS", "GET")
+    assert client.execute_command("COMMAND DOCS", "GET")
     assert client.wait(0, 10) >= 0
     assert client.swapdb(0, 1)
     assert client.swapdb(0, 1)
