@@ -47,7 +47,7 @@ Vector sets are those of Redis 8, over usearch's HNSW graph:
 - VLINKS answers one layer, the 2 × M nearest that a search finds: the library does not show its links.
 - Scores under Q8 are the cosine of what is stored, so an element is like itself by exactly 1.
 - Components that are infinite or no number are refused. A field's value may have any JSON escape, and a broken object
-  has no fields at all. A filter has at most 4,096 words.
+  has no fields at all, nor has one of more than 1 MiB. A filter has at most 4,096 words and 65,536 characters.
 - REDUCE projects with signs and a Walsh-Hadamard transform of its own, so VEMB of a reduced vector differs.
 - VREM leaves the element's place in the graph to the next insertion; memory goes back when the last element goes.
 - DUMP and snapshots hold them in a format of ZeekDB's own, graph included.

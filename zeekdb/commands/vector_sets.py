@@ -29,6 +29,7 @@ COUNT_DEFAULT: Final = 10
 EFFORT_PER_RESULT: Final = 100  # FILTER-EF: candidates looked at for each result, where the client names no number
 EPSILON_DEFAULT: Final = 2.0
 
+NEAR_CHARS_MAX: Final = 256  # of a filter, in the error that it has none
 RDB_MODULE: Final = "zeek-vset"  # not Redis's "vectorset", whose records hold other things
 RDB_VERSION: Final = 1
 
@@ -361,7 +362,7 @@ def _filter(text: bytes) -> Filter:
         return Filter(expression)
     except FilterError as error:
         place = error.place if error.place < len(expression) else 0
-        near = expression[place:].encode("utf-8", "surrogateescape")
+        near = expression[place : place + NEAR_CHARS_MAX].encode("utf-8", "surrogateescape")
         raise CommandError(f"ERR syntax error in FILTER expression near: {show(near)}") from None
 
 

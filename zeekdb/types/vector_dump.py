@@ -9,20 +9,21 @@
 
 The bytes may come from a client by RESTORE, and the library follows the numbers in its format without looking. So
 `check_graph` reads it first, whole: sizes, levels, keys, and that every link leads to a node which exists on the
-link's level. A format it does not know is not written in the first place (form ROWS is), so that a newer library costs
-time (an insertion for each element when loading) and not data.
+link's level. A format that it does not know is not written in the first place, but form ROWS, so that a newer library
+costs time (an insertion for each element when loading) and not data.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from zeekdb.types.vector_codec import BY_CODE, DIM_MAX, Codec, Row
-from zeekdb.types.vector_index import M_MAX, M_MIN
+from zeekdb.types.vector_index import M_MAX, M_MIN, VectorIndex
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[Any]
@@ -43,6 +44,7 @@ _METRICS: Final = {"cos": ord("c"), "ip": ord("i"), "hamming": ord("b")}
 _SCALARS: Final = {"f32": 11, "i8": 23, "b1": 1}
 _KEY_BYTES: Final = 10  # key and level
 _LINK_BYTES: Final = 4
+_SAMPLE_ROWS: Final = 64  # enough for a second level
 _FREE_KEY: Final = (1 << 64) - 1
 
 
@@ -138,6 +140,19 @@ def _check_values(codec: Codec, rows: Row) -> None:
         unit = np.abs(squares - 1) <= UNIT_ERROR_MAX
     if not (unit | (squares == 0)).all():
         raise ValueError("a row that is no unit vector")
+
+
+@cache
+def graphs_are_known(codec: Codec) -> bool:
+    """Whether what the installed library writes is what `check_graph` reads."""
+    sample = VectorIndex(codec, 8, M_MIN)
+    for key in range(_SAMPLE_ROWS):
+        sample.add(key, codec.encode(np.arange(key, key + 8, dtype=np.float32) - 4).row)
+    sample.remove(_SAMPLE_ROWS - 1)
+    try:
+        return check_graph(codec, 8, M_MIN, len(sample), sample.dump()) == 1
+    except ValueError:
+        return False
 
 
 def check_graph(codec: Codec, dim: int, m: int, count: int, data: bytes) -> int:

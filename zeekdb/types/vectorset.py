@@ -268,10 +268,9 @@ class VectorSet:
 
     def to_bytes(self) -> bytes:
         """The whole set; see `vector_dump`. The set is not empty."""
-        form, index = vector_dump.GRAPH, self._index.dump()
-        try:
-            vector_dump.check_graph(self.codec, self.dim, self.m, len(self), index)
-        except ValueError:  # a format of a newer library
+        if vector_dump.graphs_are_known(self.codec):
+            form, index = vector_dump.GRAPH, self._index.dump()
+        else:
             form, index = vector_dump.ROWS, self._index.rows(len(self)).tobytes()
         return vector_dump.pack(
             vector_dump.Parts(
