@@ -1,8 +1,8 @@
 """The graph behind a vector set: usearch's HNSW over rows of one codec, under keys 0 … n-1.
 
 Chosen by `bench/vectors.py` (100,000 × 768, EF 100, one thread) over hnswlib, though hnswlib searches 32-bit floats in
-0.22 ms where usearch takes 0.31 ms for int8 and 0.54 ms for floats. But floats are all that hnswlib has: 312 MiB against
-98 MiB for int8, the default quantisation, at 1.5% of recall, which is the quantisation's and no graph could win back.
+0.22 ms where usearch takes 0.31 ms for int8 and 0.54 ms for floats. But floats are all that hnswlib has: 312 MiB where
+int8, the default quantisation, takes 98 MiB at 1.5% of recall, which is the quantisation's and no graph wins back.
 usearch also keeps bits, scans exhaustively with the same kernels, releases the GIL while it works, and comes as a wheel
 where hnswlib wants a compiler. Both are far below the bar of 2 ms.
 
