@@ -63,6 +63,16 @@ class Context:
         if count != 1:
             self.keyspace.dirty += count - 1
 
+    def effect(self, *words: bytes) -> None:
+        """Tell replicas and the AOF this command instead of the one that runs; without words, nothing.
+
+        For what would not come to the same elsewhere or later: relative times, random choices, waiting.
+        """
+        if self.keyspace.effects is not None:
+            self.keyspace.effects_given = True
+            if words:
+                self.keyspace.effects.append((self.db.index, words))
+
     def seen(self, key: bytes) -> bool:
         """Whether the key is there: a hit or a miss, but no use that would make the key look younger."""
         if self.db.exists(key):

@@ -282,9 +282,11 @@ def _expire(
             return 0
     if deadline <= now:
         ctx.remove(key)
+        ctx.effect(b"DEL", key)
     else:
         ctx.db.set_deadline(key, deadline)
         ctx.changed(key, "expire")
+        ctx.effect(b"PEXPIREAT", key, b"%d" % deadline)
     return 1
 
 

@@ -161,6 +161,7 @@ def hincrbyfloat(ctx: Context, key: bytes, field: bytes, increment: bytes) -> by
     text = format_long_double(add_long_doubles(value, delta))
     ctx.write(key, Hash).put(field, text)
     ctx.changed(key, "hincrbyfloat")
+    ctx.effect(b"HSET", key, field, text)
     return text
 
 

@@ -257,6 +257,9 @@ def _not_negative(text: bytes, name: str) -> int:
     return value
 
 
+SIDES = {True: b"LEFT", False: b"RIGHT"}
+
+
 def _side(word: bytes) -> bool:
     """True for LEFT, False for RIGHT."""
     side = word.upper()
@@ -331,7 +334,9 @@ def _pop_first(ctx: Context, keys: Iterable[bytes], count: int, head: bool) -> l
             continue
         if not isinstance(value, List):
             raise WrongType
-        return [key, _take(ctx, key, value, count, head)]
+        taken = _take(ctx, key, value, count, head)
+        ctx.effect(b"LPOP" if head else b"RPOP", key, b"%d" % len(taken))
+        return [key, taken]
     return None
 
 
@@ -352,17 +357,24 @@ def _lmpop_count(words: tuple[bytes, ...]) -> int:
 # --- those that wait ----------------------------------------------------------------------------------------------
 
 
+def _pop_one(ctx: Context, key: bytes, source: List, head: bool) -> list[bytes]:
+    [value] = _take(ctx, key, source, 1, head)
+    ctx.effect(b"LPOP" if head else b"RPOP", key)
+    return [key, value]
+
+
 def _blocking_pop(ctx: Context, args: tuple[bytes, ...], head: bool) -> Any:
     *keys, timeout = args
     timeout_ms = parse_timeout(timeout)
 
     def pop(key: bytes) -> list[bytes] | None:
         value = ctx.db.peek(key)
-        return [key, _take(ctx, key, value, 1, head)[0]] if isinstance(value, List) else None
+        return _pop_one(ctx, key, value, head) if isinstance(value, List) else None
 
     for key in keys:
-        if (reply := _pop_first(ctx, [key], 1, head)) is not None:
-            return [key, reply[1][0]]
+        value = ctx.peek(key, List)
+        if value is not None:
+            return _pop_one(ctx, key, value, head)
     return ctx.block(keys, pop, timeout_ms, NULL_ARRAY)
 
 
@@ -389,12 +401,15 @@ def _blocking_move(ctx: Context, source: bytes, target: bytes, from_head: bool, 
     timeout_ms = parse_timeout(timeout)
 
     def move(key: bytes) -> bytes | None:
-        is_there = isinstance(ctx.db.peek(source), List)
-        return _move(ctx, source, target, from_head, to_head) if is_there else None
+        moved = _move(ctx, source, target, from_head, to_head)
+        if moved is not None:
+            ctx.effect(b"LMOVE", source, target, SIDES[from_head], SIDES[to_head])
+        return moved
 
-    ctx.peek(source, List)
-    reply = _move(ctx, source, target, from_head, to_head)
-    return ctx.block([source], move, timeout_ms, None) if reply is None else reply
+    reply = move(source)
+    if reply is not None:
+        return reply
+    return ctx.block([source], lambda key: move(key) if isinstance(ctx.db.peek(key), List) else None, timeout_ms, None)
 
 
 @command("BLMOVE", arity=6, flags=WRITE | DENYOOM | BLOCKING, keys=MOVE_KEYS, group="list", since="6.2.0",

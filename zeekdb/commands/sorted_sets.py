@@ -597,7 +597,9 @@ def _pop_first(ctx: Context, keys: Iterable[bytes], count: int, greatest: bool) 
             continue
         if not isinstance(source, ZSet):
             raise WrongType
-        return [key, [list(pair) for pair in _take(ctx, key, source, count, greatest)]]
+        taken = _take(ctx, key, source, count, greatest)
+        ctx.effect(b"ZPOPMAX" if greatest else b"ZPOPMIN", key, b"%d" % len(taken))
+        return [key, [list(pair) for pair in taken]]
     return None
 
 
@@ -630,8 +632,12 @@ def _blocking_pop(ctx: Context, args: tuple[bytes, ...], greatest: bool) -> Any:
 
 
 def _pop_one(ctx: Context, key: bytes, greatest: bool) -> list[Any] | None:
-    found = _pop_first(ctx, [key], 1, greatest)
-    return [key, *found[1][0]] if found else None
+    source = ctx.peek(key, ZSet)
+    if source is None:
+        return None
+    [(member, score)] = _take(ctx, key, source, 1, greatest)
+    ctx.effect(b"ZPOPMAX" if greatest else b"ZPOPMIN", key)
+    return [key, member, score]
 
 
 BLOCKING_KEYS: Final = (KeySpec(("RW", "access", "delete"), index=1, last=-2),)

@@ -146,6 +146,8 @@ def set_(ctx: Context, key: bytes, value: bytes, *words: bytes) -> Any:
     if options.condition and ctx.db.exists(key) != (options.condition == "XX"):
         return old
     _store(ctx, key, value, deadline)
+    if options.get and deadline <= 0:
+        ctx.effect(b"SET", key, value, *(word for word in words if word.upper() != b"GET"))
     return old if options.get else "OK"
 
 
@@ -154,6 +156,7 @@ def _store(ctx: Context, key: bytes, value: bytes, deadline: int) -> None:
     ctx.changed(key, "set")
     if deadline > 0:
         ctx.changed(key, "expire", 0)
+        ctx.effect(b"SET", key, value, b"PXAT", b"%d" % deadline)
 
 
 @command(
@@ -212,6 +215,7 @@ def getdel(ctx: Context, key: bytes) -> bytes | None:
     value = ctx.read(key, bytes)
     if value is not None:
         ctx.remove(key)
+        ctx.effect(b"DEL", key)
     return value
 
 
@@ -229,12 +233,15 @@ def getex(ctx: Context, key: bytes, *words: bytes) -> bytes | None:
         deadline = deadline_of(ctx, "getex", options.unit, options.expire)
         if deadline <= ctx.keyspace.now_ms():
             ctx.remove(key)
+            ctx.effect(b"DEL", key)
         else:
             ctx.db.set_deadline(key, deadline)
             ctx.changed(key, "expire")
+            ctx.effect(b"PEXPIREAT", key, b"%d" % deadline)
     elif options.persist and ctx.db.deadline(key) >= 0:
         ctx.db.set_deadline(key, 0)
         ctx.changed(key, "persist")
+        ctx.effect(b"PERSIST", key)
     return value
 
 
@@ -404,6 +411,7 @@ def incrbyfloat(ctx: Context, key: bytes, amount: bytes) -> bytes:
     total = format_long_double(add_long_doubles(old, parse_long_double(amount)))
     ctx.db.set(key, total, -1)
     ctx.changed(key, "incrbyfloat")
+    ctx.effect(b"SET", key, total, b"KEEPTTL")
     return total
 
 

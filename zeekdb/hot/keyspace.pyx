@@ -436,6 +436,8 @@ cdef class Keyspace:
     cdef readonly list databases
     cdef list listeners
     cdef readonly list database_listeners
+    cdef public list effects        # of the command under way; None: nobody is told
+    cdef public bint effects_given
     cdef uint32_t turn
     cdef int64_t trimmed_us
 

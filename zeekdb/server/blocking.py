@@ -137,3 +137,4 @@ class Blocking:
             ctx.keyspace.touching = True
         if reply is not None:
             self._answer(waiter, reply)
+        self.server.propagation.flush()

@@ -71,6 +71,8 @@ class Cron:
         if now_s >= self.next_sample_s:
             self.next_sample_s = now_s + 0.1
             server.sample()
+        if server.config.maxmemory:
+            server.update_gates()
         self._look_at_clients(now_s)
         server.settle()
         return busy

@@ -128,6 +128,9 @@ class Dispatcher:
         if refusal is not None:
             if client.in_multi:
                 client.transaction.failed = True
+                if spec.name == "EXEC":
+                    client.transaction.end()
+                    refusal = Refused(f"EXECABORT Transaction discarded because of: {refusal.message}")
             silence = self._answer(client, refusal)  # raises, unless the client wants no replies
             self.engine.count_outcome(index, failed=False, rejected=True)
             return silence
@@ -140,9 +143,11 @@ class Dispatcher:
             client.queue_command(index, args)
             self.engine.count_outcome(index, failed=False, rejected=False)
             return self._answer(client, "QUEUED")
-        if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
-            self.server.feed_monitors(client, args)
-        return self.run(client, index, args)
+        try:
+            return self.run(client, index, args)
+        finally:  # afterwards: what a transaction or a script has run comes before itself
+            if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
+                self.server.feed_monitors(client, args)
 
     def run(self, client: Client, index: int, args: list[bytes]) -> Any:
         """The handler's reply, or its CommandError where the reply mode wants none."""
@@ -150,7 +155,12 @@ class Dispatcher:
         keyspace = self.server.keyspace
         keyspace.touching = not client.no_touch
         try:
-            reply = self.handlers[index](client.ctx, *args[1:])
+            if keyspace.effects is None:
+                reply = self.handlers[index](client.ctx, *args[1:])
+            else:
+                reply = self.server.propagation.run(
+                    self.specs[index], client.db_index, args, self.handlers[index], client.ctx
+                )
         except CommandError as error:
             if silent == "on":
                 raise
@@ -186,7 +196,8 @@ class Dispatcher:
             return Refused("NOAUTH Authentication required.")
         if client.in_multi and spec.flags & Flag.NO_MULTI and spec.name not in AT_ONCE:
             return Refused("ERR Command not allowed inside a transaction")
-        if self.engine.gate & GATE_OOM and spec.flags & Flag.DENYOOM:
+        flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
+        if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")
         if self.engine.gate & GATE_BUSY and not spec.flags & Flag.ALLOW_BUSY:
             return Refused(self.server.busy_reason)

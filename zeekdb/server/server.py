@@ -27,7 +27,7 @@ from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lists, sets, zsets
 from zeekdb.hot.engine import Engine
-from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_PAUSED, GATE_SLOWLOG
+from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
@@ -37,6 +37,7 @@ from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
+from zeekdb.server.propagation import Propagation
 from zeekdb.server.transactions import Watches
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Server:
         self.current_client: Client | None = None  # whose changes are being reported
         self.watches = Watches(self.keyspace)
         self.blocking = Blocking(self)
+        self.propagation = Propagation(self)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
         self.dispatcher = Dispatcher(self, self.engine)
@@ -108,6 +110,7 @@ class Server:
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (("maxmemory-policy", "lfu-decay-time", "lfu-log-factor"), self._choose_policy),
             (("requirepass",), lambda: None),
+            (("maxmemory",), self.update_gates),
         ]
         for names, hook in hooks:
             for name in names:
@@ -167,7 +170,14 @@ class Server:
             gate |= GATE_JOURNAL
         if self.busy_reason:
             gate |= GATE_BUSY
+        if self.is_out_of_memory():
+            gate |= GATE_OOM
         self.engine.gate = gate
+
+    def is_out_of_memory(self) -> bool:
+        """Whether the keyspace holds more than `maxmemory` allows and nothing may be evicted."""
+        limit = self.config.maxmemory
+        return bool(limit) and self.keyspace.memory_used() > limit
 
     # ------------------------------------------------------------ after a command
 
@@ -182,6 +192,7 @@ class Server:
         """The end of a command, transaction or script (or timer) that has changed what somebody asked about."""
         self.current_client = client
         self.keyspace.due = False
+        self.propagation.flush()
         self.read_notes()
         self.blocking.serve()
         self.keyspace.due = False
