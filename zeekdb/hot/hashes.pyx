@@ -7,7 +7,7 @@ over INLINE_MAX bytes, in a blob. A value is overwritten in place when the new o
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
@@ -150,6 +150,17 @@ cdef void hash_expect(void* self, uint64_t fields) noexcept nogil:
     cdef Packed* box = <Packed*>self
     if fields > entries_max and box.count != LARGE:
         enlarge(box)
+
+
+cdef bint hash_adopt(void* self, const uint8_t* run, size_t size, uint64_t pairs, size_t longest) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if pairs > entries_max or longest > value_max or size > PACKED_MAX or size == 0:
+        return False
+    box.data = <uint8_t*>mem_alloc(size)
+    memcpy(box.data, run, size)
+    box.size = <uint32_t>size
+    box.count = <uint32_t>(2 * pairs)
+    return True
 
 
 cdef int hash_put(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:

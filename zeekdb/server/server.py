@@ -38,7 +38,7 @@ from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 from zeekdb.server.propagation import Propagation
-from zeekdb.server.transactions import Watches
+from zeekdb.server.transactions import Watches, note_exec
 
 if TYPE_CHECKING:
     from zeekdb.config.config import Config
@@ -87,6 +87,7 @@ class Server:
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
+        self.engine.on_exec = note_exec
         self.engine.on_close = self._closed
         self.engine.on_output_limit = self._output_exceeded
         self.exit_code = 0
