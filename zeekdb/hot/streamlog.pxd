@@ -112,5 +112,7 @@ cdef bint cursor_prev(Cursor* c) noexcept nogil
 # For serialisers: blocks as they are, tombstones included.
 cdef bint cursor_block(Cursor* c, Log* log, const Id* after) noexcept nogil  # before the first entry of the next block; NULL: the first
 cdef bint cursor_any(Cursor* c) noexcept nogil                               # the next entry of this block, dead ones too
-cdef Block* log_begin_block(Log* log, const Id* id, const Arg* names, uint64_t step, uint64_t fields) noexcept nogil
-cdef void log_put(Log* log, const Id* id, const Arg* words, uint64_t fields, uint32_t flags) noexcept nogil  # into the last block
+# Opens a block at the end; each name is `step` words after the one before.
+cdef void log_begin_block(Log* log, const Id* id, const Arg* names, uint64_t step, uint64_t fields) noexcept nogil
+# An entry into the last block: with ENTRY_SAME its values, otherwise name, value …, each `step` words after the one before.
+cdef void log_put(Log* log, const Id* id, const Arg* words, uint64_t step, uint64_t fields, uint32_t flags) noexcept nogil

@@ -283,8 +283,7 @@ cdef void finish_block(Log* log) noexcept nogil:
         resize_block(log, s, s.block.size)
 
 
-cdef Block* log_begin_block(Log* log, const Id* id, const Arg* names, uint64_t step, uint64_t fields) noexcept nogil:
-    """Opens a block at the end; `names` are `step` apart."""
+cdef void log_begin_block(Log* log, const Id* id, const Arg* names, uint64_t step, uint64_t fields) noexcept nogil:
     cdef uint64_t i, need = 0
     cdef uint32_t weight = 7 + weight_of_int(<int64_t>fields) + 2  # header and end, the count of names, their terminator
     cdef Slot* s
@@ -308,7 +307,6 @@ cdef Block* log_begin_block(Log* log, const Id* id, const Arg* names, uint64_t s
         at = put_text(at, names[i * step].p, names[i * step].n)
     b.head = b.size = <uint32_t>(at - block_data(b))
     log.bytes += mem_footprint(block_size(b))
-    return b
 
 
 cdef inline bint same_fields(Block* b, const Arg* words, uint64_t fields) noexcept nogil:
@@ -325,69 +323,43 @@ cdef inline bint same_fields(Block* b, const Arg* words, uint64_t fields) noexce
     return True
 
 
-cdef void log_put(Log* log, const Id* id, const Arg* words, uint64_t fields, uint32_t flags) noexcept nogil:
-    """An entry into the last block. With ENTRY_SAME the words are values only."""
+cdef void log_put(
+    Log* log, const Id* id, const Arg* words, uint64_t step, uint64_t fields, uint32_t flags
+) noexcept nogil:
     cdef Slot* s = last_slot(log)
     cdef Block* b
     cdef bint same = flags & ENTRY_SAME
     cdef uint64_t i, n = fields if same else 2 * fields
     cdef uint64_t need = 40  # flags, two ids, a count and the length, each as long as it can be
-    cdef uint32_t weight = 2
     cdef uint64_t ms = id.ms - s.id.ms
+    cdef uint32_t weight = 2 + weight_of_int(<int64_t>ms) + weight_of_int(<int64_t>(id.seq - s.id.seq))
+    cdef const Arg* word
     cdef uint8_t* begin
     cdef uint8_t* at
     for i in range(n):
-        need += words[i].n + 5
+        need += words[i * step].n + 5
     begin = at = room(log, s, need)
     b = s.block
     at[0] = <uint8_t>flags
     at = put_number(at + 1, ms)
     at = put_number(at, id.seq if ms else id.seq - s.id.seq)
-    weight += weight_of_int(<int64_t>ms) + weight_of_int(<int64_t>(id.seq - s.id.seq))
     if same:
         weight += weight_of_int(<int64_t>fields + 3)
     else:
         at = put_number(at, fields)
         weight += weight_of_int(<int64_t>fields) + weight_of_int(2 * <int64_t>fields + 4)
     for i in range(n):
-        at = put_text(at, words[i].p, words[i].n)
-        weight += weight_of_text(words[i].p, words[i].n)
+        word = &words[i * step]
+        at = put_text(at, word.p, word.n)
+        weight += weight_of_text(word.p, word.n)
     at = put_length_back(at, at - begin)
     b.size += <uint32_t>(at - begin)
     b.weight += weight
     if flags & ENTRY_DEAD:
         b.dead += 1
-        return
-    b.live += 1
-    log.length += 1
-
-
-cdef void put_values(Log* log, const Id* id, const Arg* words, uint64_t fields) noexcept nogil:
-    """log_put for an entry with the block's fields, whose words are not side by side: the hot case."""
-    cdef Slot* s = last_slot(log)
-    cdef Block* b
-    cdef uint64_t i, need = 40
-    cdef uint64_t ms = id.ms - s.id.ms
-    cdef uint32_t weight = (
-        2 + weight_of_int(<int64_t>ms) + weight_of_int(<int64_t>(id.seq - s.id.seq)) + weight_of_int(<int64_t>fields + 3)
-    )
-    cdef uint8_t* begin
-    cdef uint8_t* at
-    for i in range(fields):
-        need += words[2 * i + 1].n + 5
-    begin = at = room(log, s, need)
-    b = s.block
-    at[0] = ENTRY_SAME
-    at = put_number(at + 1, ms)
-    at = put_number(at, id.seq if ms else id.seq - s.id.seq)
-    for i in range(fields):
-        at = put_text(at, words[2 * i + 1].p, words[2 * i + 1].n)
-        weight += weight_of_text(words[2 * i + 1].p, words[2 * i + 1].n)
-    at = put_length_back(at, at - begin)
-    b.size += <uint32_t>(at - begin)
-    b.weight += weight
-    b.live += 1
-    log.length += 1
+    else:
+        b.live += 1
+        log.length += 1
 
 
 cdef void log_append(Log* log, const Id* id, const Arg* words, uint64_t fields) noexcept nogil:
@@ -401,12 +373,12 @@ cdef void log_append(Log* log, const Id* id, const Arg* words, uint64_t fields) 
     ):
         b = NULL
     if b == NULL:
-        b = log_begin_block(log, id, words, 2, fields)
-        put_values(log, id, words, fields)
+        log_begin_block(log, id, words, 2, fields)
+        log_put(log, id, words + 1, 2, fields, ENTRY_SAME)
     elif same_fields(b, words, fields):
-        put_values(log, id, words, fields)
+        log_put(log, id, words + 1, 2, fields, ENTRY_SAME)
     else:
-        log_put(log, id, words, fields, 0)
+        log_put(log, id, words, 1, fields, 0)
     if log.length == 1:
         log.head = id[0]
     log.last = id[0]

@@ -398,7 +398,7 @@ cdef class Stream:
             args = args_of(entry.values)
         else:
             args = args_of([word for pair in zip(entry.fields, entry.values) for word in pair])
-        log_put(self.log, &id, args, fields, (ENTRY_DEAD if entry.dead else 0) | (ENTRY_SAME if entry.fields is None else 0))
+        log_put(self.log, &id, args, 1, fields, (ENTRY_DEAD if entry.dead else 0) | (ENTRY_SAME if entry.fields is None else 0))
         free(args)
         return 0
 
