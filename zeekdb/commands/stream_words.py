@@ -166,14 +166,15 @@ def parse_adding(ctx: Context, words: tuple[bytes, ...], has_entry: bool) -> Add
 
 
 def _set_limit(ctx: Context, trim: Trim | None, limit: int | None, has_entry: bool) -> None:
+    if limit and trim is None:
+        raise CommandError("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy")
+    if not has_entry and trim is None:
+        raise CommandError("ERR syntax error, XTRIM must be called with a trimming strategy")
+    if limit is not None and (trim is None or not trim.approximate):
+        raise CommandError("ERR syntax error, LIMIT cannot be used without the special ~ option")
     if trim is None:
-        if limit:
-            raise CommandError("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy")
-        if not has_entry:
-            raise CommandError("ERR syntax error, XTRIM must be called with a trimming strategy")
-    elif limit is not None:
-        if not trim.approximate:
-            raise CommandError("ERR syntax error, LIMIT cannot be used without the special ~ option")
+        return
+    if limit is not None:
         trim.limit = limit
     elif trim.approximate:
         # Unless asked otherwise a command does not trim for long, on the expense of what stays a little longer.
