@@ -201,6 +201,7 @@ def test_what_a_stream_takes_is_given_back() -> None:
         for id in range(1000):
             group.deliver(id, group.consumers.get(b"c") or group.add_consumer(b"c", 0), 0)
         assert (database.memory_of(key) or 0) > alone + 2 * 40 * 1000
+    del group
     database.clear()
     while keyspace.run_lazyfree(1000):
         pass
