@@ -380,8 +380,7 @@ def _take_over(
 ) -> None:
     group.deliver(id, consumer, time_ms, deliveries)
     consumer.active_ms = ctx.keyspace.now_ms()
-    if ctx.keyspace.effects is not None:
-        tell_claimed(ctx, key, name, consumer.name, format_id(id), time_ms, deliveries)
+    tell_claimed(ctx, key, name, group, consumer, id, time_ms, deliveries)
     ctx.keyspace.dirty += 1
 
 
