@@ -177,7 +177,8 @@ def _set_limit(ctx: Context, trim: Trim | None, limit: int | None, has_entry: bo
     if limit is not None:
         trim.limit = limit
     elif trim.approximate:
-        # Unless asked otherwise a command does not trim for long, on the expense of what stays a little longer.
+        # Unless asked otherwise a command does not trim for long, on the expense of what stays a little longer. The
+        # twin of XADD has the same numbers.
         wanted = TRIM_BLOCKS * ctx.server.config.stream_node_max_entries
         trim.limit = min(wanted, TRIM_LIMIT_MAX) or TRIM_LIMIT_DEFAULT
 
