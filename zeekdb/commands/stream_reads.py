@@ -208,8 +208,11 @@ def _deliver(ctx: Context, reading: Reading, key: bytes, stream: Stream, group: 
     return [entry_reply(id, fields) for id, fields in entries]
 
 
-def _history(ctx: Context, reading: Reading, stream: Stream, group: Group, consumer: Consumer, id: int) -> list[Any]:
+def _history(
+    ctx: Context, reading: Reading, key: bytes, stream: Stream, group: Group, consumer: Consumer, id: int
+) -> list[Any]:
     """What is pending for the consumer above an id, delivered once more; of entries deleted meanwhile only the id."""
+    assert reading.group is not None
     now_ms = ctx.keyspace.now_ms()
     reply: list[Any] = []
     for pending, *_ in consumer.pending.range(id + 1, MAX_ID, reading.count):
@@ -220,6 +223,7 @@ def _history(ctx: Context, reading: Reading, stream: Stream, group: Group, consu
         record = group.pending.get(pending)
         assert record is not None
         group.pending.put(pending, consumer.number, now_ms, record[2] + 1)
+        tell_claimed(ctx, key, reading.group, group, consumer, pending, now_ms, record[2] + 1)
         reply.append(entry_reply(pending, fields))
     ctx.keyspace.dirty += 1
     return reply
@@ -237,7 +241,7 @@ def _read_group(ctx: Context, reading: Reading, may_wait: bool) -> Any:
             continue
         if id != NEW:
             consumer = make_consumer(ctx, key, reading.group, group, reading.consumer)
-            found.append((key, _history(ctx, reading, stream, group, consumer, id)))
+            found.append((key, _history(ctx, reading, key, stream, group, consumer, id)))
         elif entries := _deliver(ctx, reading, key, stream, group):
             found.append((key, entries))
         else:
