@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from tests.fuzz.pairs import HashPair, ListPair, Pair, SetPair, ZSetPair, small, word
+from tests.fuzz.stream_pairs import StreamPair
 from zeekdb.hot.keyspace import Database, Keyspace
 
 KEYS = 40
@@ -25,7 +26,8 @@ DATABASES = 3
 STEPS = 3000  # of one world; then a new one, with another shape
 WORLD_S = 60  # longer than any world takes, under a sanitizer too
 START_MS = 1_700_000_000_000
-KINDS: dict[str, type[Pair]] = {"hash": HashPair, "set": SetPair, "list": ListPair, "zset": ZSetPair}
+KINDS: dict[str, type[Pair]] = {"hash": HashPair, "set": SetPair, "list": ListPair, "zset": ZSetPair,
+                                "stream": StreamPair}  # fmt: skip
 
 Value = bytes | Pair
 
