@@ -1,5 +1,6 @@
 # Hashes, for the keyspace and the twins. `self` is what TypeOps.create returned. Nothing handed in may point into the
-# hash itself, and a field is shorter than 4 GiB.
+# hash itself, and a field is shorter than 4 GiB. Fields that are due are absent; those that were not removed yet count
+# in the length.
 from libc.stdint cimport uint8_t, uint64_t
 from zeekdb.hot.packed cimport Emit
 
@@ -10,8 +11,10 @@ cdef bint hash_destroy(void* self, size_t* budget) noexcept nogil
 # Before a command puts `fields` fields at once: converts now what would be converted anyway (and as Redis does, even
 # if some of the fields turn out to be the same). Free to call with small numbers.
 cdef void hash_expect(void* self, uint64_t fields) noexcept nogil
-# 1 created, 0 updated.
+# 1 created, 0 updated. The field has no deadline then.
 cdef int hash_put(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil
+# The same, but a field keeps its deadline.
+cdef int hash_change(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil
 cdef int hash_put_h(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint64_t h) noexcept nogil
 # NULL when absent; good until the next change of the hash.
 cdef const uint8_t* hash_get(void* self, const uint8_t* f, size_t fn, size_t* vn) noexcept nogil
