@@ -153,6 +153,11 @@ def _sort_ties(command: Command, expected: Tree, actual: Tree) -> bool:
     return _same_members(command, expected, actual)
 
 
+def _nearest_ties(command: Command, expected: Tree, actual: Tree) -> bool:
+    options = [word.upper() for word in command[2:]]
+    return b"COUNT" in options and b"ANY" not in options and len(expected[1] or ()) == len(actual[1] or ())
+
+
 RULES = [
     Rule(
         "sets, hashes and the keyspace have no order",
@@ -222,6 +227,16 @@ RULES = [
         _names("ZRANK ZREVRANK"),
         lambda command, expected, _: len(command) == 4 and expected[0] == "error" and b"arguments" in _text(expected),
     ),
+    Rule(
+        "an error that quotes the command's name has it in small letters",
+        _names("GEOSEARCH GEOSEARCHSTORE"),
+        lambda command, expected, actual: expected[0] == "error" and _text(expected).lower() == _text(actual).lower(),
+    ),
+    Rule(
+        "which of places equally far away COUNT leaves out is up to the sorting algorithm",
+        _names("GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO GEOSEARCH"),
+        _nearest_ties,
+    ),
     Rule("COMMAND GETKEYS takes a command without arguments since 7.2", _names("COMMAND"), _getkeys_arity),
     Rule(
         "what SORT makes of equal weights, and of sets that it is told not to sort, follows from the table's order",
@@ -246,6 +261,9 @@ def reset_after(command: Command) -> list[Command]:
     options = [word.upper() for word in command]
     if name == b"SPOP" and len(command) > 1:
         return [(b"DEL", command[1])]
+    if name in (b"GEORADIUS", b"GEORADIUSBYMEMBER", b"GEOSEARCHSTORE") and b"COUNT" in options:  # ties
+        stores = [(b"DEL", key) for word, key in zip(options, command[1:], strict=False) if word.startswith(b"STORE")]
+        return stores or ([(b"DEL", command[1])] if name == b"GEOSEARCHSTORE" else [])
     if name == b"SORT" and b"STORE" in options[:-1] and b"BY" in options:
         return [(b"DEL", command[len(options) - options[::-1].index(b"STORE")])]
     return []

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
+from tests.differential import gen_geo, gen_hyperloglog
 from tests.differential.grammar import Make, Pools, compile_template
 
 Command = tuple[bytes, ...]
@@ -345,6 +346,11 @@ _JUNK: list[bytes] = [
     b"l1",
 ]
 _UNDAMAGED = {b"SETBIT", b"BITFIELD", b"HRANDFIELD", b"SRANDMEMBER", b"ZRANDMEMBER", b"SETRANGE", b"CLIENT", b"HELLO"}
+
+for _family, _module in {"geo": gen_geo, "hyperloglog": gen_hyperloglog}.items():  # families in files of their own
+    POOLS |= _module.POOLS
+    FAMILIES[_family] = _module.TEMPLATES
+    _WEIGHTS[_family] = _module.WEIGHT
 
 MAKERS: dict[str, list[Make]] = {
     family: [compile_template(line.strip(), POOLS) for line in text.strip().splitlines()]

@@ -36,10 +36,15 @@ def fuzz_wire(seed: int, seconds: float, environment: dict[str, str], only: int 
 
 
 def fuzz_structures(seed: int, seconds: float, environment: dict[str, str]) -> int:
-    """The structures in a process of their own, which a sanitizer may end; its exit status."""
-    command = [sys.executable, "-m", "tests.fuzz.structures", "--seed", str(seed), "--seconds", str(seconds)]
+    """The structures in processes of their own, which a sanitizer may end; the exit status."""
     paths = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(ROOT)]))
-    return subprocess.run(command, cwd="/", env={**os.environ, **environment, "PYTHONPATH": paths}).returncode
+    variables = {**os.environ, **environment, "PYTHONPATH": paths}
+    status = 0
+    for module, share in (("structures", 0.9), ("sketches", 0.1)):
+        options = ["--seed", str(seed), "--seconds", str(seconds * share)]
+        command = [sys.executable, "-m", f"tests.fuzz.{module}", *options]
+        status = status or subprocess.run(command, cwd="/", env=variables).returncode
+    return status
 
 
 def main() -> int:

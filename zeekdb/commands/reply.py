@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from zeekdb.hot.replies import NULL_ARRAY, BigNumber, Error, NullArray, Pairs, Push, Verbatim
+from zeekdb.hot.replies import NULL_ARRAY, BigNumber, Error, NullArray, Pairs, Push, SpelledDouble, Verbatim
 
-__all__ = ["NULL_ARRAY", "BigNumber", "Error", "NullArray", "Pairs", "Push", "Verbatim", "help_lines"]
+__all__ = ["NULL_ARRAY", "BigNumber", "Error", "NullArray", "Pairs", "Push", "SpelledDouble", "Verbatim", "help_lines"]
 
 
 def help_lines(container: str, *lines: str) -> list[str]:

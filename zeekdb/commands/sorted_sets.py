@@ -72,10 +72,13 @@ def zadd(ctx: Context, key: bytes, *args: bytes) -> int | float | None:
     if flags & INCR and len(rest) > 2:
         raise CommandError("ERR INCR option supports a single increment-element pair")
     scores = [parse_float(text) for text in rest[::2]]
-    return _add(ctx, key, scores, rest[1::2], flags)
+    return add_members(ctx, key, scores, rest[1::2], flags)
 
 
-def _add(ctx: Context, key: bytes, scores: list[float], members: Sequence[bytes], flags: int) -> int | float | None:
+def add_members(
+    ctx: Context, key: bytes, scores: list[float], members: Sequence[bytes], flags: int
+) -> int | float | None:
+    """ZADD's deed, for whoever comes to scores by other ways; 32 among the flags is CH."""
     target = for_change(ctx, key, ZSet)
     if target is None:
         if flags & XX:
@@ -104,7 +107,7 @@ def zincrby(ctx: Context, key: bytes, by: bytes, member: bytes) -> float | None:
     """Adds to the score of a member of a sorted set."""
     if by.upper() in _ADD_OPTIONS:  # Redis reads it with ZADD's eyes
         raise SyntaxError_
-    score = _add(ctx, key, [parse_float(by)], (member,), INCR)
+    score = add_members(ctx, key, [parse_float(by)], (member,), INCR)
     assert score is not None
     return float(score)
 

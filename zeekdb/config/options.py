@@ -187,7 +187,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("acl-pubsub-default", Enum("allchannels", "resetchannels"), "resetchannels", "Channels of a new user.", later=True),
         D("enable-protected-configs", ACTION, "no", "Who may set protected directives by CONFIG SET: nobody, everybody, local connections.", immutable=True),
         D("enable-debug-command", ACTION, "no", "Who may use DEBUG.", immutable=True),
-        D("enable-module-command", ACTION, "no", "Who may use MODULE.", immutable=True, later=True),
+        D("enable-module-command", ACTION, "no", "Who may use MODULE.", immutable=True),
         D("sanitize-dump-payload", Enum("no", "yes", "clients"), "no", "Whether RESTORE checks payloads deeply.", later=True),
     )),
     ("Memory", (
@@ -224,7 +224,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("set-max-listpack-value", BYTES, 64, "Longest member of a packed set.", "bytes", hook="set-limits"),
         D("zset-max-listpack-entries", COUNT, 128, "Members up to which a sorted set is packed.", alias="zset-max-ziplist-entries", hook="zset-limits"),
         D("zset-max-listpack-value", BYTES, 64, "Longest member of a packed sorted set.", "bytes", alias="zset-max-ziplist-value", hook="zset-limits"),
-        D("hll-sparse-max-bytes", BYTES, 3000, "Size up to which a HyperLogLog is sparse.", "bytes", later=True),
+        D("hll-sparse-max-bytes", BYTES, 3000, "Size up to which a HyperLogLog is sparse.", "bytes"),
         D("stream-node-max-bytes", BYTES, 4096, "Size of a stream's node; 0 has no limit.", "bytes", later=True),
         D("stream-node-max-entries", COUNT, 100, "Entries of a stream's node; 0 has no limit.", later=True),
     )),

@@ -19,6 +19,8 @@ class Connection:
     def block(self) -> None:
         """No further command runs until `resume`."""
     def resume(self, reply: object) -> None: ...
+    queue_failed: bool  # some command could not be queued
+    watching: bool  # EXEC has to ask about watched keys
     def queue_command(self, index: int, args: list[bytes]) -> None:
         """Keeps a command for EXEC; a queue over the query limit ends the connection."""
     def run_queue(self) -> None:

@@ -80,6 +80,26 @@ cdef class Connection(Link):
         queue_free(&self.c.queue)
 
     @property
+    def queue_failed(self):
+        """Whether some command could not be queued."""
+        return self.c.queue.failed
+
+    @queue_failed.setter
+    def queue_failed(self, bint value):
+        if self.c is not &GONE:
+            self.c.queue.failed = value
+
+    @property
+    def watching(self):
+        """Whether EXEC has to ask about watched keys."""
+        return self.c.watching
+
+    @watching.setter
+    def watching(self, bint value):
+        if self.c is not &GONE:
+            self.c.watching = value
+
+    @property
     def queue_length(self):
         return self.c.queue.count
 

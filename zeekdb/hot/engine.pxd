@@ -20,6 +20,7 @@ cdef class Engine(Sockets):
     cdef public object on_error      # (connection, index, CommandError): an error reply goes out
     cdef public object on_bug        # (connection, index, exception): our own fault
     cdef public object on_due        # (connection): its command is done, and `due` was set meanwhile
+    cdef public object on_exec       # (connection, whether it begins): handlers run inside EXEC
     cdef public object on_slow       # (connection, index, args, microseconds): a call over slow_us
     cdef public object keyspace
     cdef public unsigned long long total_commands
@@ -44,7 +45,7 @@ cdef class Engine(Sockets):
     cdef void look_ahead(self, Conn* c, uint32_t n) noexcept nogil
     cdef uint64_t book(self, Conn* c, Kind* kind, uint64_t begin, uint32_t n, Request* last)
     cdef int call(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1
-    cdef bint queue(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except? False
+    cdef bint transact(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1
     cdef bint run_twin(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) noexcept
     cdef int run_queue(self, Conn* c) except -1
     cdef void rewind(self, Conn* c, size_t size, uint32_t nparts) noexcept nogil

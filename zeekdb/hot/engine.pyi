@@ -13,6 +13,7 @@ class Engine(Sockets):
     on_unknown: Callable[[Any, list[bytes]], Any]
     on_error: Callable[[Any, int, CommandError], None]
     on_bug: Callable[[Any, int, BaseException], None]
+    on_exec: Callable[[Any, bool], None]
     on_due: Callable[[Any], None]
     on_slow: Callable[[Any, int, list[bytes], float], None]
     keyspace: Keyspace

@@ -23,7 +23,7 @@ from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
-from zeekdb.hot.kinds cimport Kind, log2_of, ticks_now
+from zeekdb.hot.kinds cimport BEGINS, EXECUTES, QUEUES, Kind, log2_of, ticks_now
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.notes cimport N
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
@@ -358,11 +358,17 @@ cdef class Engine(Sockets):
             r = &self.requests[i]
             kind = <Kind*>r.kind
             argv = &self.parser.args[r.first]
-            if c.gate == C_MULTI and self.gate == 0 and kind != NULL and kind.queues and takes(kind, r.argc):
-                if self.queue(c, kind, argv, r.argc):
+            if kind != NULL and kind.role and self.gate == 0 and c.gate | C_MULTI == C_MULTI and takes(kind, r.argc):
+                if running != NULL:
+                    self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
+                    running = NULL
+                if self.transact(c, kind, argv, r.argc):
+                    if N.due:
+                        self.on_due(<object>c.owner)
+                    if c.closed or c.closing:
+                        n = i + 1
+                        break
                     continue
-                n = i + 1
-                break
             if kind != running:
                 if running != NULL:
                     begin = self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
@@ -516,31 +522,52 @@ cdef class Engine(Sockets):
 
     # ------------------------------------------------------------ transactions
 
-    cdef bint queue(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except? False:
-        """Between MULTI and EXEC: keeps the command for later. A queue over the query limit ends the connection."""
-        queue_add(&c.queue, kind, argv, argc)
-        c.last_kind = kind.index
-        if <int64_t>c.queue.size > self.query_limit:
-            self.close(c)
+    cdef bint transact(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1:
+        """What needs no word from Python: MULTI, a command between, and an EXEC that nothing stands against."""
+        cdef uint64_t begin
+        if c.gate == 0:
+            if kind.role != BEGINS:
+                return False
+            c.gate = C_MULTI
+            c.queue.failed = False
+            out_raw(&c.port.out, b"+OK\r\n", 5)
+            kind.calls += 1
+        elif kind.role == QUEUES:
+            queue_add(&c.queue, kind, argv, argc)
+            out_raw(&c.port.out, b"+QUEUED\r\n", 9)
+            if <int64_t>c.queue.size > self.query_limit:
+                self.close(c)
+        elif kind.role == EXECUTES and not c.queue.failed and not c.watching:
+            begin = ticks_now()
+            c.gate = 0
+            self.run_queue(c)
+            count_ticks(kind, ticks_now() - begin)
+        else:
             return False
-        out_raw(&c.port.out, b"+QUEUED\r\n", 9)
+        c.last_kind = kind.index
         return True
 
     cdef int run_queue(self, Conn* c) except -1:
-        """EXEC: the queued commands one after the other, their replies as one array."""
+        """The queued commands one after the other, their replies as one array."""
         cdef CommandQueue q = c.queue
         cdef Kind* kind = NULL
         cdef Arg* argv = <Arg*>malloc(max(q.most_args, <uint32_t>1) * sizeof(Arg))
         cdef size_t at = 0
         cdef uint32_t i, argc
+        cdef bint told = False  # Python knows that its handlers run inside EXEC
         memset(&c.queue, 0, sizeof(CommandQueue))
         out_length(&c.port.out, 42, q.count)
         try:
             for i in range(q.count):
                 argc = queue_next(&q, &at, &kind, argv)
                 if kind.twin == NULL or c.gate | self.gate or not self.run_twin(c, kind, argv, argc):
+                    if not told:
+                        told = True
+                        self.on_exec(<object>c.owner, True)
                     self.call(c, kind, argv, argc)
         finally:
+            if told:
+                self.on_exec(<object>c.owner, False)
             free(argv)
             queue_free(&q)
         return 0

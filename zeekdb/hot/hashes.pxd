@@ -11,6 +11,9 @@ cdef bint hash_destroy(void* self, size_t* budget) noexcept nogil
 # Before a command puts `fields` fields at once: converts now what would be converted anyway (and as Redis does, even
 # if some of the fields turn out to be the same). Free to call with small numbers.
 cdef void hash_expect(void* self, uint64_t fields) noexcept nogil
+# Fills an empty hash with a packed run of different fields, `longest` bytes the longest of all; False where the limits
+# ask for a table.
+cdef bint hash_adopt(void* self, const uint8_t* run, size_t size, uint64_t pairs, size_t longest) noexcept nogil
 # 1 created, 0 updated. The field has no deadline then.
 cdef int hash_put(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil
 # The same, but a field keeps its deadline.

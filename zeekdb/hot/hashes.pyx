@@ -9,7 +9,7 @@ A hash whose fields may have deadlines is another structure behind the same func
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.deadlines cimport deadline_of
 from zeekdb.hot.hash_deadlines cimport (
@@ -124,6 +124,17 @@ cdef void hash_expect(void* self, uint64_t fields) noexcept nogil:
         timed_expect(timed_of(box), fields)
     else:
         enlarge(box)
+
+
+cdef bint hash_adopt(void* self, const uint8_t* run, size_t size, uint64_t pairs, size_t longest) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if pairs > entries_max or longest > value_max or size > PACKED_MAX or size == 0:
+        return False
+    box.data = <uint8_t*>mem_alloc(size)
+    memcpy(box.data, run, size)
+    box.size = <uint32_t>size
+    box.count = <uint32_t>(2 * pairs)
+    return True
 
 
 cdef int hash_put(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:

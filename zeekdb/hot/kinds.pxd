@@ -20,6 +20,13 @@ cdef extern from *:
 cdef enum:
     KINDS = 2048         # places of the name table, a power of two
 
+# What a command is to a transaction, as far as the engine may act on it without a word from Python.
+ctypedef enum Role:
+    APART = 0            # Python decides
+    QUEUES = 1           # between MULTI and EXEC it waits for EXEC
+    BEGINS = 2           # MULTI
+    EXECUTES = 3         # EXEC
+
 # What the engine knows of a command; the rest is in its declaration.
 ctypedef struct Kind:
     uint8_t name[32]     # upper case
@@ -32,7 +39,7 @@ ctypedef struct Kind:
     Twin twin
     void* handler        # borrowed: Engine.handlers keeps it
     int index
-    bint queues          # between MULTI and EXEC it waits for EXEC
+    Role role
     uint64_t calls
     uint64_t ticks       # time stamp counter, spent in calls
     uint64_t rejected

@@ -16,8 +16,8 @@ class CommandTable:
         callable: bool = True,
     ) -> int:
         """Makes a command known; `keys` is (first, last, step) or (0, 0, 0). Its index."""
-    def let_queue(self, index: int, queues: bool) -> None:
-        """Whether the command waits for EXEC inside a transaction without a word from Python."""
+    def set_role(self, index: int, role: str) -> None:
+        """What the command is to a transaction: "queues", "begins" or "executes"."""
     def use_twins(self, wanted: bool, twin_of: dict[str, str]) -> None:
         """Tests: run hot commands by their twins, or by their Python handlers."""
     def command_stats(self, index: int) -> tuple[int, float, int, int, list[int]]:

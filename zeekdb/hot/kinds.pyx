@@ -78,9 +78,9 @@ cdef class CommandTable:
             self.place(kind)
         return kind.index
 
-    def let_queue(self, int index, bint queues):
-        """Whether the command waits for EXEC inside a transaction without a word from Python."""
-        self.by_index[index].queues = queues
+    def set_role(self, int index, str role not None):
+        """What the command is to a transaction: "queues", "begins" or "executes"."""
+        self.by_index[index].role = {"queues": QUEUES, "begins": BEGINS, "executes": EXECUTES}[role]
 
     cdef void place(self, Kind* kind):
         cdef uint32_t i = name_hash(kind.name, kind.name_size)

@@ -10,6 +10,7 @@ ctypedef struct CommandQueue:
     uint32_t count
     uint32_t most_args       # of the command that has most
     uint32_t flags           # of all commands, or-ed
+    bint failed              # some command could not be queued: EXEC will refuse
 
 cdef void queue_add(CommandQueue* q, Kind* kind, const Arg* argv, uint32_t argc) noexcept nogil
 cdef void queue_free(CommandQueue* q) noexcept nogil

@@ -30,6 +30,12 @@ class BigNumber:
     value: int
     def __init__(self, value: int) -> None: ...
 
+class SpelledDouble:
+    """A double in digits of the command's choice: a double in RESP3, a bulk string in RESP2."""
+
+    text: bytes
+    def __init__(self, text: bytes) -> None: ...
+
 class Pairs:
     """Keys and values in an order that matters: a map in RESP3, a flat array in RESP2."""
 

@@ -59,6 +59,15 @@ cdef class BigNumber:
         self.value = value
 
 
+cdef class SpelledDouble:
+    """A double in digits of the command's choice: a double in RESP3, a bulk string in RESP2."""
+
+    cdef readonly bytes text
+
+    def __init__(self, bytes text not None):
+        self.text = text
+
+
 cdef class Pairs:
     """Keys and values in an order that matters, or with keys that repeat: a map in RESP3, a flat array in RESP2."""
 
@@ -148,10 +157,10 @@ cdef int write_special(Out* out, object reply, uint8_t protocol) except -1:
         write_error(out, reply.message.encode("utf-8", "surrogateescape"))
     elif isinstance(reply, CommandError):
         write_error(out, reply.message.encode("utf-8", "surrogateescape"))
-    elif isinstance(reply, BigNumber):
-        text = str(reply.value).encode()
+    elif isinstance(reply, (BigNumber, SpelledDouble)):
+        text = reply.text if isinstance(reply, SpelledDouble) else str(reply.value).encode()
         if protocol == 3:
-            out_raw(out, b"(", 1)
+            out_raw(out, b"," if isinstance(reply, SpelledDouble) else b"(", 1)
             out_raw(out, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
             out_raw(out, b"\r\n", 2)
         else:

@@ -5,10 +5,10 @@ member turns a short one into packed strings; whatever outgrows the limits becom
 data, size and count 0) is none yet: the first member decides.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from zeekdb.hot.intset cimport (
-    DIGITS_MAX, ints_bytes, ints_clear, ints_delete, ints_find, ints_get, ints_insert, ints_is,
+    DIGITS_MAX, INTS, ints_bytes, ints_clear, ints_delete, ints_find, ints_get, ints_insert, ints_is, ints_width,
 )
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
@@ -175,6 +175,37 @@ cdef void set_expect(void* self, uint64_t members, const uint8_t* first, size_t 
     ints = ints_is(box) if box.size else parse_int(first, first_n, &v)
     if members > (intset_max if ints else entries_max):
         enlarge(box)
+
+
+cdef bint set_adopt(void* self, const uint8_t* run, size_t size, uint64_t members, size_t longest) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if members > entries_max or longest > value_max or size > PACKED_MAX or size == 0:
+        return False
+    box.data = <uint8_t*>mem_alloc(size)
+    memcpy(box.data, run, size)
+    box.size = <uint32_t>size
+    box.count = <uint32_t>members
+    return True
+
+
+cdef bint set_adopt_ints(void* self, const uint8_t* ints, uint32_t width, uint64_t members) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if members > intset_max or members == 0:
+        return False
+    box.data = <uint8_t*>mem_alloc(members * width)
+    memcpy(box.data, ints, members * width)
+    box.size = INTS | width
+    box.count = <uint32_t>members
+    return True
+
+
+cdef const uint8_t* set_ints(void* self, uint32_t* width, uint64_t* members) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE or not ints_is(box):
+        return NULL
+    width[0] = ints_width(box)
+    members[0] = box.count
+    return box.data
 
 
 cdef bint set_add(void* self, const uint8_t* p, size_t n) noexcept nogil:

@@ -14,6 +14,7 @@ ctypedef struct Conn:
     bint blocked         # no further command until resumed
     bint writable_wanted
     bint readable_off
+    bint watching        # WATCHes keys
     bint queued          # waits in the engine's list of connections to process again
     # input not consumed yet
     uint8_t* data

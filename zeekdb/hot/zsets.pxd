@@ -25,3 +25,7 @@ cdef uint64_t zset_length(void* self) noexcept nogil
 cdef bint zset_pop(void* self, bint max, Emit emit, void* arg, double* score) noexcept nogil
 cdef int64_t zset_rank(void* self, const uint8_t* m, size_t n, bint reverse, double* score) noexcept nogil  # -1: absent
 cdef size_t zset_range(void* self, int64_t start, int64_t stop, bint reverse, ZEmit emit, void* arg) noexcept nogil  # normalised
+# Fills an empty sorted set with a packed run (zrun.pxd) of different members in order; False where the limits ask for
+# the large form.
+cdef bint zset_adopt(void* self, const uint8_t* run, size_t size, uint64_t members, size_t longest) noexcept nogil
+cdef bint zset_is_large(void* self) noexcept nogil

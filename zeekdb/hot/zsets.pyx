@@ -211,6 +211,21 @@ cdef int zset_add(void* self, const uint8_t* m, size_t n, double score, int flag
     return ZADD_ADDED
 
 
+cdef bint zset_adopt(void* self, const uint8_t* run, size_t size, uint64_t members, size_t longest) noexcept nogil:
+    cdef ZSetValue* v = <ZSetValue*>self
+    if members > ENTRIES_MAX or longest > VALUE_MAX or size == 0 or size > <size_t>1 << 30:
+        return False
+    v.data = <uint8_t*>mem_alloc(size)
+    memcpy(v.data, run, size)
+    v.size = <uint32_t>size
+    v.count = <uint32_t>members
+    return True
+
+
+cdef bint zset_is_large(void* self) noexcept nogil:
+    return (<ZSetValue*>self).table != NULL
+
+
 cdef bint zset_score(void* self, const uint8_t* m, size_t n, double* score) noexcept nogil:
     cdef ZSetValue* v = <ZSetValue*>self
     cdef uint8_t* after

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 AT_ONCE = frozenset({"EXEC", "DISCARD", "MULTI", "WATCH", "QUIT", "RESET"})  # inside a transaction too
+ROLES = {"MULTI": "begins", "EXEC": "executes"}  # what the engine may do itself
 ERROR_KINDS_MAX = 128  # distinct error codes counted, so that made-up codes cannot grow the table
 
 
@@ -75,7 +76,9 @@ class Dispatcher:
         if spec.subcommands:
             self.subcommands[index] = subcommands
         elif spec.name not in AT_ONCE and not spec.flags & Flag.NO_MULTI:
-            self.engine.let_queue(index, True)
+            self.engine.set_role(index, "queues")
+        elif spec.name in ROLES:
+            self.engine.set_role(index, ROLES[spec.name])
 
     def _note(self, spec: Command, handler: Callable[..., Any]) -> None:
         self.specs.append(spec)
@@ -127,7 +130,7 @@ class Dispatcher:
         refusal = self._refusal(client, index, spec, args)
         if refusal is not None:
             if client.in_multi:
-                client.transaction.failed = True
+                client.queue_failed = True
                 if spec.name == "EXEC":
                     client.transaction.end()
                     refusal = Refused(f"EXECABORT Transaction discarded because of: {refusal.message}")
@@ -143,9 +146,11 @@ class Dispatcher:
             client.queue_command(index, args)
             self.engine.count_outcome(index, failed=False, rejected=False)
             return self._answer(client, "QUEUED")
-        if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
-            self.server.feed_monitors(client, args)
-        return self.run(client, index, args)
+        try:
+            return self.run(client, index, args)
+        finally:  # afterwards: what a transaction or a script has run comes before itself
+            if gates & GATE_MONITOR and not flags_of(spec, args) & (Flag.SKIP_MONITOR | Flag.ADMIN):
+                self.server.feed_monitors(client, args)
 
     def run(self, client: Client, index: int, args: list[bytes]) -> Any:
         """The handler's reply, or its CommandError where the reply mode wants none."""
@@ -231,7 +236,7 @@ class Dispatcher:
     def unknown(self, client: Client, args: list[bytes]) -> Any:
         """Raises what Redis says to a command it does not know."""
         if client.in_multi:
-            client.transaction.failed = True
+            client.queue_failed = True
         if client.gate & GATE_AUTH:
             raise CommandError("NOAUTH Authentication required.")
         shown = ""

@@ -32,13 +32,15 @@ from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import Sampler, Stats
+from zeekdb.persistence import rdb
 from zeekdb.server.blocking import Blocking
 from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 from zeekdb.server.propagation import Propagation
-from zeekdb.server.transactions import Watches
+from zeekdb.server.replication import Primary
+from zeekdb.server.transactions import Watches, note_exec
 
 if TYPE_CHECKING:
     from zeekdb.config.config import Config
@@ -83,10 +85,12 @@ class Server:
         self.watches = Watches(self.keyspace)
         self.blocking = Blocking(self)
         self.propagation = Propagation(self)
+        self.primary = Primary(self, self._image)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
+        self.engine.on_exec = note_exec
         self.engine.on_close = self._closed
         self.engine.on_output_limit = self._output_exceeded
         self.exit_code = 0
@@ -192,11 +196,16 @@ class Server:
         """The end of a command, transaction or script (or timer) that has changed what somebody asked about."""
         self.current_client = client
         self.keyspace.due = False
-        self.propagation.flush()
+        if self.propagation.flush() and client is not None:
+            client.write_offset = self.primary.offset
         self.read_notes()
         self.blocking.serve()
         self.keyspace.due = False
         self.current_client = None
+
+    def _image(self) -> bytes:
+        """All data as an RDB file."""
+        return rdb.image(self.keyspace)
 
     def settle(self) -> None:
         """After something that was no command of a client: the same, and the output goes out."""
@@ -237,6 +246,7 @@ class Server:
     def _closed(self, client: Client) -> None:
         self.client_table.pop(client.id, None)
         self.blocking.forget(client)
+        self.primary.forget(client)
         self.watches.drop(client)
         if client in self.monitors:
             self.monitors.discard(client)

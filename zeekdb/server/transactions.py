@@ -1,8 +1,8 @@
 """MULTI, EXEC and WATCH: what a connection has queued and watches, and who watches which key.
 
-The queue itself is the hot room's (`hot/queue.pyx`): while nothing else stands in the way the engine queues commands
-without a word from Python. WATCH rests on the keyspace's notes: a change of a watched key reaches `Watches.touched`
-before the next command runs, so EXEC only has to look at a flag.
+The queue itself is the hot room's (`hot/queue.pyx`): while nothing else stands in the way the engine does MULTI, the
+queueing and EXEC without a word from Python. WATCH rests on the keyspace's notes: a change of a watched key reaches
+`Watches.touched` before the next command runs, so EXEC only has to look at a flag.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Watches:
             return
         self.keyspace.databases[client.db_index].exists(key)
         client.watched.add(watched)
+        client.watching = True
         self.watchers.setdefault(watched, set()).add(client)
         self.keyspace.watch_key(key)
 
@@ -47,7 +48,7 @@ class Watches:
                 del self.watchers[watched]
             self.keyspace.unwatch_key(watched[1])
         client.watched.clear()
-        client.watch_failed = False
+        client.watching = client.watch_failed = False
 
     def touched(self, db: Database, key: bytes) -> None:
         """A key was changed."""
@@ -69,13 +70,12 @@ class Transaction:
     def __init__(self, server: Server, client: Client) -> None:
         self.server = server
         self.client = client
-        self.failed = False  # some command could not be queued
 
     def begin(self) -> None:
         """MULTI."""
         if self.client.in_multi:
             raise CommandError("ERR MULTI calls can not be nested")
-        self.failed = False
+        self.client.queue_failed = False
         self.client.gate |= GATE_MULTI
 
     def end(self) -> None:
@@ -98,17 +98,18 @@ class Transaction:
         for index, key in client.watched:  # one that is due by now goes, which touches it
             self.server.keyspace.databases[index].exists(key)
         self.server.read_notes()
-        if self.failed or client.watch_failed:
-            failed = self.failed
+        failed = client.queue_failed
+        if failed or client.watch_failed:
             self.end()
             if failed:
                 raise CommandError("EXECABORT Transaction discarded because of previous errors.")
             return NULL_ARRAY
         client.gate &= ~GATE_MULTI
         self.server.watches.drop(client)
-        client.in_exec = client.ctx.deny_blocking = True
-        try:
-            client.run_queue()
-        finally:
-            client.in_exec = client.ctx.deny_blocking = False
+        client.run_queue()
         return NO_REPLY
+
+
+def note_exec(client: Client, begins: bool) -> None:
+    """The engine is about to run a handler inside EXEC, or has run the last one: nothing may wait."""
+    client.in_exec = client.ctx.deny_blocking = begins

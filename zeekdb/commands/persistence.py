@@ -1,0 +1,42 @@
+"""SAVE and its kin. Nothing writes to disk yet, and nobody is told that something did."""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+from zeekdb.commands.context import Context
+from zeekdb.commands.spec import ADMIN, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, command
+from zeekdb.errors import CommandError, SyntaxError_
+
+SAVING: Final = ADMIN | NOSCRIPT | NO_ASYNC_LOADING
+
+
+def refuse() -> NoReturn:
+    """The one answer to everything that should write to disk."""
+    raise CommandError("ERR this release of ZeekDB keeps its data in memory only: nothing was saved")
+
+
+@command(
+    "SAVE", arity=1, flags=SAVING | NO_MULTI, group="server", since="1.0.0",
+    complexity="O(N) where N is the total number of keys in all databases",
+)  # fmt: skip
+def save(ctx: Context) -> str:
+    """Saves the data to disk, and everyone waits for it."""
+    refuse()
+
+
+@command(
+    "BGSAVE", arity=-1, flags=SAVING, group="server", since="1.0.0", complexity="O(1)",
+    history=(("3.2.2", "Added the `SCHEDULE` option."),),
+)  # fmt: skip
+def bgsave(ctx: Context, *options: bytes) -> str:
+    """Saves the data to disk in the background."""
+    if options and (len(options) > 1 or options[0].upper() != b"SCHEDULE"):
+        raise SyntaxError_
+    refuse()
+
+
+@command("BGREWRITEAOF", arity=1, flags=SAVING, group="server", since="1.0.0", complexity="O(1)")
+def bgrewriteaof(ctx: Context) -> str:
+    """Rewrites the append-only file in the background."""
+    refuse()

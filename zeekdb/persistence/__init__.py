@@ -1,0 +1,1 @@
+"""Values as bytes that outlive the process, in Redis's formats."""
