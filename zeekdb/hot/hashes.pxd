@@ -2,6 +2,7 @@
 # hash itself, and a field is shorter than 4 GiB. Fields that are due are absent; those that were not removed yet count
 # in the length.
 from libc.stdint cimport uint8_t, uint64_t
+from zeekdb.hot.hash_deadlines cimport Timed
 from zeekdb.hot.packed cimport Emit
 
 ctypedef void (*PairVisit)(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil
@@ -23,6 +24,7 @@ cdef int hash_put_h(void* self, const uint8_t* f, size_t fn, const uint8_t* v, s
 cdef const uint8_t* hash_get(void* self, const uint8_t* f, size_t fn, size_t* vn) noexcept nogil
 cdef const uint8_t* hash_get_h(void* self, const uint8_t* f, size_t fn, size_t* vn, uint64_t h) noexcept nogil
 cdef bint hash_remove(void* self, const uint8_t* f, size_t fn) noexcept nogil
+cdef Timed* hash_timed(void* self) noexcept nogil                                  # NULL: no field has had a deadline
 cdef uint64_t hash_length(void* self) noexcept nogil
 cdef void hash_each(void* self, Emit emit, void* arg) noexcept nogil              # field, value, field, value …
 cdef void hash_walk(void* self, PairVisit visit, void* arg) noexcept nogil

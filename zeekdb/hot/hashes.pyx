@@ -222,6 +222,10 @@ cdef inline Packed* fields_of(Packed* box) noexcept nogil:
     return &timed_of(box).fields if box.count == TIMED else box
 
 
+cdef Timed* hash_timed(void* self) noexcept nogil:
+    return timed_of(<Packed*>self) if (<Packed*>self).count == TIMED else NULL
+
+
 cdef bint hash_is_large(void* self) noexcept nogil:
     return fields_of(<Packed*>self).count == LARGE
 
