@@ -7,7 +7,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 from zeekdb.hot.keyspace cimport G, ks_create, ks_find
 from zeekdb.hot.streamlog cimport TOTAL_MAX, Id, Log, id_compare, log_append, log_entries_max, log_next, log_trim
 from zeekdb.hot.table cimport T_STREAM, Entry, entry_box, entry_type
-from zeekdb.hot.twin_support cimport changed, collection, touch
+from zeekdb.hot.twin_parts cimport changed, collection, touch
 from zeekdb.hot.wire cimport TWIN_DONE, TWIN_PASS, Arg, Port, format_int, out_bulk, out_int, parse_int
 
 
