@@ -614,7 +614,10 @@ cdef class Interpreter:
             self.budget.lenient = True
             if status:
                 raise self.complain(status, name)
-            reply = take_value(L, self.protocol, 0)
+            try:
+                reply = take_value(L, self.protocol, 0)
+            except CommandError as error:
+                raise ScriptError(error.message) from None
             if isinstance(reply, Error):
                 raise ScriptError(reply.message)
             return reply
@@ -622,6 +625,8 @@ cdef class Interpreter:
             self.budget.lenient = False
             api.settop(L, bottom - 1)
             CURRENT = None
+            if self.budget.used > self.budget.limit // 2:  # what a script leaves behind must not starve the next
+                api.gc(L, LUA_GCCOLLECT, 0)
             if self.death is not None:
                 self.death = None
                 api.sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT)
