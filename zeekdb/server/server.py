@@ -37,6 +37,7 @@ from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
+from zeekdb.server.migration import Migration
 from zeekdb.server.propagation import Propagation
 from zeekdb.server.transactions import Watches, note_exec
 
@@ -85,6 +86,7 @@ class Server:
         self.propagation = Propagation(self)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
+        self.migration = Migration(self)
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
         self.engine.on_exec = note_exec
@@ -472,6 +474,7 @@ class Server:
     def _end(self) -> None:
         self.loop.remove_reader(self.engine.fileno())
         self.listeners_.close()
+        self.migration.close()
         for client in self.clients():
             client.close()
         self.engine.settle()
