@@ -1,11 +1,8 @@
-"""Replication, as a server answers that has no replicas and is nobody's replica.
-
-Replicas themselves are not there yet: what would make one is refused with a plain word, and what asks about them is
-answered truthfully with none.
-"""
+"""Replication: what replicas ask of their primary, and what clients ask about replicas."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from zeekdb.commands.args import INT64_MAX, parse_int, parse_range, parse_uint, show
@@ -86,16 +83,19 @@ def failover(ctx: Context, *words: bytes) -> str:
 
 @command("PSYNC", arity=-3, flags=ATTACH | NO_MULTI, group="server", since="2.8.0",
          complexity="O(N) where N is what the replica lacks.")  # fmt: skip
-def psync(ctx: Context, *args: bytes) -> str:
-    """Asks for the stream of changes, from a place on where it can be had."""
-    raise CommandError(f"{NOT_YET}: it serves no replicas")
+def psync(ctx: Context, replication_id: bytes, offset: bytes, *ignored: bytes) -> NoReply:
+    """Makes the connection a replica: sends what it lacks, or all data, and then every change."""
+    wanted = parse_int(offset)
+    ctx.server.primary.attach(ctx.client, wanted - 1, replication_id)
+    return NO_REPLY
 
 
 @command("SYNC", arity=1, flags=ATTACH | NO_MULTI, group="server", since="1.0.0",
          complexity="O(N) where N is the size of the data.")  # fmt: skip
-def sync(ctx: Context) -> str:
-    """Asks for all data and the stream of changes."""
-    raise CommandError(f"{NOT_YET}: it serves no replicas")
+def sync(ctx: Context) -> NoReply:
+    """Makes the connection a replica: sends all data and then every change."""
+    ctx.server.primary.attach(ctx.client, -1, b"", old=True)
+    return NO_REPLY
 
 
 @command(
@@ -103,26 +103,31 @@ def sync(ctx: Context) -> str:
     complexity="O(1)", doc_flags=("syscmd",),
 )  # fmt: skip
 def replconf(ctx: Context, *pairs: bytes) -> str | NoReply:
-    """Takes what a replica says of itself; it is forgotten here, for SYNC will not follow."""
+    """Takes what a replica says of itself and of what it has."""
+    primary = ctx.server.primary
     if len(pairs) % 2:
         raise SyntaxError_
     for option, value in zip(pairs[::2], pairs[1::2], strict=True):
         match option.lower():
             case b"listening-port":
-                parse_int(value)
+                primary.announce(ctx.client).port = parse_int(value)
             case b"ip-address":
                 if len(value) > ADDRESS_BYTES_MAX:
                     raise CommandError(
                         f"ERR REPLCONF ip-address provided by replica instance is too long: {len(value)} bytes"
                     )
+                primary.announce(ctx.client).address = show(value)
             case b"rdb-only":
                 parse_range(value, 0, 1)
             case b"rdb-filter-only":
                 _check_filter(value)
             case b"capa" | b"version":
                 pass
-            case b"ack" | b"getack":
-                return NO_REPLY  # between replicas and primaries only; neither is here
+            case b"ack":
+                primary.acknowledge(ctx.client, parse_int(value))
+                return NO_REPLY
+            case b"getack":
+                return NO_REPLY  # a primary asks its replicas, not the other way round
             case _:
                 raise CommandError(f"ERR Unrecognized REPLCONF option: {show(option)}")
     return "OK"
@@ -146,10 +151,6 @@ def _parse_timeout_ms(ctx: Context, text: bytes) -> int:
     return timeout_ms
 
 
-def _never(key: bytes) -> None:
-    """No key ends the wait for a replica."""
-
-
 @command(
     "WAIT", arity=3, flags=BLOCKING, group="generic", since="3.0.0", complexity="O(1)", acl=("connection",),
     tips=MIN_OF_SHARDS,
@@ -158,7 +159,23 @@ def wait(ctx: Context, numreplicas: bytes, timeout: bytes) -> Any:
     """Waits until replicas have the connection's changes; returns how many have them."""
     wanted = parse_int(numreplicas)
     timeout_ms = _parse_timeout_ms(ctx, timeout)
-    return 0 if wanted <= 0 else ctx.block([], _never, timeout_ms, 0)
+    return _wait(ctx, wanted, timeout_ms, lambda count: count)
+
+
+def _wait(ctx: Context, wanted: int, timeout_ms: int, reply: Callable[[int], Any]) -> Any:
+    primary, offset = ctx.server.primary, ctx.client.write_offset
+
+    def attempt(key: bytes) -> Any:
+        count = primary.acknowledged_by(offset)
+        return reply(count) if count >= wanted else None
+
+    there = attempt(b"")
+    if there is not None or ctx.deny_blocking:
+        return reply(primary.acknowledged_by(offset))
+    primary.ask()
+    return ctx.server.blocking.await_replicas(
+        ctx.client, attempt, timeout_ms, lambda: reply(primary.acknowledged_by(offset))
+    )
 
 
 @command(
@@ -172,4 +189,4 @@ def waitaof(ctx: Context, numlocal: bytes, numreplicas: bytes, timeout: bytes) -
     timeout_ms = _parse_timeout_ms(ctx, timeout)
     if local:  # there is no append-only file yet, whatever the directive says
         raise CommandError(WITHOUT_AOF)
-    return [0, 0] if not wanted else ctx.block([], _never, timeout_ms, [0, 0])
+    return _wait(ctx, wanted, timeout_ms, lambda count: [0, 0])  # nor does a replica tell of its own

@@ -64,12 +64,16 @@ def create(ctx: Context, key: bytes, ttl: bytes, data: bytes, words: tuple[bytes
         ctx.db.remove(key)
         if existed:
             ctx.changed(key, "del")
+            ctx.effect(b"DEL", key)
         return
     if ctx.keyspace.touch_lfu and options.frequency >= 0:
         ctx.db.set_frequency(key, options.frequency)
     elif not ctx.keyspace.touch_lfu and options.idle_s >= 0:
         ctx.db.set_idle_s(key, options.idle_s)
     ctx.changed(key, "restore")
+    if deadline:
+        kept = [word for word in words if word.upper() != b"ABSTTL"]
+        ctx.effect(b"RESTORE", key, b"%d" % deadline, data, *kept, b"ABSTTL")
 
 
 class Options:

@@ -89,7 +89,12 @@ def lastsave(ctx: Context) -> int:
 )  # fmt: skip
 def role(ctx: Context) -> list[Any]:
     """Returns the server's part in replication."""
-    return [b"master", 0, []]
+    primary = ctx.server.primary
+    replicas = [
+        [(each.address or each.client.addr.rsplit(":", 1)[0]).encode(), b"%d" % each.port, b"%d" % each.acknowledged]
+        for each in primary.replicas.values()
+    ]
+    return [b"master", primary.offset, replicas]
 
 
 @command("LOLWUT", arity=-1, flags=READONLY | FAST, group="server", since="5.0.0", complexity="O(1)")

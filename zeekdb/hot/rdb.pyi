@@ -24,10 +24,11 @@ def decode(
     whole: bool = False,
     deadline_ms: int = 0,
     string_max: int = 1 << 32,
+    type: int = -1,
 ) -> int:
     """Stores what `encode` or a redis-server up to 7.4 made of a value, over whatever the key holds; where the value
     ended in `data`. Deadline 0: none. DamagedValue (and nothing is changed) when data[start:stop] begins with no value,
-    or (`whole`) goes on behind it."""
+    or (`whole`) goes on behind it. `type`: the type's byte, where it does not stand in front of the value."""
 
 def round_trip(db: Database, key: bytes, compress: bool = True) -> bool:
     """Replaces the value by what its serialisation says, with the deadline and the LRU or LFU field it has. False when

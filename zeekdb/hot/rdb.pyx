@@ -99,12 +99,12 @@ def dump(db not None, bytes key not None, bint compress=True):
     return written()
 
 
-cdef Entry* read_entry(Db* db, bytes key, bint whole, int64_t deadline_ms) except NULL:
+cdef Entry* read_entry(Db* db, bytes key, bint whole, int64_t deadline_ms, int given_type=-1) except NULL:
     cdef Value value
-    cdef uint8_t type
+    cdef uint8_t type = given_type & 0xFF
     cdef size_t n = PyBytes_GET_SIZE(key)
     cdef uint64_t h = hash_bytes(raw(key), n)
-    if not get_byte(&READER, &type) or not rdb_read(&READER, type, &value):
+    if (given_type < 0 and not get_byte(&READER, &type)) or not rdb_read(&READER, type, &value):
         raise damage()
     if whole and READER.at != READER.end:
         value_drop(&value)
@@ -115,12 +115,12 @@ cdef Entry* read_entry(Db* db, bytes key, bint whole, int64_t deadline_ms) excep
 
 def decode(
     db not None, bytes key not None, bytes data not None, size_t start=0, stop=None, bint whole=False,
-    int64_t deadline_ms=0, uint64_t string_max=1 << 32,
+    int64_t deadline_ms=0, uint64_t string_max=1 << 32, int type=-1,
 ):
     open_reader(raw(data), PyBytes_GET_SIZE(data) if stop is None else stop, start, string_max)
     if READER.end > raw(data) + PyBytes_GET_SIZE(data):
         raise DamagedValue("it ends behind its end")
-    read_entry(db_pointer(db), key, whole, deadline_ms)
+    read_entry(db_pointer(db), key, whole, deadline_ms, type)
     return READER.at - raw(data)
 
 

@@ -241,9 +241,9 @@ def stats_section(server: Any, keyspace: Any) -> Fields:
         ("instantaneous_input_repl_kbps", "0.00"),
         ("instantaneous_output_repl_kbps", "0.00"),
         ("rejected_connections", stats.rejected_connections),
-        ("sync_full", 0),
-        ("sync_partial_ok", 0),
-        ("sync_partial_err", 0),
+        ("sync_full", stats.sync_full),
+        ("sync_partial_ok", stats.sync_partial_ok),
+        ("sync_partial_err", stats.sync_partial_err),
         ("expired_keys", keyspace.expired),
         ("expired_stale_perc", "0.00"),
         ("expired_time_cap_reached_count", stats.keys_expired_per_cycle_max_reached),
@@ -295,18 +295,29 @@ def stats_section(server: Any, keyspace: Any) -> Fields:
 
 def replication_section(server: Any, keyspace: Any) -> Fields:
     """# Replication"""
+    primary = server.primary
+    replicas = list(primary.replicas.values())
+    backlog = primary.backlog
+    fields: Fields = [("role", "master"), ("connected_slaves", len(replicas))]
+    if server.config.min_replicas_to_write and server.config.min_replicas_max_lag:
+        fields.append(("min_slaves_good_slaves", primary.good_replicas()))
+    for number, replica in enumerate(replicas):
+        host = replica.address or replica.client.addr.rsplit(":", 1)[0]
+        fields.append((
+            f"slave{number}",
+            f"ip={host},port={replica.port},state=online,offset={replica.acknowledged},lag={replica.lag_s()}",
+        ))  # fmt: skip
     return [
-        ("role", "master"),
-        ("connected_slaves", 0),
+        *fields,
         ("master_failover_state", "no-failover"),
         ("master_replid", server.replication_id),
         ("master_replid2", "0" * 40),
-        ("master_repl_offset", 0),
+        ("master_repl_offset", primary.offset),
         ("second_repl_offset", -1),
-        ("repl_backlog_active", 0),
+        ("repl_backlog_active", int(backlog is not None)),
         ("repl_backlog_size", server.config.repl_backlog_size),
-        ("repl_backlog_first_byte_offset", 0),
-        ("repl_backlog_histlen", 0),
+        ("repl_backlog_first_byte_offset", backlog.begin + 1 if backlog else 0),
+        ("repl_backlog_histlen", len(backlog.data) if backlog else 0),
     ]
 
 

@@ -33,6 +33,9 @@ class Stats:
     eventloop_duration_us: int = 0
     eventloop_duration_cmd_us: int = 0
     keys_expired_per_cycle_max_reached: int = 0
+    sync_full: int = 0
+    sync_partial_ok: int = 0
+    sync_partial_err: int = 0
 
     def reset(self) -> None:
         """Zero everything but the peak of memory."""

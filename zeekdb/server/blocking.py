@@ -35,6 +35,10 @@ class Waiter:
         self.otherwise = otherwise
         self.timer: asyncio.TimerHandle | None = None
 
+    def time_is_up(self) -> Any:
+        """The reply of a waiter that got nothing."""
+        return self.otherwise() if callable(self.otherwise) else self.otherwise
+
 
 class Blocking:
     """All blocked clients."""
@@ -44,6 +48,7 @@ class Blocking:
         self.lines: dict[tuple[int, bytes], dict[Waiter, None]] = {}  # of each key, first come first served
         self.waiters: dict[Client, Waiter] = {}
         self.ready: dict[tuple[int, bytes], None] = {}
+        self.awaiting: list[Waiter] = []  # replicas' acknowledgements
 
     def block(
         self, client: Client, keys: Iterable[bytes], attempt: Attempt, timeout_ms: int, otherwise: Any
@@ -58,6 +63,20 @@ class Blocking:
             self._set_timer(waiter, time.monotonic() + timeout_ms / 1000)
         return DEFERRED
 
+    def await_replicas(
+        self, client: Client, attempt: Attempt, timeout_ms: int, otherwise: Callable[[], Any]
+    ) -> Any:  # fmt: skip
+        """As `block`, until replicas have acknowledged enough; `otherwise` says what counts when time is up."""
+        reply = self.block(client, (), attempt, timeout_ms, otherwise)
+        self.awaiting.append(self.waiters[client])
+        return reply
+
+    def replicas_heard(self) -> None:
+        """A replica has acknowledged more."""
+        for waiter in self.awaiting[:]:
+            if (reply := waiter.attempt(b"")) is not None:
+                self._answer(waiter, reply)
+
     def _set_timer(self, waiter: Waiter, end_s: float) -> None:
         left_s = max(end_s - time.monotonic(), 0.0)
         waiter.timer = self.server.loop.call_later(left_s, self._time_out, waiter, end_s)
@@ -66,7 +85,7 @@ class Blocking:
         if time.monotonic() < end_s or self.server.pause_holds_blocked(waiter.client):
             waiter.timer = self.server.loop.call_later(0.001, self._time_out, waiter, end_s)  # the loop was early
             return
-        self._answer(waiter, waiter.otherwise)
+        self._answer(waiter, waiter.time_is_up())
         self.server.settle()
 
     def _answer(self, waiter: Waiter, reply: Any) -> None:
@@ -82,6 +101,8 @@ class Blocking:
             return
         if waiter.timer is not None:
             waiter.timer.cancel()
+        if waiter in self.awaiting:
+            self.awaiting.remove(waiter)
         for place in waiter.keys:
             line = self.lines[place]
             del line[waiter]
@@ -96,7 +117,7 @@ class Blocking:
             return False
         self._answer(
             waiter,
-            CommandError("UNBLOCKED client unblocked via CLIENT UNBLOCK") if error else waiter.otherwise,
+            CommandError("UNBLOCKED client unblocked via CLIENT UNBLOCK") if error else waiter.time_is_up(),
         )
         return True
 

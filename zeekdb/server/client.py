@@ -49,6 +49,7 @@ class Client(Connection):
         self.watched: set[WatchedKey] = set()
         self.watch_failed = False  # a watched key was changed
         self.in_exec = False
+        self.write_offset = 0  # of the replication stream, behind this connection's last change
         self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
 
     # ------------------------------------------------------------ state

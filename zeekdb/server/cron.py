@@ -74,6 +74,7 @@ class Cron:
         if server.config.maxmemory:
             server.update_gates()
         self._look_at_clients(now_s)
+        server.primary.tick()
         server.settle()
         return busy
 

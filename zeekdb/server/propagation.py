@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Sink = Callable[[bytes], None]
 
+# What others run inside them is told, not they.
+NESTING = frozenset({"EXEC", "EVAL", "EVALSHA", "FCALL", "EVAL_RO", "EVALSHA_RO", "FCALL_RO"})
 # Commands that happen upon keys of any kind: the expiries that they find have nothing to do with each other.
 WANDERING = frozenset({"SCAN", "RANDOMKEY", "KEYS", "DBSIZE"})
 
@@ -50,6 +52,11 @@ class Propagation:
             self.keyspace.subscribers.append(self._hear)
             self.server.update_gates()
 
+    def restart(self) -> None:
+        """A new listener takes part, whose own database is unknown: the next change begins with a SELECT."""
+        self.flush()
+        self.selected = -1
+
     def detach(self, sink: Sink) -> None:
         """Without listeners commands run as if there had never been one."""
         if sink in self.sinks:
@@ -76,18 +83,18 @@ class Propagation:
         try:
             return handler(ctx, *args[1:])
         finally:
-            if keyspace.dirty != dirty and not keyspace.effects_given and effects is keyspace.effects:
+            if keyspace.dirty != dirty and not keyspace.effects_given and spec.name not in NESTING:
                 effects.append((db_index, tuple(args)))
             keyspace.effects_given = False
             if len(effects) > mark:
                 keyspace.due = True
                 self.apart = spec.name in WANDERING
 
-    def flush(self) -> None:
-        """The end of a command, transaction or script: what it came to goes out as one."""
+    def flush(self) -> bool:
+        """The end of a command, transaction or script: what it came to goes out as one. Whether there was anything."""
         effects = self.keyspace.effects
         if not effects:
-            return
+            return False
         self.keyspace.effects = []
         together = len(effects) > 1 and not self.apart
         self.apart = False
@@ -104,3 +111,4 @@ class Propagation:
         data = b"".join(out)
         for sink in list(self.sinks):
             sink(data)
+        return True

@@ -108,6 +108,8 @@ class Primary:
         self.replicas[client] = replica
 
     def _listen(self) -> None:
+        if not self.replicas:
+            self.pinged_s = time.monotonic()
         if self.backlog is None:
             self.backlog = Backlog(self.offset)
             self.server.propagation.attach(self.feed)

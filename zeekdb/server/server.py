@@ -32,6 +32,7 @@ from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import Sampler, Stats
+from zeekdb.persistence import rdb
 from zeekdb.server.blocking import Blocking
 from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
@@ -39,6 +40,7 @@ from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 from zeekdb.server.migration import Migration
 from zeekdb.server.propagation import Propagation
+from zeekdb.server.replication import Primary
 from zeekdb.server.transactions import Watches, note_exec
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Server:
         self.watches = Watches(self.keyspace)
         self.blocking = Blocking(self)
         self.propagation = Propagation(self)
+        self.primary = Primary(self, self._image)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
         self.migration = Migration(self)
@@ -195,11 +198,16 @@ class Server:
         """The end of a command, transaction or script (or timer) that has changed what somebody asked about."""
         self.current_client = client
         self.keyspace.due = False
-        self.propagation.flush()
+        if self.propagation.flush() and client is not None:
+            client.write_offset = self.primary.offset
         self.read_notes()
         self.blocking.serve()
         self.keyspace.due = False
         self.current_client = None
+
+    def _image(self) -> bytes:
+        """All data as an RDB file."""
+        return rdb.image(self.keyspace)
 
     def settle(self) -> None:
         """After something that was no command of a client: the same, and the output goes out."""
@@ -240,6 +248,7 @@ class Server:
     def _closed(self, client: Client) -> None:
         self.client_table.pop(client.id, None)
         self.blocking.forget(client)
+        self.primary.forget(client)
         self.watches.drop(client)
         if client in self.monitors:
             self.monitors.discard(client)

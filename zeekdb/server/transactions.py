@@ -1,8 +1,8 @@
 """MULTI, EXEC and WATCH: what a connection has queued and watches, and who watches which key.
 
 The queue itself is the hot room's (`hot/queue.pyx`): while nothing else stands in the way the engine does MULTI, the
-queueing and EXEC without a word from Python. WATCH rests on the keyspace's notes: a change of a watched key reaches `Watches.touched`
-before the next command runs, so EXEC only has to look at a flag.
+queueing and EXEC without a word from Python. WATCH rests on the keyspace's notes: a change of a watched key reaches
+`Watches.touched` before the next command runs, so EXEC only has to look at a flag.
 """
 
 from __future__ import annotations

@@ -175,12 +175,8 @@ def test_against_a_dictionary(operations: list[tuple], query: list[int], codec: 
         assert stored is not None
         np.testing.assert_allclose(codec.decode(stored, 3), value, atol=0.02)
     row = made.prepare(np.array(query, np.float32)).row
-    wanted = {
-        name: similarity
-        for name, similarity in zip(
-            model, cosines(np.array([*model.values()], np.float32).reshape(-1, 3), np.array(query)), strict=True
-        )
-    }
+    rows = np.array([*model.values()], np.float32).reshape(-1, 3)
+    wanted = dict(zip(model, cosines(rows, np.array(query)), strict=True))
     if any(query) and all(any(value) for value in model.values()):
         found = made.nearest(row, 100, 100)
         assert {match.name for match in found} == set(model)
