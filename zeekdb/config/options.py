@@ -225,8 +225,8 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("zset-max-listpack-entries", COUNT, 128, "Members up to which a sorted set is packed.", alias="zset-max-ziplist-entries", hook="zset-limits"),
         D("zset-max-listpack-value", BYTES, 64, "Longest member of a packed sorted set.", "bytes", alias="zset-max-ziplist-value", hook="zset-limits"),
         D("hll-sparse-max-bytes", BYTES, 3000, "Size up to which a HyperLogLog is sparse.", "bytes"),
-        D("stream-node-max-bytes", BYTES, 4096, "Size of a stream's node; 0 has no limit.", "bytes", later=True),
-        D("stream-node-max-entries", COUNT, 100, "Entries of a stream's node; 0 has no limit.", later=True),
+        D("stream-node-max-bytes", BYTES, 4096, "Size of a stream's node; 0 has no limit.", "bytes", hook="stream-limits"),
+        D("stream-node-max-entries", COUNT, 100, "Entries of a stream's node; 0 has no limit.", hook="stream-limits"),
     )),
     ("Limits of clients", (
         D("client-query-buffer-limit", Memory(1 << 20, LONG_MAX), 1 << 30, "Most bytes of a client's unfinished command.", "bytes", hook="client-limits"),

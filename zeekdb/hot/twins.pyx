@@ -11,15 +11,16 @@ from libc.string cimport memcmp, memcpy
 
 from zeekdb.hot.hashes cimport hash_expect, hash_get, hash_put
 from zeekdb.hot.keyspace cimport (
-    G, Db, entry_string, ks_create, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
+    G, Db, entry_string, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
 )
 from zeekdb.hot.lists cimport list_index, list_length, list_pop, list_push, list_range
 from zeekdb.hot.memory cimport SLAB_MIN, Blob
-from zeekdb.hot.notes cimport note_key
 from zeekdb.hot.sets cimport set_add, set_contains, set_expect, set_length, set_pop
+from zeekdb.hot.stream_twins cimport twin_xadd, twin_xlen
 from zeekdb.hot.table cimport (
     BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_box, entry_type, entry_value,
 )
+from zeekdb.hot.twin_support cimport changed, collection, touch
 from zeekdb.hot.wire cimport (
     PART_MIN, TWIN_DONE, TWIN_PASS, Arg, Out, Port, format_double, format_int, out_blob, out_bulk, out_int, out_length,
     out_null, out_raw, out_room, parse_double, parse_int, put_length,
@@ -41,18 +42,6 @@ cdef inline bint word_is(Arg* arg, const char* upper, size_t n) noexcept nogil:
         if (arg.p[i] & 0xDF) != <uint8_t>upper[i]:
             return False
     return True
-
-
-cdef inline void changed(Port* port, Arg* key, int64_t count) noexcept nogil:
-    """The journal's door for twins: they run only while nobody wants to know what has happened to every key."""
-    G.dirty += count
-    note_key(port.db.index, key.p, key.n, key.hash)
-
-
-cdef inline void touch(Entry* e) noexcept nogil:
-    """What a write does to the recency of a key that stays; the LFU counter is left to reads."""
-    if not G.touch_lfu:
-        e.meta = (e.meta & 0xFF000000U) | G.clock
 
 
 cdef inline void say_ok(Port* port) noexcept nogil:
@@ -299,28 +288,6 @@ cdef int twin_expire(Port* port, Arg* argv, int argc) noexcept nogil:
 
 cdef void emit_bulk(const uint8_t* p, size_t n, void* arg) noexcept nogil:
     out_bulk(<Out*>arg, p, n)
-
-
-cdef inline int collection(Port* port, Arg* key, int type, bint create, bint reads, void** found) noexcept nogil:
-    """TWIN_PASS on another type; otherwise *found is the structure, NULL when absent and not to be created."""
-    cdef Entry* e
-    if reads:
-        e = ks_read(port.db, key.p, key.n, key.hash)
-    else:
-        e = ks_find(port.db, key.p, key.n, key.hash)
-    found[0] = NULL
-    if e == NULL:
-        if create:
-            found[0] = ks_create(port.db, key.p, key.n, key.hash, type)
-        return TWIN_DONE
-    if entry_type(e) != type:
-        if reads:
-            G.hits -= 1
-        return TWIN_PASS
-    if not reads:
-        touch(e)
-    found[0] = entry_box(e)
-    return TWIN_DONE
 
 
 cdef inline int push(Port* port, Arg* argv, int argc, bint head) noexcept nogil:
@@ -642,4 +609,8 @@ cdef Twin find(bytes name):
         return twin_zscore
     if name == b"zpopmin":
         return twin_zpopmin
+    if name == b"xadd":
+        return twin_xadd
+    if name == b"xlen":
+        return twin_xlen
     return NULL

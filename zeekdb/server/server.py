@@ -25,7 +25,7 @@ from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
-from zeekdb.hot import hashes, lists, sets, zsets
+from zeekdb.hot import hashes, lists, sets, streams, zsets
 from zeekdb.hot.engine import Engine
 from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
@@ -112,6 +112,7 @@ class Server:
             (("set-max-intset-entries", "set-max-listpack-entries", "set-max-listpack-value"), self._limit_sets),
             (("zset-max-listpack-entries", "zset-max-listpack-value"), self._limit_zsets),
             (("list-max-listpack-size",), self._limit_lists),
+            (("stream-node-max-bytes", "stream-node-max-entries"), self._limit_streams),
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (("maxmemory-policy", "lfu-decay-time", "lfu-log-factor"), self._choose_policy),
@@ -143,6 +144,11 @@ class Server:
 
     def _limit_lists(self) -> None:
         lists.set_limits(size=self.config.list_max_listpack_size)
+
+    def _limit_streams(self) -> None:
+        streams.set_limits(
+            size=self.config.stream_node_max_bytes, entries=self.config.stream_node_max_entries
+        )
 
     def _watch_slow(self) -> None:
         slower_us = self.config.slowlog_log_slower_than
