@@ -70,9 +70,10 @@ cdef inline Entry* find(Db* db, bytes key) noexcept:
     return ks_find(db, raw(key), PyBytes_GET_SIZE(key), hash_bytes(raw(key), PyBytes_GET_SIZE(key)))
 
 
-cdef int write_entry(Entry* e, bint compress) except -1:
+cdef int write_entry(Entry* e, bint compress, bint modern=False) except -1:
     open_writer(compress)
-    put_byte(&WRITER, rdb_type(e))
+    WRITER.modern = modern
+    put_byte(&WRITER, rdb_type(&WRITER, e))
     if not rdb_write(&WRITER, e):
         raise ValueError("a value of a type that has no form in a file")
     return 0
@@ -133,7 +134,7 @@ def round_trip(db not None, bytes key not None, bint compress=True):
         return False
     clock = e.meta & 0xFFFFFF
     deadline = ks_deadline(e)
-    write_entry(e, compress)
+    write_entry(e, compress, True)
     open_reader(WRITER.out.data, WRITER.out.size, 0, <uint64_t>-1)
     e = read_entry(pointer, key, True, deadline)
     set_clock_field(e, clock)

@@ -12,9 +12,10 @@ from zeekdb.hot.lists cimport ListValue, list_length, list_range
 from zeekdb.hot.packs cimport listpack_add, listpack_add_int, listpack_add_text, listpack_begin, listpack_end
 from zeekdb.hot.rdbobjects cimport object_write
 from zeekdb.hot.rdbtypes cimport (
-    RDB_HASH, RDB_HASH_LISTPACK, RDB_LIST_QUICKLIST_2, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_STREAM_2, RDB_STRING,
-    RDB_ZSET_2, RDB_ZSET_LISTPACK,
+    RDB_HASH, RDB_HASH_LISTPACK, RDB_LIST_QUICKLIST_2, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_STREAM_2, RDB_STREAM_3,
+    RDB_STRING, RDB_ZSET_2, RDB_ZSET_LISTPACK,
 )
+from zeekdb.hot.rdbstreams cimport stream_write
 from zeekdb.hot.rdbwire cimport Buffer, buffer_put, buffer_room, put_blob, put_double, put_length, put_string
 from zeekdb.hot.sets cimport set_ints, set_length, set_walk
 from zeekdb.hot.table cimport T_HASH, T_LIST, T_OBJECT, T_SET, T_STREAM, T_STRING, T_ZSET, entry_box, entry_type
@@ -27,7 +28,7 @@ cdef enum:
     PLAIN_MIN = 1 << 30     # bytes of an element that a listpack is no place for
 
 
-cdef uint8_t rdb_type(const Entry* e) noexcept nogil:
+cdef uint8_t rdb_type(const Writer* w, const Entry* e) noexcept nogil:
     cdef uint8_t type = entry_type(e)
     cdef uint32_t width
     cdef uint64_t members
@@ -41,7 +42,9 @@ cdef uint8_t rdb_type(const Entry* e) noexcept nogil:
         return RDB_ZSET_2 if zset_is_large(entry_box(e)) else RDB_ZSET_LISTPACK
     if type == T_HASH:
         return RDB_HASH if hash_is_large(entry_box(e)) else RDB_HASH_LISTPACK
-    return RDB_STREAM_2 if type == T_STREAM else RDB_MODULE_2
+    if type == T_STREAM:
+        return RDB_STREAM_3 if w.modern else RDB_STREAM_2
+    return RDB_MODULE_2
 
 
 cdef bint rdb_write(Writer* w, const Entry* e) noexcept nogil:
@@ -59,6 +62,8 @@ cdef bint rdb_write(Writer* w, const Entry* e) noexcept nogil:
         write_zset(w, entry_box(e))
     elif type == T_HASH:
         write_hash(w, entry_box(e))
+    elif type == T_STREAM:
+        stream_write(w, entry_box(e))
     elif type == T_OBJECT:
         return object_write(w, entry_box(e))
     else:

@@ -15,6 +15,8 @@ from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.keyspace import Database, Keyspace
 from zeekdb.hot.rdb import DamagedValue, decode_length, decode_string, dump, encode_length, encode_string
 from zeekdb.hot.rdbobjects import register_object
+from zeekdb.hot.rdbstreams import use_groups
+from zeekdb.types.stream_groups import Group
 
 __all__ = [
     "DamagedValue", "checks", "decode_length", "decode_string", "dump", "encode_length", "encode_string", "footer",
@@ -22,6 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 FOOTER_BYTES = 10
+
+use_groups(Group)
 
 
 class Checks:
