@@ -168,7 +168,7 @@ def packed(word: str, named: str) -> Callable[..., str]:
     """LISTPACK key, QUICKLIST key [0|1]: Redis prints the bytes on its standard output; here only the check is left."""
 
     def show_packed(ctx: Context, key: bytes, level: bytes = b"0") -> str:
-        if encoding_of(ctx, key) != word:
+        if not encoding_of(ctx, key).startswith(word):  # listpackex too
             raise CommandError(f"ERR Not a {word} encoded object.")
         return f"{named} structure printed on stdout"
 

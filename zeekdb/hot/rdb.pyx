@@ -12,8 +12,8 @@ from zeekdb.hot.rdbwire cimport (
     EMPTY, SOUND, Reader, Text, Writer, get_byte, get_length, get_string, put_byte, put_fixed, put_length, put_string,
     reader_free, writer_free,
 )
-from zeekdb.hot.rdbwrite cimport rdb_type, rdb_write
-from zeekdb.hot.shards cimport set_clock_field
+from zeekdb.hot.rdbwrite cimport rdb_type, rdb_version, rdb_write
+from zeekdb.hot.shards cimport ks_expire_fields, set_clock_field
 from zeekdb.hot.table cimport Entry, hash_bytes
 
 VERSION = RDB_VERSION
@@ -66,8 +66,11 @@ cdef damage():
     return DamagedValue((<bytes>READER.why).decode(), READER.fault == EMPTY)
 
 
-cdef inline Entry* find(Db* db, bytes key) noexcept:
-    return ks_find(db, raw(key), PyBytes_GET_SIZE(key), hash_bytes(raw(key), PyBytes_GET_SIZE(key)))
+cdef Entry* find(Db* db, bytes key) noexcept:
+    """The entry, without fields that are due: a hash that has no others must not be written."""
+    cdef uint64_t h = hash_bytes(raw(key), PyBytes_GET_SIZE(key))
+    ks_expire_fields(db, raw(key), PyBytes_GET_SIZE(key), h)
+    return ks_find(db, raw(key), PyBytes_GET_SIZE(key), h)
 
 
 cdef int write_entry(Entry* e, bint compress, bint modern=False) except -1:
@@ -93,8 +96,8 @@ def dump(db not None, bytes key not None, bint compress=True):
     if e == NULL:
         return None
     write_entry(e, compress)
-    put_byte(&WRITER, RDB_VERSION & 0xFF)
-    put_byte(&WRITER, RDB_VERSION >> 8)
+    put_byte(&WRITER, rdb_version(WRITER.out.data[0]))
+    put_byte(&WRITER, 0)
     crc = crc64_update(0, WRITER.out.data, WRITER.out.size)
     put_fixed(&WRITER, crc)
     return written()

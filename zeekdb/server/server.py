@@ -365,6 +365,7 @@ class Server:
         self.sampler = Sampler()
         keyspace = self.keyspace
         keyspace.hits = keyspace.misses = keyspace.expired = keyspace.evicted = keyspace.lazyfreed = 0
+        keyspace.expired_fields = 0
 
     def note_slow(self, client: Client, spec: Command, args: list[bytes], us: float) -> None:
         """A call over the slowlog's or the latency monitor's threshold."""
