@@ -136,9 +136,8 @@ def _hash_zipmap(dice: Random, names: list[bytes]) -> bytes:
 
 def _zset(dice: Random, names: list[bytes]) -> bytes:
     scores = [dice.choice((b"\xfe", b"\xff", b"\x011", b"\x04-2.5", b"\x051e300")) for _ in names]
-    return b"\x03" + encode_length(len(names)) + b"".join(
-        encode_string(name) + score for name, score in zip(names, scores, strict=True)
-    )
+    scored = [encode_string(name) + score for name, score in zip(names, scores, strict=True)]
+    return b"\x03" + encode_length(len(names)) + b"".join(scored)
 
 
 def _zset_ziplist(dice: Random, names: list[bytes]) -> bytes:
