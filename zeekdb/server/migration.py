@@ -178,6 +178,7 @@ class Exchange:
 
 
 UNREACHABLE = "IOERR error or timeout connecting to the client"
+REFUSED = "IOERR error or timeout writing to target instance"  # Redis notices when it writes
 
 
 class Migration:
@@ -266,8 +267,8 @@ class Migration:
         try:
             async with asyncio.timeout(order.timeout_s):
                 reader, writer = await asyncio.open_connection(order.host, order.port, limit=LINE_MAX)
-        except (OSError, ValueError):
-            raise CommandError(UNREACHABLE) from None
+        except (OSError, ValueError) as error:
+            raise CommandError(REFUSED if isinstance(error, ConnectionError) else UNREACHABLE) from None
         return Line(reader, writer)
 
     async def _drive(self, exchange: Exchange, line: Line) -> None:
@@ -295,8 +296,8 @@ class Migration:
         order = exchange.order
         try:
             plug = socket.create_connection((order.host, order.port), order.timeout_s)
-        except (OSError, OverflowError):
-            raise CommandError(UNREACHABLE) from None
+        except (OSError, OverflowError) as error:
+            raise CommandError(REFUSED if isinstance(error, ConnectionError) else UNREACHABLE) from None
         with plug, plug.makefile("rb") as replies:
             talk = exchange.talk(-1)
             heard = b""
