@@ -16,6 +16,8 @@ import time
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from tests.fuzz import packs
 from tests.fuzz.pairs import member, small, word
 from zeekdb.errors import CommandError
@@ -24,6 +26,8 @@ from zeekdb.hot.keyspace import Database, Keyspace
 from zeekdb.persistence import payload
 from zeekdb.types import Hash, List, Set, Stream, ZSet
 from zeekdb.types.stream_groups import Group
+from zeekdb.types.vector_codec import BIN, NOQUANT, Q8
+from zeekdb.types.vectorset import VectorSet
 
 NOW_MS = 1_700_000_000_000
 STEP_S = 60  # longer than any payload takes, under a sanitizer too
@@ -52,7 +56,8 @@ class Maker:
         if self.dice.random() < 0.4:
             return packs.old_value(self.dice)
         self.db.remove(b"k")
-        self.dice.choice((self.string, self.list_, self.hash_, self.set_, self.zset, self.stream, self.timed))()
+        makers = (self.string, self.list_, self.hash_, self.set_, self.zset, self.stream, self.timed, self.vectors)
+        self.dice.choices(makers, (1, 1, 1, 1, 1, 1, 1, 0.2))[0]()
         data = rdb.encode(self.db, b"k", self.dice.random() < 0.3)
         assert data is not None
         return data
@@ -106,6 +111,17 @@ class Maker:
             for number in self.dice.sample(ids, len(ids) // 2):
                 group.deliver(number, self.dice.choice(consumers), NOW_MS, self.dice.randint(1, 300))
 
+    def vectors(self) -> None:
+        made = VectorSet(self.dice.choice((Q8, NOQUANT, BIN)), self.dice.randint(1, 9), 4)
+        for _ in range(small(self.dice, 30)):
+            values = np.array([self.dice.uniform(-1, 1) for _ in range(made.dim)], np.float32)
+            name = member(self.dice)
+            made.add(name, made.prepare(values))
+            made.set_attributes(name, self.dice.choice((b"", b'{"a": 1}')))
+        for name in made.sample(len(made) // 4):
+            made.remove(name)
+        self.db.set_object(b"k", made)
+
 
 def damaged(dice: Random, data: bytes) -> bytes:
     """The same with up to four pieces changed, most of them near the beginning, where the lengths are."""
@@ -153,6 +169,11 @@ def content(value: Any) -> Any:
         assert len(entries) == len(value)
         assert [number for number, _ in entries] == sorted({number for number, _ in entries})
         return entries, value.last_id, [(name, content_of_group(group)) for name, group in value.groups.items()]
+    if isinstance(value, VectorSet):
+        names = sorted(value.sample(len(value)))
+        stored = [value.stored(name) for name in names]
+        rows = [(each.row.tobytes(), each.norm, each.range) for each in stored if each is not None]
+        return names, rows, [value.attributes(name) for name in names], len(value.nearest(stored[0].row, 5, 50))
     return value
 
 
@@ -212,6 +233,9 @@ def change(value: Any, dice: Random) -> None:
             for entry, _ in value.entries(0, MAX_ID, 2):
                 value.remove(entry)
             value.trim_to_length(dice.randrange(300), dice.random() < 0.5)
+        elif isinstance(value, VectorSet):
+            value.add(member(dice), value.prepare(np.ones(value.dim, np.float32)))
+            value.remove(value.sample(1)[0])
 
 
 def limit(dice: Random) -> None:

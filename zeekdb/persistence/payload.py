@@ -4,7 +4,7 @@ A payload is the value's type and Redis's serialisation of it, two bytes of vers
 stands before, both little endian. The checksum guards against accidents only, so the value itself is read with
 distrust: see `zeekdb/hot/rdbread.pyx`.
 
-Types that are Python objects bring a codec of their own: `register_object`.
+Types that are Python objects have codecs in `types.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.keyspace import Database, Keyspace
 from zeekdb.hot.rdb import DamagedValue, decode_length, decode_string, dump, encode_length, encode_string
 from zeekdb.hot.rdbobjects import register_object
-from zeekdb.hot.rdbstreams import use_groups
-from zeekdb.types.stream_groups import Group
 
 __all__ = [
     "DamagedValue", "checks", "decode_length", "decode_string", "dump", "encode_length", "encode_string", "footer",
@@ -24,8 +22,6 @@ __all__ = [
 ]  # fmt: skip
 
 FOOTER_BYTES = 10
-
-use_groups(Group)
 
 
 class Checks:
