@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from tests.fuzz.pairs import HashPair, ListPair, Pair, SetPair, TimedHashPair, ZSetPair, small, word
+from tests.fuzz.stream_pairs import StreamPair
 from zeekdb.hot.keyspace import Database, Keyspace
 
 KEYS = 40
@@ -27,6 +28,7 @@ WORLD_S = 60  # longer than any world takes, under a sanitizer too
 START_MS = 1_700_000_000_000
 KINDS: dict[str, type[Pair]] = {
     "hash": HashPair, "timed hash": TimedHashPair, "set": SetPair, "list": ListPair, "zset": ZSetPair,
+    "stream": StreamPair,
 }  # fmt: skip
 
 Value = bytes | Pair

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import INT64_MAX, parse_int, parse_range, show
@@ -41,6 +40,8 @@ def redacted(words: list[bytes]) -> list[bytes]:
     if name == b"HELLO":
         auth_at = next((at for at, word in enumerate(words) if word.upper() == b"AUTH"), len(words))
         return [REDACTED if auth_at < at <= auth_at + 2 else word for at, word in enumerate(words)]
+    if name == b"ACL" and len(words) > 2 and words[1].upper() == b"SETUSER":
+        return words[:2] + [REDACTED] * (len(words) - 2)
     if name == b"CONFIG" and len(words) > 3 and words[1].upper() == b"SET":
         secret = {name for name, directive in NAMES.items() if directive.sensitive}
         return [
@@ -76,13 +77,10 @@ def echo(ctx: Context, message: bytes) -> bytes:
     return message
 
 
-def authenticate(ctx: Context, user: bytes, password: bytes) -> None:
-    """Log the connection in, or raise WRONGPASS. There is one user, `default`, until the ACL is here."""
-    wanted = ctx.server.config.requirepass.encode("utf-8", "surrogateescape")
-    if user != b"default" or (wanted and not hmac.compare_digest(wanted, password)):
+def authenticate(ctx: Context, command: bytes, user: bytes, password: bytes) -> None:
+    """Log the connection in, or raise WRONGPASS."""
+    if not ctx.server.acl.authenticate(ctx.client, user, password, command):
         raise CommandError("WRONGPASS invalid username-password pair or user is disabled.")
-    ctx.client.authenticated = True
-    ctx.client.user = "default"
 
 
 @command(
@@ -93,12 +91,12 @@ def auth(ctx: Context, *words: bytes) -> str:
     """Authenticates the connection."""
     if len(words) > 2:
         raise SyntaxError_
-    if len(words) == 1 and not ctx.server.config.requirepass:
+    if len(words) == 1 and ctx.server.acl.default.nopass:
         raise CommandError(
             "ERR AUTH <password> called without any password configured for the default user. "
             "Are you sure your configuration is correct?"
         )
-    authenticate(ctx, words[0] if len(words) == 2 else b"default", words[-1])
+    authenticate(ctx, b"AUTH", words[0] if len(words) == 2 else b"default", words[-1])
     return "OK"
 
 
@@ -129,7 +127,7 @@ def hello(ctx: Context, *words: bytes) -> dict[bytes, Any]:
         else:
             raise CommandError(f"ERR Syntax error in HELLO option '{show(words[at])}'")
     if login:
-        authenticate(ctx, *login)
+        authenticate(ctx, b"HELLO", *login)
     if not client.authenticated:
         raise CommandError(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "
@@ -325,7 +323,9 @@ def client_list(ctx: Context, *words: bytes) -> Verbatim:
     raise SyntaxError_
 
 
-def kill_filter(words: tuple[bytes, ...]) -> tuple[list[Callable[[ClientPort], bool]], bool]:
+def kill_filter(
+    words: tuple[bytes, ...], users: Container[bytes]
+) -> tuple[list[Callable[[ClientPort], bool]], bool]:
     """CLIENT KILL's new form: tests that a client must pass, and whether to spare the caller."""
     tests: list[Callable[[ClientPort], bool]] = []
     skip_me = True
@@ -344,7 +344,7 @@ def kill_filter(words: tuple[bytes, ...]) -> tuple[list[Callable[[ClientPort], b
             case b"LADDR":
                 tests.append(lambda client, text=show(word): client.laddr == text)  # type: ignore[misc]
             case b"USER":
-                if word != b"default":
+                if word not in users:
                     raise CommandError(f"ERR No such user '{show(word)}'")
                 tests.append(lambda client, user=show(word): client.user == user)  # type: ignore[misc]
             case b"SKIPME" if word.upper() in (b"YES", b"NO"):
@@ -371,7 +371,7 @@ def client_kill(ctx: Context, *words: bytes) -> int | str:
         tests: list[Callable[[ClientPort], bool]] = [lambda client, text=show(words[0]): client.addr == text]  # type: ignore[misc]
         skip_me = False
     else:
-        tests, skip_me = kill_filter(words)
+        tests, skip_me = kill_filter(words, ctx.server.acl.users)
     server: ServerPort = ctx.server
     found = [client for client in server.clients() if all(test(client) for test in tests)]
     if skip_me:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zeekdb.errors import WrongType
 
 if TYPE_CHECKING:
+    from zeekdb.commands.spec import Command
     from zeekdb.hot.keyspace import Database, Keyspace
 
 V = TypeVar("V")
@@ -72,6 +73,11 @@ class Context:
             self.keyspace.effects_given = True
             if words:
                 self.keyspace.effects.append((self.db.index, words))
+
+    def reads_every_key(self, spec: Command, words: tuple[bytes, ...]) -> bool:
+        """Whether the caller may read keys that the words of this call do not name, name included."""
+        reads: bool = self.server.acl.reads_every_key(self.client, spec, words)
+        return reads
 
     def seen(self, key: bytes) -> bool:
         """Whether the key is there: a hit or a miss, but no use that would make the key look younger."""

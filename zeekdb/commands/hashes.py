@@ -204,21 +204,39 @@ def hmget(ctx: Context, key: bytes, *fields: bytes) -> list[bytes | None]:
     return [None] * len(fields) if present is None else present.get_many(fields)
 
 
-@command("HLEN", arity=2, flags=READONLY | FAST, keys=LOOK, group="hash", since="2.0.0", complexity="O(1)")
+@command("HLEN", arity=2, flags=READONLY | FAST, keys=LOOK, group="hash", since="2.0.0", complexity="O(1)", twin="hlen")
 def hlen(ctx: Context, key: bytes) -> int:
     """Returns the number of fields of a hash."""
     present = ctx.read(key, Hash)
     return 0 if present is None else len(present)
 
 
-@command("HSTRLEN", arity=3, flags=READONLY | FAST, keys=LOOK, group="hash", since="3.2.0", complexity="O(1)")
+@command(
+    "HSTRLEN",
+    arity=3,
+    flags=READONLY | FAST,
+    keys=LOOK,
+    group="hash",
+    since="3.2.0",
+    complexity="O(1)",
+    twin="hstrlen",
+)
 def hstrlen(ctx: Context, key: bytes, field: bytes) -> int:
     """Returns the length of a field's value in bytes."""
     present = ctx.read(key, Hash)
     return 0 if present is None else present.strlen(field)
 
 
-@command("HEXISTS", arity=3, flags=READONLY | FAST, keys=LOOK, group="hash", since="2.0.0", complexity="O(1)")
+@command(
+    "HEXISTS",
+    arity=3,
+    flags=READONLY | FAST,
+    keys=LOOK,
+    group="hash",
+    since="2.0.0",
+    complexity="O(1)",
+    twin="hexists",
+)
 def hexists(ctx: Context, key: bytes, field: bytes) -> int:
     """Tells whether a hash has a field."""
     present = ctx.read(key, Hash)

@@ -148,12 +148,22 @@ def exact_access(spec: Command, keys: KeySpec, words: tuple[bytes, ...]) -> tupl
     """Access flags, where they depend on the options of a call."""
     if "variable_flags" not in keys.flags:
         return keys.flags
-    options = {word.upper() for word in words[2:]}
     if spec.name == "SET":
-        return ("RW", "access", "update") if b"GET" in options else ("OW", "update")
+        return ("RW", "access", "update") if b"GET" in map(bytes.upper, words[3:]) else ("OW", "update")
     if spec.name == "BITFIELD":
-        return ("RW", "access", "update") if options & {b"SET", b"INCRBY"} else ("RO", "access")
+        return ("RO", "access") if _only_reads(words) else ("RW", "access", "update")
     return keys.flags
+
+
+def _only_reads(words: tuple[bytes, ...]) -> bool:
+    """Whether a BITFIELD call has nothing but GET (and OVERFLOW); one with a mistake in it does not count."""
+    at = 2
+    while at < len(words):
+        option, left = words[at].upper(), len(words) - at - 1
+        if not (option == b"GET" and left >= 2) and not (option == b"OVERFLOW" and left):
+            return False
+        at += 3 if option == b"GET" else 2
+    return True
 
 
 def _begin(spec: KeySpec, words: tuple[bytes, ...]) -> int:

@@ -7,7 +7,7 @@ named `_s` are Unix seconds (float), `_ms` Unix milliseconds (int); sizes are by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class ClientPort(Protocol):
     addr: str  # "127.0.0.1:50412", "/path/to.sock:0"
     laddr: str
     user: str  # "default"
+    account: Any  # the user: zeekdb.server.acl.rules.User
+    channels: Collection[bytes]  # subscribed to; patterns and shard_channels likewise
+    patterns: Collection[bytes]
+    shard_channels: Collection[bytes]
     authenticated: bool
     protocol: int  # 2 or 3; assigning switches
     db_index: int
@@ -130,6 +134,7 @@ class ServerPort(Protocol):
     """The process."""
 
     config: Config
+    acl: Any  # the users: zeekdb.server.acl.store.Acl
     stats: StatsPort
     error_stats: dict[str, int]  # "WRONGTYPE" -> replies; the engine counts
     slowlog: SlowLog

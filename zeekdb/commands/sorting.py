@@ -6,7 +6,7 @@ from typing import Any
 
 from zeekdb.commands.args import parse_int, to_float
 from zeekdb.commands.context import Context
-from zeekdb.commands.spec import DENYOOM, MOVABLEKEYS, READONLY, WRITE, KeySpec, command
+from zeekdb.commands.spec import DENYOOM, MOVABLEKEYS, READONLY, REGISTRY, WRITE, KeySpec, command
 from zeekdb.errors import CommandError, SyntaxError_, WrongType
 from zeekdb.types import Hash, List, Set, ZSet
 
@@ -28,8 +28,12 @@ class _Plan:
         self.store: bytes | None = None
 
 
-def _parse(words: tuple[bytes, ...], may_store: bool) -> _Plan:
+def _parse(ctx: Context, name: str, key: bytes, words: tuple[bytes, ...]) -> _Plan:
+    """The options of SORT or SORT_RO. BY and GET are refused to users who may not read whatever they lead to."""
     plan = _Plan()
+    may_store = name == "SORT"
+    patterns = any(word.upper() in (b"BY", b"GET") for word in words)
+    reads_all = not patterns or ctx.reads_every_key(REGISTRY[name], (name.encode(), key, *words))
     at = 0
     while at < len(words):
         word = words[at].upper()
@@ -47,8 +51,12 @@ def _parse(words: tuple[bytes, ...], may_store: bool) -> _Plan:
             at += 1
         elif word == b"BY" and left:
             plan.by = words[at]
+            if not reads_all and b"*" in plan.by:
+                raise CommandError("ERR BY option of SORT denied due to insufficient ACL permissions.")
             at += 1
         elif word == b"GET" and left:
+            if not reads_all:
+                raise CommandError("ERR GET option of SORT denied due to insufficient ACL permissions.")
             plan.get.append(words[at])
             at += 1
         else:
@@ -182,7 +190,7 @@ _COMPLEXITY = (
 )  # fmt: skip
 def sort(ctx: Context, key: bytes, *words: bytes) -> int | list[bytes | None]:
     """Sorts the elements of a list, set or sorted set, and may store the outcome."""
-    plan = _parse(words, may_store=True)
+    plan = _parse(ctx, "SORT", key, words)
     items = _sort(ctx, key, plan)
     return items if plan.store is None else _store(ctx, plan.store, items)
 
@@ -193,4 +201,4 @@ def sort(ctx: Context, key: bytes, *words: bytes) -> int | list[bytes | None]:
 )  # fmt: skip
 def sort_ro(ctx: Context, key: bytes, *words: bytes) -> list[bytes | None]:
     """Sorts the elements of a list, set or sorted set."""
-    return _sort(ctx, key, _parse(words, may_store=False))
+    return _sort(ctx, key, _parse(ctx, "SORT_RO", key, words))

@@ -201,11 +201,13 @@ def xack(ctx: Context, key: bytes, name: bytes, *words: bytes) -> int:
     return acknowledged
 
 
-def _walk(group: Group, consumer: Consumer | None, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The pending entries of a range, of one consumer or all: (id, owner, time, deliveries)."""
+def _walk(
+    group: Group, consumer: Consumer | None, start: int, end: int, portion: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Pending entries of a range, one consumer's or all: (id, owner, time, deliveries). `portion` are taken at once."""
     pending = group.pending if consumer is None else consumer.pending
     while start <= end:
-        batch = pending.range(start, end, BATCH)
+        batch = pending.range(start, end, portion)
         for record in batch:
             if consumer is None:
                 yield record
@@ -213,7 +215,7 @@ def _walk(group: Group, consumer: Consumer | None, start: int, end: int) -> Iter
                 found = group.pending.get(record[0])
                 assert found is not None
                 yield (record[0], *found)
-        if len(batch) < BATCH:
+        if len(batch) < portion:
             return
         start = batch[-1][0] + 1
 
@@ -271,7 +273,7 @@ def xpending(ctx: Context, key: bytes, name: bytes, *words: bytes) -> list[Any]:
     now_ms = ctx.keyspace.now_ms()
     reply: list[Any] = []
     if count:
-        for id, owner, time_ms, deliveries in _walk(group, consumer, start, end):
+        for id, owner, time_ms, deliveries in _walk(group, consumer, start, end, min(count, BATCH)):
             if idle_ms and now_ms - time_ms < idle_ms:
                 continue
             reply.append([format_id(id), group.owner(owner).name, max(now_ms - time_ms, 0), deliveries])
@@ -380,8 +382,7 @@ def _take_over(
 ) -> None:
     group.deliver(id, consumer, time_ms, deliveries)
     consumer.active_ms = ctx.keyspace.now_ms()
-    if ctx.keyspace.effects is not None:
-        tell_claimed(ctx, key, name, consumer.name, format_id(id), time_ms, deliveries)
+    tell_claimed(ctx, key, name, group, consumer, id, time_ms, deliveries)
     ctx.keyspace.dirty += 1
 
 

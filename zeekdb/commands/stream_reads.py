@@ -163,22 +163,28 @@ def _resolve_group(ctx: Context, reading: Reading, group: bytes) -> None:
         reading.ids.append(NEW if word == b">" else parse_id(word))
 
 
-def make_consumer(ctx: Context, key: bytes, group_name: bytes, group: Group, name: bytes) -> Consumer:
-    """The consumer, created when there is none; it counts as seen."""
+def make_consumer(
+    ctx: Context, key: bytes, group_name: bytes, group: Group, name: bytes, told: bool = True
+) -> Consumer:
+    """The consumer, created when there is none; it counts as seen. `told`: nothing that follows would create it."""
     now_ms = ctx.keyspace.now_ms()
     consumer = group.consumers.get(name)
     if consumer is None:
         consumer = group.add_consumer(name, now_ms)
         ctx.changed(key, "xgroup-createconsumer")
-        ctx.effect(b"XGROUP", b"CREATECONSUMER", key, group_name, name)
+        if told:
+            ctx.effect(b"XGROUP", b"CREATECONSUMER", key, group_name, name)
     consumer.seen_ms = now_ms
     return consumer
 
 
-def tell_claimed(ctx: Context, key: bytes, group: bytes, consumer: bytes, id: bytes, time_ms: int, count: int) -> None:
+def tell_claimed(
+    ctx: Context, key: bytes, group_name: bytes, group: Group, consumer: Consumer, id: int, time_ms: int, count: int
+) -> None:
     """An entry became pending: the effect that says it whenever and wherever it is repeated."""
-    ctx.effect(b"XCLAIM", key, group, consumer, b"0", id, b"TIME", b"%d" % time_ms, b"RETRYCOUNT", b"%d" % count,
-               b"FORCE", b"JUSTID")  # fmt: skip
+    if ctx.keyspace.effects is not None:
+        ctx.effect(b"XCLAIM", key, group_name, consumer.name, b"0", format_id(id), b"TIME", b"%d" % time_ms,
+                   b"RETRYCOUNT", b"%d" % count, b"FORCE", b"JUSTID", b"LASTID", format_id(group.last_id))  # fmt: skip
 
 
 def _deliver(ctx: Context, reading: Reading, key: bytes, stream: Stream, group: Group) -> list[Any]:
@@ -187,25 +193,26 @@ def _deliver(ctx: Context, reading: Reading, key: bytes, stream: Stream, group: 
     if not entries:
         return []
     assert reading.group is not None
-    consumer = make_consumer(ctx, key, reading.group, group, reading.consumer)
+    consumer = make_consumer(ctx, key, reading.group, group, reading.consumer, reading.noack)
     group.advance(stream, [id for id, _ in entries])
-    reply = [entry_reply(id, fields) for id, fields in entries]
-    if not reading.noack:
+    if reading.noack:
+        ctx.effect(b"XGROUP", b"SETID", key, reading.group, format_id(group.last_id), b"ENTRIESREAD",
+                   b"%d" % group.entries_read)  # fmt: skip
+    else:
         now_ms = ctx.keyspace.now_ms()
         consumer.active_ms = now_ms
         for id, _ in entries:
             group.deliver(id, consumer, now_ms)
-        if ctx.keyspace.effects is not None:
-            for id, _ in entries:
-                tell_claimed(ctx, key, reading.group, reading.consumer, format_id(id), now_ms, 1)
-    ctx.effect(b"XGROUP", b"SETID", key, reading.group, format_id(group.last_id), b"ENTRIESREAD",
-               b"%d" % group.entries_read)  # fmt: skip
+            tell_claimed(ctx, key, reading.group, group, consumer, id, now_ms, 1)
     ctx.keyspace.dirty += 1
-    return reply
+    return [entry_reply(id, fields) for id, fields in entries]
 
 
-def _history(ctx: Context, reading: Reading, stream: Stream, group: Group, consumer: Consumer, id: int) -> list[Any]:
+def _history(
+    ctx: Context, reading: Reading, key: bytes, stream: Stream, group: Group, consumer: Consumer, id: int
+) -> list[Any]:
     """What is pending for the consumer above an id, delivered once more; of entries deleted meanwhile only the id."""
+    assert reading.group is not None
     now_ms = ctx.keyspace.now_ms()
     reply: list[Any] = []
     for pending, *_ in consumer.pending.range(id + 1, MAX_ID, reading.count):
@@ -216,6 +223,7 @@ def _history(ctx: Context, reading: Reading, stream: Stream, group: Group, consu
         record = group.pending.get(pending)
         assert record is not None
         group.pending.put(pending, consumer.number, now_ms, record[2] + 1)
+        tell_claimed(ctx, key, reading.group, group, consumer, pending, now_ms, record[2] + 1)
         reply.append(entry_reply(pending, fields))
     ctx.keyspace.dirty += 1
     return reply
@@ -233,7 +241,7 @@ def _read_group(ctx: Context, reading: Reading, may_wait: bool) -> Any:
             continue
         if id != NEW:
             consumer = make_consumer(ctx, key, reading.group, group, reading.consumer)
-            found.append((key, _history(ctx, reading, stream, group, consumer, id)))
+            found.append((key, _history(ctx, reading, key, stream, group, consumer, id)))
         elif entries := _deliver(ctx, reading, key, stream, group):
             found.append((key, entries))
         else:

@@ -166,17 +166,19 @@ def parse_adding(ctx: Context, words: tuple[bytes, ...], has_entry: bool) -> Add
 
 
 def _set_limit(ctx: Context, trim: Trim | None, limit: int | None, has_entry: bool) -> None:
+    if limit and trim is None:
+        raise CommandError("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy")
+    if not has_entry and trim is None:
+        raise CommandError("ERR syntax error, XTRIM must be called with a trimming strategy")
+    if limit is not None and (trim is None or not trim.approximate):
+        raise CommandError("ERR syntax error, LIMIT cannot be used without the special ~ option")
     if trim is None:
-        if limit:
-            raise CommandError("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy")
-        if not has_entry:
-            raise CommandError("ERR syntax error, XTRIM must be called with a trimming strategy")
-    elif limit is not None:
-        if not trim.approximate:
-            raise CommandError("ERR syntax error, LIMIT cannot be used without the special ~ option")
+        return
+    if limit is not None:
         trim.limit = limit
     elif trim.approximate:
-        # Unless asked otherwise a command does not trim for long, on the expense of what stays a little longer.
+        # Unless asked otherwise a command does not trim for long, on the expense of what stays a little longer. The
+        # twin of XADD has the same numbers.
         wanted = TRIM_BLOCKS * ctx.server.config.stream_node_max_entries
         trim.limit = min(wanted, TRIM_LIMIT_MAX) or TRIM_LIMIT_DEFAULT
 

@@ -26,6 +26,7 @@ class Config:
         self.path = ""  # the file it came from, absolute; CONFIG REWRITE writes it
         self.renamed_commands: dict[str, str] = {}  # upper-case name -> new name, "" removes the command
         self.users: list[list[str]] = []  # `user` lines, for the ACL
+        self.user_lines: Callable[[], list[str]] | None = None  # the users in force, as such lines
         self.given: set[str] = set()  # directives that a file or the command line named
         self._hooks: dict[str, list[Hook]] = {}
         for directive in DIRECTIVES.values():

@@ -136,6 +136,11 @@ def _directive(config: Config, name: str, arguments: list[str], seen: set[str]) 
     elif name == "user" and arguments:
         if len(config.users) >= USERS_MAX:
             raise ConfigError("Too many users")
+        if any(line[0] == arguments[0] for line in config.users):
+            raise ConfigError(
+                f"Error in user declaration '{arguments[0]}': Duplicate user found. A user can only be defined once "
+                "in config files"
+            )
         config.users.append(arguments)
     elif name in ("loadmodule", "loadmodule-ex"):
         raise ConfigError("Modules are not supported")
@@ -163,22 +168,28 @@ def rewritten(config: Config, old: str) -> str:
         value = config.value(directive)
         if value == (_value_of(directive, [lines[at] or "" for at in mine]) if mine else directive.default):
             continue  # the file says so already, in its own spelling
-        wanted = [f"{directive.name} {text}" for text in directive.kind.lines(value)]
-        for at in mine:
-            lines[at] = None
-        for at, line in zip(mine, wanted, strict=False):
-            lines[at] = line
-        rest = wanted[len(mine) :]
-        if mine and rest:  # beside its siblings
-            lines[mine[-1]] = "\n".join([lines[mine[-1]] or "", *rest])
-        else:
-            appended += rest
+        appended += _replace(lines, mine, [f"{directive.name} {text}" for text in directive.kind.lines(value)])
+    if config.user_lines is not None:
+        appended += _replace(lines, places.get("user", []), config.user_lines())
     kept = [line for line in lines if line is not None]
     while kept and not kept[-1].strip():
         kept.pop()
     if appended and SIGNATURE not in kept:
         kept.append(SIGNATURE)
     return "\n".join(kept + appended) + "\n"
+
+
+def _replace(lines: list[str | None], mine: list[int], wanted: list[str]) -> list[str]:
+    """Puts the wanted lines at a directive's places, further ones beside the last; without a place they come back."""
+    for at in mine:
+        lines[at] = None
+    for at, line in zip(mine, wanted, strict=False):
+        lines[at] = line
+    rest = wanted[len(mine) :]
+    if mine and rest:
+        lines[mine[-1]] = "\n".join([lines[mine[-1]] or "", *rest])
+        return []
+    return rest
 
 
 def _value_of(directive: Directive, lines: list[str]) -> object:
@@ -198,9 +209,11 @@ def _places(text: str) -> tuple[dict[str, list[int]], list[str | None]]:
     for at, line in enumerate(lines):
         stripped = (line or "").strip(" \t\r\n")
         words = split_arguments(stripped) if stripped and not stripped.startswith("#") else None
-        directive = NAMES.get(words[0].lower()) if words else None
-        if directive:
-            places.setdefault(directive.name, []).append(at)
+        name = words[0].lower() if words else ""
+        if name in NAMES:
+            places.setdefault(NAMES[name].name, []).append(at)
+        elif name == "user":
+            places.setdefault(name, []).append(at)
     return places, lines
 
 

@@ -182,9 +182,9 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     )),
     ("Security", (
         D("requirepass", TEXT, "", "Password of the default user; empty asks for none.", sensitive=True, hook="requirepass"),
-        D("aclfile", TEXT, "", "File of users.", immutable=True, later=True),
-        D("acllog-max-len", COUNT, 128, "Entries that ACL LOG keeps.", later=True),
-        D("acl-pubsub-default", Enum("allchannels", "resetchannels"), "resetchannels", "Channels of a new user.", later=True),
+        D("aclfile", TEXT, "", "File of users.", immutable=True),
+        D("acllog-max-len", COUNT, 128, "Entries that ACL LOG keeps."),
+        D("acl-pubsub-default", Enum("allchannels", "resetchannels"), "resetchannels", "Channels of a new user."),
         D("enable-protected-configs", ACTION, "no", "Who may set protected directives by CONFIG SET: nobody, everybody, local connections.", immutable=True),
         D("enable-debug-command", ACTION, "no", "Who may use DEBUG.", immutable=True),
         D("enable-module-command", ACTION, "no", "Who may use MODULE.", immutable=True),

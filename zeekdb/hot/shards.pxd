@@ -82,6 +82,7 @@ cdef inline const uint8_t* entry_string(const Entry* e, size_t* n) noexcept nogi
     n[0] = e.vlen
     return entry_value(e)
 
+cdef Entry* ks_glance(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil  # whatever is there, overdue or not
 cdef object wrap_value(Entry* e)
 cdef void ks_prefetch_bucket(Db* db, uint64_t h) noexcept nogil
 cdef void ks_prefetch_entry(Db* db, uint64_t h) noexcept nogil

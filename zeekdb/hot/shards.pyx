@@ -440,6 +440,11 @@ cdef void ks_prefetch_entry(Db* db, uint64_t h) noexcept nogil:
         table_prefetch_entry(&shard_of(db, h).table, h)
 
 
+cdef Entry* ks_glance(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    cdef uint64_t* slot = table_find(&shard_of(db, h).table, key, n, h) if db.shards != NULL else NULL
+    return slot_entry(slot[0]) if slot != NULL else NULL
+
+
 cdef size_t ks_expire_due(Db* db, Shard* s, size_t most) noexcept nogil:
     """Removes what is due in a shard, most overdue first."""
     cdef size_t n

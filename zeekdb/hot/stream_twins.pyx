@@ -1,10 +1,13 @@
-"""The stream commands' twins: XADD without options, its id `*` or whole, and XLEN. What twins promise: twins.pyx."""
+"""The stream commands' twins: XADD with no option but MAXLEN, its id `*` or whole, and XLEN.
+
+What twins promise: twins.pyx.
+"""
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 from zeekdb.hot.keyspace cimport G, ks_create, ks_find
-from zeekdb.hot.streamlog cimport TOTAL_MAX, Id, Log, id_compare, log_append, log_next
+from zeekdb.hot.streamlog cimport TOTAL_MAX, Id, Log, id_compare, log_append, log_entries_max, log_next, log_trim
 from zeekdb.hot.table cimport T_STREAM, Entry, entry_box, entry_type
-from zeekdb.hot.twin_support cimport changed, collection, touch
+from zeekdb.hot.twin_parts cimport changed, collection, touch
 from zeekdb.hot.wire cimport TWIN_DONE, TWIN_PASS, Arg, Port, format_int, out_bulk, out_int, parse_int
 
 
@@ -23,8 +26,51 @@ cdef inline bint parse_id(const Arg* arg, Id* id) noexcept nogil:
     return True
 
 
+cdef inline bint is_maxlen(const Arg* arg) noexcept nogil:
+    cdef int i
+    cdef const char* word = b"MAXLEN"
+    if arg.n != 6:
+        return False
+    for i in range(6):
+        if arg.p[i] & 0xDF != <uint8_t>word[i]:
+            return False
+    return True
+
+
+cdef inline uint64_t trim_limit() noexcept nogil:
+    """What `~` without LIMIT removes at most: as in commands/stream_words.py."""
+    cdef uint64_t wanted = 100 * log_entries_max()
+    return 10000 if wanted == 0 else 1000000 if wanted > 1000000 else wanted
+
+
+cdef int parse_maxlen(Arg* argv, int argc, int64_t* length, bint* whole) noexcept nogil:
+    """How many words `MAXLEN [~|=] n` takes, which leave room for an entry; 0 for the handler's to judge."""
+    cdef int at = 1
+    whole[0] = False
+    if argv[1].n == 1 and (argv[1].p[0] == 126 or argv[1].p[0] == 61):
+        whole[0] = argv[1].p[0] == 126
+        at = 2
+    if argc < at + 4 or not parse_int(argv[at].p, argv[at].n, length) or length[0] < 0:
+        return 0
+    return at + 1
+
+
 cdef int twin_xadd(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef Arg* key = &argv[1]
+    cdef int64_t length = -1
+    cdef bint whole = False
+    cdef int words
+    if is_maxlen(&argv[2]):
+        words = parse_maxlen(argv + 2, argc - 2, &length, &whole)
+        if words == 0:
+            return TWIN_PASS
+        argv += words
+        argc -= words
+    return add(port, key, argv, argc, length, whole)
+
+
+cdef inline int add(Port* port, Arg* key, Arg* argv, int argc, int64_t length, bint whole) noexcept nogil:
+    """The id stands at argv[2], the fields behind it. Length -1: no trimming."""
     cdef bint given = argv[2].n != 1 or argv[2].p[0] != 42
     cdef Entry* e
     cdef Log* log
@@ -55,6 +101,8 @@ cdef int twin_xadd(Port* port, Arg* argv, int argc) noexcept nogil:
     if e != NULL:
         touch(e)
     log_append(log, &id, argv + 3, (argc - 3) // 2)
+    if length >= 0 and log.length > <uint64_t>length:
+        log_trim(log, <uint64_t>length, NULL, whole, trim_limit() if whole else 0)
     changed(port, key, 1)
     n = format_int(text, <int64_t>id.ms)
     text[n] = 45

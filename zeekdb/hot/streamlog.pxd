@@ -1,5 +1,6 @@
 # The log of a stream: entries ordered by id, packed into blocks. See streamlog.pyx.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from zeekdb.hot.streampack cimport get_text  # for whoever reads names and bodies
 from zeekdb.hot.wire cimport Arg
 
 # The id of an entry: 128 bits, compared as one number.
@@ -68,26 +69,6 @@ cdef inline int id_compare(const Id* a, const Id* b) noexcept nogil:
         return 1 if a.seq > b.seq else -1
     return 0
 
-cdef inline const uint8_t* get_number(const uint8_t* at, uint64_t* value) noexcept nogil:
-    """Seven bits a byte, the lowest first; bit 7 says that another follows."""
-    cdef uint64_t byte = at[0]
-    cdef int shift = 7
-    value[0] = byte & 127
-    at += 1
-    while byte & 128:
-        byte = at[0]
-        at += 1
-        value[0] |= (byte & 127) << shift
-        shift += 7
-    return at
-
-cdef inline const uint8_t* get_text(const uint8_t* at, size_t* n) noexcept nogil:
-    """The string at `at`; what follows begins at the result + n."""
-    cdef uint64_t size
-    at = get_number(at, &size)
-    n[0] = size
-    return at
-
 cdef void log_limits(uint64_t bytes_max, uint64_t entries_max) noexcept nogil  # of a block; 0: none
 cdef uint64_t log_entries_max() noexcept nogil
 cdef Log* log_new() noexcept nogil
@@ -95,7 +76,7 @@ cdef bint log_free(Log* log, size_t* budget) noexcept nogil     # as TypeOps.des
 cdef Log* log_copy(Log* log) noexcept nogil                     # without groups
 # The id of an entry added at `now_ms` that is given none; False when the log has used the last one.
 cdef bint log_next(Log* log, uint64_t now_ms, Id* id) noexcept nogil
-# `words` is field, value, field, value …, 2 * fields of them; the id is larger than `last`, and they take TOTAL_MAX at most.
+# `words` is field, value, field, value …, 2 * fields of them, TOTAL_MAX bytes at most; the id is larger than `last`.
 cdef void log_append(Log* log, const Id* id, const Arg* words, uint64_t fields) noexcept nogil
 cdef bint log_remove(Log* log, const Id* id) noexcept nogil     # False when there is no such entry
 # How many entries went: the oldest ones, until `length` are left, or all below `below` (exactly one of the two is
@@ -110,9 +91,12 @@ cdef bint cursor_next(Cursor* c) noexcept nogil
 cdef bint cursor_prev(Cursor* c) noexcept nogil
 
 # For serialisers: blocks as they are, tombstones included.
-cdef bint cursor_block(Cursor* c, Log* log, const Id* after) noexcept nogil  # before the first entry of the next block; NULL: the first
-cdef bint cursor_any(Cursor* c) noexcept nogil                               # the next entry of this block, dead ones too
+# Before the first entry of the first block above an id (NULL: of all).
+cdef bint cursor_block(Cursor* c, Log* log, const Id* after) noexcept nogil
+cdef bint cursor_any(Cursor* c) noexcept nogil      # the next entry of this block, dead ones too
 # Opens a block at the end; each name is `step` words after the one before.
 cdef void log_begin_block(Log* log, const Id* id, const Arg* names, uint64_t step, uint64_t fields) noexcept nogil
-# An entry into the last block: with ENTRY_SAME its values, otherwise name, value …, each `step` words after the one before.
-cdef void log_put(Log* log, const Id* id, const Arg* words, uint64_t step, uint64_t fields, uint32_t flags) noexcept nogil
+# An entry into the last block: with ENTRY_SAME its values, otherwise name, value …; `step` as above.
+cdef void log_put(
+    Log* log, const Id* id, const Arg* words, uint64_t step, uint64_t fields, uint32_t flags
+) noexcept nogil

@@ -22,7 +22,10 @@ Source: listpack.c, t_stream.c.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free, mem_resize
-from zeekdb.hot.wire cimport Arg, parse_int
+from zeekdb.hot.streampack cimport (
+    entry_start, get_number, get_text, put_length_back, put_number, put_text, skip_text, weight_of_int, weight_of_text,
+)
+from zeekdb.hot.wire cimport Arg
 
 cdef extern from *:
     int clz "__builtin_clzll"(uint64_t v) nogil
@@ -45,85 +48,6 @@ cdef void log_limits(uint64_t bytes_max, uint64_t entries) noexcept nogil:
 
 cdef uint64_t log_entries_max() noexcept nogil:
     return entries_max
-
-
-# --- numbers and strings ---------------------------------------------------------------------------------------------
-
-cdef inline uint8_t* put_number(uint8_t* at, uint64_t value) noexcept nogil:
-    while value >= 128:
-        at[0] = <uint8_t>(value & 127) | 128
-        value >>= 7
-        at += 1
-    at[0] = <uint8_t>value
-    return at + 1
-
-
-cdef inline uint8_t* put_text(uint8_t* at, const uint8_t* p, size_t n) noexcept nogil:
-    at = put_number(at, n)
-    memcpy(at, p, n)
-    return at + n
-
-
-cdef inline const uint8_t* skip_text(const uint8_t* at) noexcept nogil:
-    cdef size_t n
-    at = get_text(at, &n)
-    return at + n
-
-
-cdef inline uint8_t* put_length_back(uint8_t* at, uint64_t n) noexcept nogil:
-    """Seven bits a byte, the lowest last; bit 7 says that another precedes. The first byte has it never."""
-    cdef int more = 0
-    cdef uint64_t rest = n >> 7
-    while rest:
-        more += 7
-        rest >>= 7
-    at[0] = <uint8_t>((n >> more) & 127)
-    at += 1
-    while more:
-        more -= 7
-        at[0] = <uint8_t>((n >> more) & 127) | 128
-        at += 1
-    return at
-
-
-cdef inline const uint8_t* entry_start(const uint8_t* end) noexcept nogil:
-    """Where the entry begins that ends here."""
-    cdef uint64_t byte, n
-    cdef int shift = 7
-    end -= 1
-    byte = end[0]
-    n = byte & 127
-    while byte & 128:
-        end -= 1
-        byte = end[0]
-        n |= (byte & 127) << shift
-        shift += 7
-    return end - n
-
-
-# What a listpack takes for an integer and for a string, its length at the end included.
-
-cdef inline uint32_t weight_of_int(int64_t value) noexcept nogil:
-    if 0 <= value < 128:
-        return 2
-    if -4096 <= value < 4096:
-        return 3
-    if -32768 <= value < 32768:
-        return 4
-    if -8388608 <= value < 8388608:
-        return 5
-    if -2147483648LL <= value < 2147483648LL:
-        return 6
-    return 10
-
-
-cdef inline uint32_t weight_of_text(const uint8_t* p, size_t n) noexcept nogil:
-    cdef int64_t value
-    cdef size_t size
-    if 0 < n <= 20 and (48 <= p[0] <= 57 or p[0] == 45) and parse_int(p, n, &value):
-        return weight_of_int(value)
-    size = n + (1 if n < 64 else 2 if n < 4096 else 5)
-    return <uint32_t>size + (1 if size < 128 else 2 if size < 16383 else 3 if size < 2097151 else 4 if size < 268435455 else 5)
 
 
 cdef inline uint64_t block_weight(const Block* b) noexcept nogil:
@@ -285,7 +209,7 @@ cdef void finish_block(Log* log) noexcept nogil:
 
 cdef void log_begin_block(Log* log, const Id* id, const Arg* names, uint64_t step, uint64_t fields) noexcept nogil:
     cdef uint64_t i, need = 0
-    cdef uint32_t weight = 7 + weight_of_int(<int64_t>fields) + 2  # header and end, the count of names, their terminator
+    cdef uint32_t weight = 9 + weight_of_int(<int64_t>fields)  # header, end and terminator, and the count of names
     cdef Slot* s
     cdef Block* b
     cdef uint8_t* at

@@ -13,9 +13,10 @@ from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.memory cimport mem_footprint
 from zeekdb.hot.streamlog cimport (
     ENTRY_DEAD, ENTRY_SAME, TOTAL_MAX, Cursor, Id, Log, cursor_any, cursor_block, cursor_from, cursor_next, cursor_prev,
-    cursor_until, get_text, id_compare, log_append, log_begin_block, log_copy, log_free, log_limits, log_new, log_next,
+    cursor_until, id_compare, log_append, log_begin_block, log_copy, log_free, log_limits, log_new, log_next,
     log_nodes, log_put, log_remove, log_trim,
 )
+from zeekdb.hot.streampack cimport get_text
 from zeekdb.hot.table cimport T_STREAM
 from zeekdb.hot.wire cimport Arg, format_int
 
@@ -398,7 +399,8 @@ cdef class Stream:
             args = args_of(entry.values)
         else:
             args = args_of([word for pair in zip(entry.fields, entry.values) for word in pair])
-        log_put(self.log, &id, args, 1, fields, (ENTRY_DEAD if entry.dead else 0) | (ENTRY_SAME if entry.fields is None else 0))
+        flags = (ENTRY_DEAD if entry.dead else 0) | (ENTRY_SAME if entry.fields is None else 0)
+        log_put(self.log, &id, args, 1, fields, flags)
         free(args)
         return 0
 

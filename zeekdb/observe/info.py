@@ -228,6 +228,7 @@ def stats_section(server: Any, keyspace: Any) -> Fields:
     """# Stats"""
     server.sample()
     stats, rate = server.stats, server.sampler.rate
+    denied: dict[str, int] = server.acl.log.denied
     return [
         ("total_connections_received", stats.total_connections_received),
         ("total_commands_processed", stats.total_commands_processed),
@@ -287,10 +288,10 @@ def stats_section(server: Any, keyspace: Any) -> Fields:
         ("eventloop_duration_cmd_sum", stats.eventloop_duration_cmd_us),
         ("instantaneous_eventloop_cycles_per_sec", 0),
         ("instantaneous_eventloop_duration_usec", 0),
-        ("acl_access_denied_auth", 0),
-        ("acl_access_denied_cmd", 0),
-        ("acl_access_denied_key", 0),
-        ("acl_access_denied_channel", 0),
+        ("acl_access_denied_auth", denied["auth"]),
+        ("acl_access_denied_cmd", denied["command"]),
+        ("acl_access_denied_key", denied["key"]),
+        ("acl_access_denied_channel", denied["channel"]),
     ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
 from zeekdb.hot.connection import Connection
 from zeekdb.hot.gates import GATE_AUTH, GATE_MULTI, GATE_NO_TOUCH, GATE_REPLY
@@ -12,6 +14,7 @@ from zeekdb.hot.replies import NO_REPLY
 from zeekdb.server.transactions import Transaction, WatchedKey
 
 if TYPE_CHECKING:
+    from zeekdb.server.acl.rules import User
     from zeekdb.server.server import Server
 
 CONNECTION_BYTES = 1024  # the Python objects of one connection, about
@@ -21,7 +24,11 @@ class Client(Connection):
     """Fills `commands.ports.ClientPort`. Lives from accept to close; ids are never used twice."""
 
     kind = "normal"
-    user = "default"
+    account: User  # who is logged in, or the default user
+    logged_in = False
+    channels: Collection[bytes] = ()  # subscribed to
+    patterns: Collection[bytes] = ()
+    shard_channels: Collection[bytes] = ()
     subscriptions = 0
     pattern_subscriptions = 0
     shard_subscriptions = 0
@@ -58,9 +65,9 @@ class Client(Connection):
     def authenticated(self) -> bool:
         return not self.gate & GATE_AUTH
 
-    @authenticated.setter
-    def authenticated(self, value: bool) -> None:
-        self.gate = self.gate & ~GATE_AUTH if value else self.gate | GATE_AUTH
+    @property
+    def user(self) -> str:
+        return show(self.account.name)
 
     @property
     def no_touch(self) -> bool:
@@ -151,7 +158,7 @@ class Client(Connection):
         self.name = b""
         self.protocol = 2
         self.select(0)
-        self.authenticated = not self.server.config.requirepass
+        self.server.acl.admit(self)
 
     def become_monitor(self) -> None:
         self.is_monitor = True

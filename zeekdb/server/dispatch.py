@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import Engine
-from zeekdb.hot.gates import GATE_AUTH, GATE_BUSY, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_REPLY
+from zeekdb.hot.gates import GATE_ACL, GATE_AUTH, GATE_BUSY, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_REPLY
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 if TYPE_CHECKING:
@@ -199,6 +199,10 @@ class Dispatcher:
             return Refused("NOAUTH Authentication required.")
         if client.in_multi and spec.flags & Flag.NO_MULTI and spec.name not in AT_ONCE:
             return Refused("ERR Command not allowed inside a transaction")
+        if client.gate & GATE_ACL:
+            denied = self.server.acl.check(client, spec, args)
+            if denied is not None:
+                return denied
         flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
         if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")

@@ -33,6 +33,7 @@ from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import Sampler, Stats
 from zeekdb.persistence import rdb
+from zeekdb.server.acl.store import Acl
 from zeekdb.server.blocking import Blocking
 from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
@@ -83,6 +84,8 @@ class Server:
         self.pause_writes_only = False
         self.busy_reason = ""  # why others have to wait, while a script runs on
         self.current_client: Client | None = None  # whose changes are being reported
+        self.acl = Acl(self)
+        config.user_lines = self.acl.config_lines
         self.watches = Watches(self.keyspace)
         self.blocking = Blocking(self)
         self.propagation = Propagation(self)
@@ -116,7 +119,7 @@ class Server:
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (("maxmemory-policy", "lfu-decay-time", "lfu-log-factor"), self._choose_policy),
-            (("requirepass",), lambda: None),
+            (("requirepass",), self.acl.set_default_password),
             (("maxmemory",), self.update_gates),
         ]
         for names, hook in hooks:
@@ -246,7 +249,7 @@ class Server:
             os.close(fd)
             return
         client.select(0)
-        client.authenticated = not self.config.requirepass
+        self.acl.admit(client)
         client.output_limit = self.output_limits(client)[0]
         self.client_table[client.id] = client
         self.stats.total_connections_received += 1
@@ -272,7 +275,7 @@ class Server:
 
     def is_protected(self) -> bool:
         """Whether strangers are kept out: protected mode without a password."""
-        return bool(self.config.protected_mode) and not self.config.requirepass
+        return bool(self.config.protected_mode) and self.acl.default.nopass
 
     def output_limits(self, client: Client) -> tuple[int, int, int]:
         """(hard bytes, soft bytes, soft seconds) of the client's class."""
@@ -452,6 +455,8 @@ class Server:
         self.listeners_ = Listeners(self, self.loop)
         self._raise_descriptor_limit()
         config = self.config
+        if not self.acl.load_at_start():
+            return 1
         try:
             if config.port:
                 self.listeners_.open_tcp(list(config.bind), config.port, config.tcp_backlog)

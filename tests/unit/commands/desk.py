@@ -8,9 +8,11 @@ from typing import Any
 from tests.unit.commands.harness import Bench
 from zeekdb.commands.compatibility import load_declarations
 from zeekdb.config.config import Config
+from zeekdb.hot.gates import GATE_AUTH
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import CommandCounters, Sampler, Stats
+from zeekdb.server.acl.store import Acl
 
 load_declarations()
 
@@ -20,10 +22,11 @@ class FakeClient(SimpleNamespace):
 
     def __init__(self, number: int, **fields: Any) -> None:
         defaults: dict[str, Any] = {
-            "id": number, "fd": number + 7, "name": b"", "lib_name": b"", "lib_ver": b"", "user": "default",
-            "addr": f"127.0.0.1:{5000 + number}", "laddr": "127.0.0.1:6379", "authenticated": True, "protocol": 2,
+            "id": number, "fd": number + 7, "name": b"", "lib_name": b"", "lib_ver": b"", "user": "default", "gate": 0,
+            "addr": f"127.0.0.1:{5000 + number}", "laddr": "127.0.0.1:6379", "protocol": 2,
             "db_index": 0, "created_s": 0.0, "last_interaction_s": 0.0, "last_command": "client|list",
             "kind": "normal", "reply_mode": "on", "deeds": [],
+            "in_exec": False, "channels": (), "patterns": (), "shard_channels": (),
         }  # fmt: skip
         for flag in ("is_monitor", "is_blocked", "is_unix", "in_multi", "no_evict", "no_touch", "closing"):
             defaults[flag] = False
@@ -34,6 +37,10 @@ class FakeClient(SimpleNamespace):
         ):  # fmt: skip
             defaults[count] = 0
         super().__init__(**{**defaults, "queued_commands": -1, **fields})
+
+    @property
+    def authenticated(self) -> bool:
+        return not self.gate & GATE_AUTH
 
     def kill(self, after_reply: bool = False) -> None:
         self.deeds.append(("kill", after_reply))
@@ -60,6 +67,7 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.config = Config()
+        self.acl: Any = Acl(self)  # type: ignore[arg-type]
         self.stats = Stats()
         self.error_stats = {"ERR": 2}
         self.slowlog = SlowLog(lambda: 1000.0)
@@ -113,6 +121,13 @@ class Desk(Bench):
         self.server = FakeServer()
         for number in range(1, clients + 1):
             self.server.table[number] = FakeClient(number, protocol=protocol)
+            self.server.acl.admit(self.server.table[number])
         self.me = self.server.table[1]
         self.ctx.server = self.server
         self.ctx.client = self.me
+
+    def require(self, password: str) -> None:
+        """requirepass, and the first client as one that has just come."""
+        self.server.config.requirepass = password
+        self.server.acl.set_default_password()
+        self.server.acl.admit(self.me)

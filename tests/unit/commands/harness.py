@@ -29,7 +29,9 @@ class Bench:
         self.keyspace.set_clock(NOW_MS)
         self.config = SimpleNamespace(proto_max_bulk_len=512 << 20, **config)
         self.client = SimpleNamespace(protocol=protocol, id=1, name=b"")
-        self.ctx = Context(self.keyspace, self.keyspace.databases[0], self.client, SimpleNamespace(config=self.config))
+        acl = SimpleNamespace(reads_every_key=lambda *call: True)
+        server = SimpleNamespace(config=self.config, acl=acl)
+        self.ctx = Context(self.keyspace, self.keyspace.databases[0], self.client, server)
         self.events: list[tuple[str, bytes]] = []
         self.keyspace.subscribers.append(self._note)
 

@@ -30,8 +30,7 @@ def test_ping(desk: Desk) -> None:
 
 def test_auth(desk: Desk) -> None:
     assert desk("AUTH", "x").startswith("ERR AUTH <password> called without any password configured")
-    desk.server.config.requirepass = "secret"
-    desk.me.authenticated = False
+    desk.require("secret")
     wrong = "WRONGPASS invalid username-password pair or user is disabled."
     assert desk("AUTH", "x") == desk("AUTH", "root", "secret") == wrong
     assert desk("AUTH", "a", "b", "c") == "ERR syntax error"
@@ -45,8 +44,7 @@ def test_hello(desk: Desk) -> None:
     assert desk("HELLO", "x") == "ERR Protocol version is not an integer or out of range"
     assert desk("HELLO", "3", "FOO") == "ERR Syntax error in HELLO option 'FOO'"
     assert desk("HELLO", "3", "SETNAME", "a b").startswith("ERR Client names cannot contain")
-    desk.server.config.requirepass = "secret"
-    desk.me.authenticated = False
+    desk.require("secret")
     assert desk("HELLO", "3").startswith("NOAUTH HELLO must be called")
     reply = desk("HELLO", "3", "AUTH", "default", "secret", "SETNAME", "me")
     assert (reply[b"proto"], reply[b"id"], reply[b"modules"]) == (3, 1, [])
@@ -186,6 +184,7 @@ def test_unblock(desk: Desk) -> None:
         (b"HELLO 3 AUTH a b SETNAME c", b"HELLO 3 AUTH (redacted) (redacted) SETNAME c"),
         (b"config set requirepass x hz 5", b"config set requirepass (redacted) hz 5"),
         (b"CONFIG GET requirepass", b"CONFIG GET requirepass"),
+        (b"acl setuser a on >b", b"acl setuser (redacted) (redacted) (redacted)"),
         (b"set a b", b"set a b"),
     ],
 )

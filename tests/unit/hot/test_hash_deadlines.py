@@ -36,6 +36,8 @@ STEPS = st.lists(
 def limits() -> Iterator[None]:
     yield
     hashes.set_limits(entries=128, value=64)
+    while Keyspace(1, 1).run_lazyfree(1000):  # what waits to be freed is the process's
+        pass
 
 
 class Model:
@@ -234,9 +236,10 @@ def test_the_clock_removes_fields_in_slices_and_at_last_the_key() -> None:
     large(database, 5000, START_MS + 1)
     keyspace.subscribers.append(lambda db, key, event: told.append((key, event)))
     keyspace.set_clock(START_MS + 1)
-    while keyspace.run_expiry(1):
-        pass
-    assert len(database) == 0
+    slices = 0
+    while len(database):
+        slices += keyspace.run_expiry(1) > 0
+    assert slices >= 5000 // 64
     assert told[-1] == (b"large", "del")
     assert {event for _, event in told[:-1]} == {"hexpired"}
     assert database.timed_count() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 from collections.abc import Iterator
 
@@ -24,6 +25,8 @@ def db(request: pytest.FixtureRequest) -> Iterator[Database]:
     keyspace.set_clock(NOW_MS)
     yield keyspace.databases[0]
     hashes.set_limits(entries=128)
+    while keyspace.run_lazyfree(1000):  # what waits to be freed is the process's
+        pass
 
 
 def make(db: Database, rows: list[tuple[bytes, bytes, int]]) -> Hash:
@@ -141,9 +144,10 @@ HEAD = struct.pack("<q", NOW_MS)
     ],
 )
 def test_damage_is_found(db: Database, data: bytes, why: str) -> None:
+    gc.collect()
     before = db.keyspace.memory_used()
     with pytest.raises(DamagedValue, match=why):
         decode(db, b"h", data, whole=True)
     assert db.peek(b"h") is None
-    assert db.keyspace.memory_used() == before
+    assert db.keyspace.memory_used() <= before  # others' garbage may go meanwhile
     assert db.faults() == 0
