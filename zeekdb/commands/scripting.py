@@ -30,7 +30,9 @@ WRITES: tuple[KeySpec, ...] = counted_keys(2, "RW", "access", "update")
 READS: tuple[KeySpec, ...] = counted_keys(2, "RO", "access")
 
 
-def split_keys(numkeys: bytes, words: tuple[bytes, ...], unreadable: str | None = None) -> tuple[list[bytes], list[bytes]]:
+def split_keys(
+    numkeys: bytes, words: tuple[bytes, ...], unreadable: str | None = None
+) -> tuple[list[bytes], list[bytes]]:
     """Keys and arguments."""
     count = parse_int(numkeys, unreadable)
     if count > len(words):

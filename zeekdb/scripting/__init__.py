@@ -1,1 +1,1 @@
-"""Scripts and function libraries: what is known of them. The interpreter is hot/lua.pyx, running them server/scripts.py."""
+"""What is known of scripts and function libraries; the interpreter is hot/lua.pyx, running them server/scripts.py."""

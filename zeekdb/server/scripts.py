@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zeekdb.commands.context import Context
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.errors import CommandError
-from zeekdb.hot.gates import GATE_MONITOR, GATE_OOM
+from zeekdb.hot.gates import GATE_ACL, GATE_MONITOR, GATE_OOM
 from zeekdb.hot.lua import Interpreter, ScriptError
 from zeekdb.scripting.functions import Function, Libraries
 from zeekdb.scripting.scripts import Script, Scripts
@@ -216,9 +216,8 @@ class ScriptRunner:
 
     def _may_run(self, run: Run, spec: Command, words: list[bytes]) -> None:
         server = self.server
-        refusal = server.acl_refusal(run.client, spec, words, "lua")
-        if refusal is not None:
-            raise refusal
+        if run.client.gate & GATE_ACL and (denied := server.acl.check(run.client, spec, words, "lua")) is not None:
+            raise denied
         if spec.flags & Flag.WRITE:
             if run.read_only:
                 raise CommandError("ERR Write commands are not allowed from read-only scripts.")
@@ -241,7 +240,7 @@ class ScriptRunner:
             raise CommandError("ERR Invalid command passed to redis.acl_check_cmd()") from None
         if spec.subcommands and len(words) > 1:
             spec = spec.subcommands.get(words[1].decode("latin-1").upper(), spec)
-        return self.server.acl_refusal(run.client, spec, words, "lua", note=False) is None
+        return self.server.acl.allows(run.client, spec, words)
 
     @staticmethod
     def _log(level: int, text: str) -> None:
