@@ -77,6 +77,7 @@ class FakeServer:
         self.start_s = self.last_save_s = 0.0
         self.startup_memory = 0
         self.cron_paused = False
+        self.migration = SimpleNamespace(cached=0)
         self.table: dict[int, FakeClient] = {}
         self.deeds: list[Any] = []
         self.counters: dict[str, CommandCounters] = {}
