@@ -201,6 +201,7 @@ def checked_name(name: bytes) -> bytes:
 
 def client_flags(client: ClientPort) -> str:
     """The letters of the `flags` field."""
+    tracked = client.tracked
     letters = "".join(
         letter
         for letter, holds in (
@@ -214,6 +215,9 @@ def client_flags(client: ClientPort) -> str:
             ("U", client.is_unix),
             ("e", client.no_evict),
             ("T", client.no_touch),
+            ("t", tracked is not None),
+            ("R", tracked is not None and tracked.redirect_broken),
+            ("B", tracked is not None and tracked.broadcast),
         )
         if holds
     )
@@ -249,7 +253,7 @@ def client_line(client: ClientPort, now_s: float, running: int = 0) -> str:
         ("events", "rw" if client.reply_list_length else "r"),
         ("cmd", client.last_command),
         ("user", client.user),
-        ("redir", -1),
+        ("redir", -1 if client.tracked is None else client.tracked.redirect),
         ("resp", client.protocol),
         ("lib-name", show(client.lib_name)),
         ("lib-ver", show(client.lib_ver)),

@@ -86,6 +86,8 @@ class Context:
             self.keyspace.hits += 1
             return True
         self.keyspace.misses += 1
+        if self.keyspace.on_miss is not None:
+            self.keyspace.on_miss(self.db, key)
         return False
 
     def remove(self, key: bytes, event: str = "del") -> bool:

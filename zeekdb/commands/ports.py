@@ -88,6 +88,7 @@ class ClientPort(Protocol):
     no_touch: bool
     reply_mode: str  # "on", "off", "skip"
     closing: bool  # killed, or to be closed after its reply
+    tracked: Any  # server.tracking.Tracked of a client that caches, None of any other
     subscriptions: int
     pattern_subscriptions: int
     shard_subscriptions: int

@@ -212,7 +212,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("active-defrag-cycle-min", Int(1, 99), 1, "Least share of a processor for it.", "%", later=True),
         D("active-defrag-cycle-max", Int(1, 99), 25, "Largest share of a processor for it.", "%", later=True),
         D("active-defrag-max-scan-fields", Int(1, LONG_MAX), 1000, "Fields that it handles at once.", later=True),
-        D("tracking-table-max-keys", COUNT, 1000000, "Keys remembered for client-side caching.", later=True),
+        D("tracking-table-max-keys", COUNT, 1000000, "Keys remembered for client-side caching."),
     )),
     ("Small values", (
         D("hash-max-listpack-entries", COUNT, 512, "Fields up to which a hash is packed.", alias="hash-max-ziplist-entries", hook="hash-limits"),
@@ -232,7 +232,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("client-query-buffer-limit", Memory(1 << 20, LONG_MAX), 1 << 30, "Most bytes of a client's unfinished command.", "bytes", hook="client-limits"),
         D("proto-max-bulk-len", Memory(1 << 20, LONG_MAX), 512 << 20, "Longest argument and longest string.", "bytes", hook="client-limits"),
         D("client-output-buffer-limit", OutputLimits(), {"normal": (0, 0, 0), "slave": (256 << 20, 64 << 20, 60), "pubsub": (32 << 20, 8 << 20, 60)}, "Per class (normal, replica, pubsub): hard limit, soft limit and seconds of unread replies; 0 has no limit.", hook="client-limits"),
-        D("notify-keyspace-events", Events(), "", "Classes of keyspace events to publish.", later=True),
+        D("notify-keyspace-events", Events(), "", "Classes of keyspace events to publish."),
         D("lua-memory-limit", BYTES, 512 << 20, "Memory that scripts may use, and functions: more is an error for the script.", "bytes"),
         D("busy-reply-threshold", COUNT, 5000, "After how long other clients of a running script get -BUSY.", "ms", alias="lua-time-limit"),
     )),

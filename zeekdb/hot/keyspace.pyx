@@ -100,7 +100,17 @@ cdef class Database:
         cdef Entry* e = ks_read(
             &self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key)
         )
-        return wrap_value(e) if e != NULL else None
+        if e == NULL:
+            if self.keyspace.on_miss is not None:
+                self.keyspace.on_miss(self, key)
+            return None
+        return wrap_value(e)
+
+    cdef inline int announce(self, bytes key) except -1:
+        """Before a key is written: tells whoever wants to know of new ones."""
+        if self.keyspace.on_new is not None and self.find(key) == NULL:
+            self.keyspace.on_new(self, key)
+        return 0
 
     def peek(self, bytes key not None):
         cdef Entry* e = self.find(key)
@@ -125,17 +135,21 @@ cdef class Database:
         return True
 
     def set(self, bytes key not None, bytes value not None, int64_t deadline_ms=0):
+        self.announce(key)
         ks_set(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key),
                <uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), deadline_ms)
 
     def create(self, bytes key not None, kind):
         cdef uint8_t type = type_of_class(kind)
         cdef uint64_t h = self.hash(key)
-        cdef void* box = ks_create(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), h, type)
+        cdef void* box
+        self.announce(key)
+        box = ks_create(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), h, type)
         return type_ops(type).wrap(box)
 
     def set_object(self, bytes key not None, value not None, int64_t deadline_ms=0):
         cdef void* box = <void*>value
+        self.announce(key)
         Py_INCREF(value)
         ks_put(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key), T_OBJECT,
                   <uint8_t*>&box, 8, BOXED, deadline_ms)
@@ -161,8 +175,9 @@ cdef class Database:
 
     # ------------------------------------------------------------ whole values
 
-    cdef bint carry(self, bytes key, Database other, bytes new):
+    cdef bint carry(self, bytes key, Database other, bytes new) except -1:
         cdef Held held
+        other.announce(new)
         if not ks_take(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key), &held):
             return False
         ks_give(&other.db, <uint8_t*>PyBytes_AS_STRING(new), PyBytes_GET_SIZE(new), self.hash(new), &held)
@@ -190,6 +205,7 @@ cdef class Database:
             return False
         if self is other and key == new:
             return True
+        other.announce(new)
         deadline = ks_deadline(e)
         type = entry_type(e)
         if type == T_STRING and not e.flags & BOXED:
@@ -460,6 +476,8 @@ cdef class Keyspace:
     cdef readonly list database_listeners
     cdef public list effects        # of the command under way; None: nobody is told
     cdef public bint effects_given
+    cdef public object on_miss      # (database, key), for notifications; None: nobody wants to know
+    cdef public object on_new
     cdef uint32_t turn
     cdef int64_t trimmed_us
 

@@ -16,6 +16,7 @@ from zeekdb.server.transactions import Transaction, WatchedKey
 if TYPE_CHECKING:
     from zeekdb.server.acl.rules import User
     from zeekdb.server.server import Server
+    from zeekdb.server.tracking import Tracked
 
 CONNECTION_BYTES = 1024  # the Python objects of one connection, about
 
@@ -29,9 +30,6 @@ class Client(Connection):
     channels: Collection[bytes] = ()  # subscribed to
     patterns: Collection[bytes] = ()
     shard_channels: Collection[bytes] = ()
-    subscriptions = 0
-    pattern_subscriptions = 0
-    shard_subscriptions = 0
     reply_buffer_size = 0
     reply_buffer_peak = 0
     reply_buffer_used = 0
@@ -52,6 +50,9 @@ class Client(Connection):
         self.reply_mode = "on"
         self.over_limit_since_s = 0.0
         self.waiting: tuple[int, list[bytes]] | None = None  # a command that CLIENT PAUSE holds back
+        self.channels: dict[bytes, None] = {}  # subscribed to, in order
+        self.patterns: dict[bytes, None] = {}
+        self.shard_channels: dict[bytes, None] = {}
         self.transaction = Transaction(server, self)
         self.watched: set[WatchedKey] = set()
         self.watch_failed = False  # a watched key was changed
@@ -88,6 +89,22 @@ class Client(Connection):
     @property
     def is_blocked(self) -> bool:
         return bool(self.blocked)
+
+    @property
+    def tracked(self) -> Tracked | None:
+        return self.server.tracking.clients.get(self)
+
+    @property
+    def subscriptions(self) -> int:
+        return len(self.channels)
+
+    @property
+    def pattern_subscriptions(self) -> int:
+        return len(self.patterns)
+
+    @property
+    def shard_subscriptions(self) -> int:
+        return len(self.shard_channels)
 
     @property
     def in_multi(self) -> bool:
@@ -149,6 +166,8 @@ class Client(Connection):
 
     def reset(self) -> None:
         self.transaction.end()
+        self.server.pubsub.forget(self)
+        self.server.tracking.disable(self)
         self.server.monitors.discard(self)
         self.server.update_gates()
         self.is_monitor = False

@@ -19,6 +19,8 @@ from zeekdb.hot.gates import (
     GATE_PAUSED,
     GATE_READONLY,
     GATE_REPLY,
+    GATE_SUBSCRIBED,
+    GATE_TRACKING,
 )
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 AT_ONCE = frozenset({"EXEC", "DISCARD", "MULTI", "WATCH", "QUIT", "RESET"})  # inside a transaction too
+WHILE_SUBSCRIBED = frozenset({
+    "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE", "PING", "QUIT", "RESET",
+})  # fmt: skip
 ROLES = {"MULTI": "begins", "EXEC": "executes"}  # what the engine may do itself
 ERROR_KINDS_MAX = 128  # distinct error codes counted, so that made-up codes cannot grow the table
 
@@ -183,8 +188,14 @@ class Dispatcher:
     def perform(self, spec: Command, client: Any, args: list[bytes], handler: Callable[..., Any]) -> Any:
         """The handler's reply, for a client's command or a script's; what it changes is told to whoever listens."""
         if self.server.keyspace.effects is None:
-            return handler(client.ctx, *args[1:])
-        return self.server.propagation.run(spec, client.db_index, args, handler, client.ctx)
+            reply = handler(client.ctx, *args[1:])
+        else:
+            reply = self.server.propagation.run(spec, client.db_index, args, handler, client.ctx)
+        if client.gate & GATE_TRACKING:
+            if spec.flags & Flag.READONLY:
+                self.server.tracking.remember(client, spec, args)
+            self.server.tracking.command_ended(client, spec)
+        return reply
 
     def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:
         """What goes out under CLIENT REPLY's modes."""
@@ -220,6 +231,11 @@ class Dispatcher:
             return Refused(why)
         if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")
+        if client.gate & GATE_SUBSCRIBED and client.protocol == 2 and spec.name not in WHILE_SUBSCRIBED:
+            return Refused(
+                f"ERR Can't execute '{spec.lower}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are "
+                "allowed in this context"
+            )
         if self.engine.gate & GATE_BUSY and not spec.flags & Flag.ALLOW_BUSY:
             return Refused(self.server.busy_reason)
         return None

@@ -40,9 +40,12 @@ from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 from zeekdb.server.migration import Migration
+from zeekdb.server.notifications import Notifications
 from zeekdb.server.propagation import Propagation
+from zeekdb.server.pubsub import PubSub
 from zeekdb.server.replication import Primary
 from zeekdb.server.scripts import ScriptRunner
+from zeekdb.server.tracking import Tracking
 from zeekdb.server.transactions import Watches, note_exec
 
 if TYPE_CHECKING:
@@ -89,10 +92,14 @@ class Server:
         config.user_lines = self.acl.config_lines
         self.watches = Watches(self.keyspace)
         self.blocking = Blocking(self)
+        self.pubsub = PubSub(self)
+        self.notifications = Notifications(self)
+        self.tracking = Tracking(self)
         self.propagation = Propagation(self)
         self.primary = Primary(self, self._image)
-        self.key_listeners = [self.watches.touched, self.blocking.touched]
-        self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
+        interested = (self.watches, self.blocking, self.tracking)
+        self.key_listeners = [each.touched for each in interested]
+        self.keyspace.database_listeners.extend(each.database_changes for each in interested)
         self.migration = Migration(self)
         self.runner = ScriptRunner(self)
         self.dispatcher = Dispatcher(self, self.engine)
@@ -124,6 +131,7 @@ class Server:
             (("requirepass",), self.acl.set_default_password),
             (("maxmemory", "min-replicas-to-write", "min-replicas-max-lag"), self.update_gates),
             (("lua-memory-limit",), self._limit_scripts),
+            (("notify-keyspace-events",), self.notifications.configure),
         ]
         for names, hook in hooks:
             for name in names:
@@ -227,6 +235,7 @@ class Server:
             client.write_offset = self.primary.offset
         self.read_notes()
         self.blocking.serve()
+        self.tracking.command_done(client)
         self.keyspace.due = False
         self.current_client = None
 
@@ -273,6 +282,8 @@ class Server:
     def _closed(self, client: Client) -> None:
         self.client_table.pop(client.id, None)
         self.blocking.forget(client)
+        self.pubsub.forget(client)
+        self.tracking.disable(client)
         self.primary.forget(client)
         self.watches.drop(client)
         if client in self.monitors:

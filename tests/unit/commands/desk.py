@@ -79,6 +79,9 @@ class FakeServer:
         self.startup_memory = 0
         self.cron_paused = False
         self.migration = SimpleNamespace(cached=0)
+        nothing = SimpleNamespace(audiences={})
+        self.pubsub = SimpleNamespace(channels=nothing, patterns=nothing, shard_channels=nothing)
+        self.tracking = SimpleNamespace(clients={}, readers={}, prefixes={}, items=lambda: 0)
         self.primary = SimpleNamespace(replicas={}, backlog=None, offset=0)
         self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}
