@@ -93,11 +93,8 @@ class Server:
         self.primary = Primary(self, self._image)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
-<<<<<<< HEAD
         self.migration = Migration(self)
-=======
         self.runner = ScriptRunner(self)
->>>>>>> main
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
         self.engine.on_exec = note_exec
