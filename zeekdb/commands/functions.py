@@ -28,7 +28,7 @@ EVERYWHERE = ("request_policy:all_shards", "response_policy:all_succeeded")
 
 def _call(ctx: Context, name: bytes, function: bytes, words: tuple[bytes, ...], read_only: bool) -> Any:
     runner = ctx.server.runner
-    found = runner.libraries.functions.get(function)
+    found = runner.libraries.functions.get(function.lower())
     if found is None:
         raise CommandError("ERR Function not found")
     keys, args = split_keys(words[0], words[1:], "ERR Bad number of keys provided")
@@ -38,13 +38,13 @@ def _call(ctx: Context, name: bytes, function: bytes, words: tuple[bytes, ...], 
 @command("FCALL", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="7.0.0", complexity=COST)
 def fcall(ctx: Context, function: bytes, *words: bytes) -> Any:
     """Calls a function."""
-    return _call(ctx, b"FCALL", function, words, False)
+    return _call(ctx, b"fcall", function, words, False)
 
 
 @command("FCALL_RO", arity=-3, flags=RUNS | READONLY, keys=READS, group=GROUP, since="7.0.0", complexity=COST)
 def fcall_ro(ctx: Context, function: bytes, *words: bytes) -> Any:
     """Calls a function that may not write."""
-    return _call(ctx, b"FCALL_RO", function, words, True)
+    return _call(ctx, b"fcall_ro", function, words, True)
 
 
 container("FUNCTION", group=GROUP, since="7.0.0", summary="A container for function commands")
@@ -148,7 +148,7 @@ def function_dump(ctx: Context) -> bytes:
 def function_restore(ctx: Context, payload: bytes, *policy: bytes) -> str:
     """Restores libraries from a payload."""
     if len(policy) > 1:
-        raise CommandError("ERR Unknown subcommand or wrong number of arguments for 'restore'. Try FUNCTION HELP.")
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'restore'. Try FUNCTION HELP.")
     chosen = policy[0].upper() if policy else b"APPEND"
     if chosen not in (b"APPEND", b"REPLACE", b"FLUSH"):
         raise CommandError("ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.")

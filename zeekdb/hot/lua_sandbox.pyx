@@ -21,6 +21,7 @@ cdef enum:
     PROTECTED_MAX = 64          # tables per process: two interpreters of a dozen each
     PATTERN_MAX = 8192          # bytes of a pattern
     SOURCE_MAX = 16777216       # bytes of what `load` gathers
+    RESULTS_MAX = 8000          # of unpack: what the stack of a C function holds
 
 cdef const void* PROTECTED[PROTECTED_MAX]
 cdef int PROTECTED_COUNT = 0
@@ -167,6 +168,25 @@ cdef int safe_sort(lua_State* L) noexcept nogil:
 
 cdef int safe_setn(lua_State* L) noexcept nogil:
     return refuse(L) if is_protected(L, 1) else TABLE_SETN(L)
+
+
+cdef int safe_unpack(lua_State* L) noexcept nogil:
+    """Lua 5.1's own adds up its bounds in an int, and overflows."""
+    cdef double begin = 1, end
+    cdef int i
+    api.checktype(L, 1, LUA_TTABLE)
+    if api.type(L, 2) > LUA_TNIL:
+        begin = api.checknumber(L, 2)
+    end = api.checknumber(L, 3) if api.type(L, 3) > LUA_TNIL else <double>api.objlen(L, 1)
+    if begin > end:
+        return 0
+    if not -2147483648.0 <= begin <= end <= 2147483647.0 or end - begin >= RESULTS_MAX:
+        return raise_text(L, b"too many results to unpack")
+    if not api.checkstack(L, <int>(end - begin) + 1):
+        return raise_text(L, b"too many results to unpack")
+    for i in range(<int>(end - begin) + 1):
+        api.rawgeti(L, 1, <int>(begin + i))
+    return <int>(end - begin) + 1
 
 
 # ---------------------------------------------------------------- patterns
@@ -342,6 +362,7 @@ cdef void for_globals(lua_State* L) noexcept nogil:
     take(L, b"setmetatable", safe_setmetatable)
     take(L, b"next", safe_next)
     take(L, b"pairs", safe_pairs)
+    take(L, b"unpack", safe_unpack)
     take(L, b"load", safe_load)
     take(L, b"loadstring", safe_loadstring)
     api.getfield(L, -1, b"os")  # of the system, the time that the script has taken

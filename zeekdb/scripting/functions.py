@@ -34,11 +34,11 @@ class Library:
     name: str
     engine: str
     code: bytes
-    functions: dict[bytes, Function] = field(default_factory=dict)
+    functions: dict[bytes, Function] = field(default_factory=dict)  # by lower-case name
 
 
 class Libraries:
-    """All libraries, and their functions by name."""
+    """All libraries, and their functions by lower-case name."""
 
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
@@ -58,7 +58,7 @@ class Libraries:
                 "ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one "
                 "character long"
             )
-        if name in library.functions:
+        if name.lower() in library.functions:
             raise CommandError("ERR Function already exists in the library")
         known = ScriptFlag(0)
         for flag in flags:
@@ -66,7 +66,7 @@ class Libraries:
             if word not in FLAGS:
                 raise CommandError("ERR unknown flag given")
             known |= FLAGS[word]
-        library.functions[name] = Function(name, library, reference, known, description)
+        library.functions[name.lower()] = Function(name, library, reference, known, description)
 
     def compile(self, code: bytes) -> Library:
         """A library that is not yet among the others. CommandError."""
@@ -119,7 +119,8 @@ class Libraries:
         for other in others.values():
             for name in library.functions.keys() & other.functions.keys():
                 if other.name != library.name:
-                    raise CommandError(f"ERR Function {name.decode('utf-8', 'surrogateescape')} already exists")
+                    shown = library.functions[name].name.decode("utf-8", "surrogateescape")
+                    raise CommandError(f"ERR Function {shown} already exists")
 
     def _put(self, library: Library) -> None:
         self.drop(library.name)

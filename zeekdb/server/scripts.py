@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 KNOWN_MAX = 4096  # spellings of command names remembered
+MAY_NOT_BLOCK = frozenset({"XREAD", "XREADGROUP"})  # they see to it themselves that they do not wait
 LOAD_LIMIT_S = 0.5  # for the code of a library to run
 BUSY_EVERY_S = 0.002  # how often others are served while a script runs on
 LOG_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING - 5, logging.WARNING)
@@ -49,7 +50,7 @@ class ScriptClient:
         self.protocol = 2
         self.db_index = 0
         self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
-        self.ctx.deny_blocking = True
+        self.ctx.deny_blocking = self.ctx.in_script = True
 
     def take_place(self, client: Client) -> None:
         """Begin where `client` is."""
@@ -191,7 +192,7 @@ class ScriptRunner:
             if spec.arity != given and (spec.arity > 0 or given < -spec.arity):
                 raise CommandError("ERR Wrong number of args calling Redis command from script")
             flags = spec.flags
-            if flags & Flag.NOSCRIPT:
+            if flags & (Flag.NOSCRIPT | Flag.BLOCKING) and spec.name not in MAY_NOT_BLOCK:
                 raise CommandError("ERR This Redis command is not allowed from script")
             self._may_run(run, spec, words)
         except CommandError as error:
