@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from zeekdb.errors import CommandError
 from zeekdb.hot.lua import Interpreter, ScriptError
-from zeekdb.hot.rdb import DamagedValue, decode_string, encode_string
-from zeekdb.persistence.payload import footer, verify
+from zeekdb.hot.rdb import DamagedValue, decode_string, encode_string, footer, verify
 from zeekdb.scripting.shebang import FLAGS, ScriptFlag, library_header
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -183,10 +182,7 @@ class Libraries:
 
     @staticmethod
     def _codes(payload: bytes) -> list[bytes]:
-        try:
-            data = verify(payload)
-        except CommandError:
-            raise CommandError("ERR DUMP payload version or checksum are wrong") from None
+        data = verify(payload)
         codes, at = [], 0
         try:
             while at < len(data):
