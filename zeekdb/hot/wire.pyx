@@ -117,6 +117,7 @@ cdef bint parse_int(const uint8_t* p, size_t n, int64_t* value) noexcept nogil:
 
 
 cdef double[16] TENS = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15]
+cdef double SUBNORMAL = 2.3e-308  # below, fewer digits may do
 cdef int[8] PLACES = [1, 2, 3, 4, 6, 8, 11, 15]
 
 
@@ -185,7 +186,7 @@ cdef size_t format_double(uint8_t* at, double value) noexcept nogil:
     n = put_few(at, value)
     if n:
         return n
-    for precision in range(14, 17):
+    for precision in range(14 if value > SUBNORMAL or value < -SUBNORMAL else 0, 17):
         n = snprintf(text, 40, b"%.*e", precision, value)
         if strtod(text, NULL) == value:
             break
