@@ -309,6 +309,12 @@ def reload(ctx: Context, *options: bytes) -> str:
     return load_again(ctx)
 
 
+def allow_all_in_scripts(ctx: Context, word: bytes) -> str:
+    """SET-DISABLE-DENY-SCRIPTS 0|1: whether scripts may call what they may not."""
+    ctx.server.runner.allows_all = truth(word)
+    return "OK"
+
+
 def load_again(ctx: Context) -> str:
     """LOADAOF"""
     payload.reload(ctx.keyspace, ctx.server.config.rdbcompression)
@@ -415,7 +421,7 @@ SUBCOMMANDS: dict[bytes, tuple[Callable[..., Any], int, int]] = {
     b"REPLYBUFFER": (reply_buffer, 2, 2),
     b"SDSLEN": (sdslen, 1, 1),
     b"SET-ACTIVE-EXPIRE": (set_active_expire, 1, 1),
-    b"SET-DISABLE-DENY-SCRIPTS": (accepted, 1, 1),
+    b"SET-DISABLE-DENY-SCRIPTS": (allow_all_in_scripts, 1, 1),
     b"SET-SKIP-CHECKSUM-VALIDATION": (skip_checksums, 1, 1),
     b"SLEEP": (sleep, 1, 1),
     b"STRINGMATCH-LEN": (string_match, 2, 2),

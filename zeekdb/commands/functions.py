@@ -21,6 +21,7 @@ from zeekdb.commands.spec import (
 )
 from zeekdb.errors import CommandError
 from zeekdb.hot.keyspace import glob_match
+from zeekdb.persistence import payload
 
 GROUP = "scripting"
 EVERYWHERE = ("request_policy:all_shards", "response_policy:all_succeeded")
@@ -83,7 +84,9 @@ def function_delete(ctx: Context, name: bytes) -> str:
 )  # fmt: skip
 def function_flush(ctx: Context, *mode: bytes) -> str:
     """Deletes all libraries and functions."""
-    if len(mode) > 1 or (mode and mode[0].upper() not in (b"SYNC", b"ASYNC")):
+    if len(mode) > 1:
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.")
+    if mode and mode[0].upper() not in (b"SYNC", b"ASYNC"):
         raise CommandError("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")
     ctx.server.runner.libraries.flush()
     ctx.keyspace.dirty += 1
@@ -137,22 +140,22 @@ def function_list(ctx: Context, *options: bytes) -> list[Any]:
 )  # fmt: skip
 def function_dump(ctx: Context) -> bytes:
     """Returns all libraries as one payload."""
-    payload: bytes = ctx.server.runner.libraries.dump()
-    return payload
+    records: bytes = ctx.server.runner.libraries.records()
+    return records + payload.footer(records)
 
 
 @command(
     "FUNCTION|RESTORE", arity=-3, flags=NOSCRIPT | WRITE | DENYOOM, group=GROUP, since="7.0.0", acl=(GROUP,),
     complexity="O(N) where N is the number of functions on the payload", tips=EVERYWHERE,
 )  # fmt: skip
-def function_restore(ctx: Context, payload: bytes, *policy: bytes) -> str:
+def function_restore(ctx: Context, data: bytes, *policy: bytes) -> str:
     """Restores libraries from a payload."""
     if len(policy) > 1:
         raise CommandError("ERR unknown subcommand or wrong number of arguments for 'restore'. Try FUNCTION HELP.")
     chosen = policy[0].upper() if policy else b"APPEND"
     if chosen not in (b"APPEND", b"REPLACE", b"FLUSH"):
         raise CommandError("ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.")
-    ctx.server.runner.libraries.restore(payload, chosen)
+    ctx.server.runner.libraries.restore(payload.verify(data), chosen)
     ctx.keyspace.dirty += 1
     return "OK"
 

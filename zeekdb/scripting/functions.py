@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from zeekdb.errors import CommandError
 from zeekdb.hot.lua import Interpreter, ScriptError
-from zeekdb.hot.rdb import DamagedValue, decode_string, encode_string, footer, verify
+from zeekdb.hot.rdb import DamagedValue, decode_string, encode_string
 from zeekdb.scripting.shebang import FLAGS, ScriptFlag, library_header
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -112,9 +112,9 @@ class Libraries:
         return library.name
 
     @staticmethod
-    def _check(library: Library, others: dict[str, Library], replace: bool) -> None:
+    def _check(library: Library, others: dict[str, Library], replace: bool, quote: str = "'") -> None:
         if library.name in others and not replace:
-            raise CommandError(f"ERR Library '{library.name}' already exists")
+            raise CommandError(f"ERR Library {quote}{library.name}{quote} already exists")
         for other in others.values():
             for name in library.functions.keys() & other.functions.keys():
                 if other.name != library.name:
@@ -154,23 +154,21 @@ class Libraries:
             bytes([RECORD]) + encode_string(library.code, compress=False) for library in self.libraries.values()
         )
 
-    def dump(self) -> bytes:
-        """FUNCTION DUMP."""
-        records = self.records()
-        return records + footer(records)
+    def restore(self, records: bytes, policy: bytes) -> None:
+        """FUNCTION RESTORE, of what `records` made: APPEND (nothing of it may be there already), REPLACE or FLUSH.
 
-    def restore(self, payload: bytes, policy: bytes) -> None:
-        """FUNCTION RESTORE: APPEND (nothing may be there already), REPLACE or FLUSH. All or nothing. CommandError."""
+        All or nothing. CommandError.
+        """
         fresh: dict[str, Library] = {}
         try:
-            for code in self._codes(payload):
+            for code in self._codes(records):
                 library = self.compile(code)
-                self._check(library, fresh, replace=False)
+                self._check(library, fresh, replace=False, quote="")
                 fresh[library.name] = library
             if policy != b"FLUSH":
                 kept = {name: each for name, each in self.libraries.items() if name not in fresh}
                 for library in fresh.values():
-                    self._check(library, self.libraries if policy == b"APPEND" else kept, replace=False)
+                    self._check(library, self.libraries if policy == b"APPEND" else kept, replace=False, quote="")
         except CommandError:
             for library in fresh.values():
                 self._release(library)
@@ -181,8 +179,7 @@ class Libraries:
             self._put(library)
 
     @staticmethod
-    def _codes(payload: bytes) -> list[bytes]:
-        data = verify(payload)
+    def _codes(data: bytes) -> list[bytes]:
         codes, at = [], 0
         try:
             while at < len(data):
