@@ -40,6 +40,14 @@ def redacted(words: list[bytes]) -> list[bytes]:
     if name == b"HELLO":
         auth_at = next((at for at, word in enumerate(words) if word.upper() == b"AUTH"), len(words))
         return [REDACTED if auth_at < at <= auth_at + 2 else word for at, word in enumerate(words)]
+    if name == b"MIGRATE":
+        secret_at: set[int] = set()
+        for at, word in enumerate(words[6:], 6):
+            if at not in secret_at and word.upper() in (b"AUTH", b"AUTH2"):
+                secret_at |= {at + 1, at + 2} if word.upper() == b"AUTH2" else {at + 1}
+            elif at not in secret_at and word.upper() == b"KEYS":
+                break
+        return [REDACTED if at in secret_at else word for at, word in enumerate(words)]
     if name == b"ACL" and len(words) > 2 and words[1].upper() == b"SETUSER":
         return words[:2] + [REDACTED] * (len(words) - 2)
     if name == b"CONFIG" and len(words) > 3 and words[1].upper() == b"SET":

@@ -20,6 +20,7 @@ from zeekdb.commands.server import is_local
 from zeekdb.commands.spec import ADMIN, LOADING, NOSCRIPT, REGISTRY, STALE, command
 from zeekdb.config.units import parse_memory
 from zeekdb.errors import CommandError, NoSuchKey
+from zeekdb.hot import rdb
 from zeekdb.hot.keyspace import Database, glob_match
 from zeekdb.persistence import payload
 from zeekdb.types import Hash, List, Set, Stream, ZSet
@@ -322,7 +323,7 @@ def load_again(ctx: Context) -> str:
 
 def skip_checksums(ctx: Context, word: bytes) -> str:
     """SET-SKIP-CHECKSUM-VALIDATION 0|1"""
-    payload.checks.skip_checksum = truth(word)
+    rdb.skip_checksums(truth(word))
     return "OK"
 
 

@@ -72,9 +72,8 @@ def create(ctx: Context, key: bytes, ttl: bytes, data: bytes, words: tuple[bytes
     elif not ctx.keyspace.touch_lfu and options.idle_s >= 0:
         ctx.db.set_idle_s(key, options.idle_s)
     ctx.changed(key, "restore")
-    if deadline:
-        kept = [word for word in words if word.upper() != b"ABSTTL"]
-        ctx.effect(b"RESTORE", key, b"%d" % deadline, data, *kept, b"ABSTTL")
+    if deadline and not options.absolute:
+        ctx.effect(b"RESTORE", key, b"%d" % deadline, data, *words, b"ABSTTL")
 
 
 class Options:

@@ -15,6 +15,18 @@ def encode(db: Database, key: bytes, compress: bool = True) -> bytes | None:
 def dump(db: Database, key: bytes, compress: bool = True) -> bytes | None:
     """What DUMP replies: `encode`, two bytes of version, eight of CRC-64."""
 
+def footer(payload: bytes) -> bytes:
+    """The ten bytes that follow a payload, of a value or of functions."""
+
+def check(data: bytes) -> None:
+    """CommandError when a payload's version is newer than what is read, or its CRC differs."""
+
+def verify(data: bytes) -> bytes:
+    """The payload before its footer. CommandError as above."""
+
+def skip_checksums(skip: bool) -> None:
+    """Whether checksums are taken as they are: for tests that throw damaged payloads at a server."""
+
 def decode(
     db: Database,
     key: bytes,

@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from zeekdb.hot.crc64 cimport crc64_update
 from zeekdb.hot.keyspace cimport Db, db_pointer, ks_deadline, ks_delete, ks_find
 from zeekdb.hot.packs cimport LISTPACK, ZIPLIST, ZIPMAP, Pack, Piece, pack_next, pack_open
@@ -16,10 +16,13 @@ from zeekdb.hot.rdbwrite cimport rdb_type, rdb_version, rdb_write
 from zeekdb.hot.shards cimport ks_expire_fields, set_clock_field
 from zeekdb.hot.table cimport Entry, hash_bytes
 
+from zeekdb.errors import CommandError
+
 VERSION = RDB_VERSION
 VERSION_MAX = RDB_VERSION_MAX
 
 cdef enum:
+    FOOTER = 10             # bytes behind a payload: two of version, eight of CRC
     KEEP_MAX = 1 << 20      # bytes of a buffer that is kept for the next value
 
 # The event loop's own. A snapshot in a thread has its own pair.
@@ -101,6 +104,38 @@ def dump(db not None, bytes key not None, bint compress=True):
     crc = crc64_update(0, WRITER.out.data, WRITER.out.size)
     put_fixed(&WRITER, crc)
     return written()
+
+
+def footer(bytes payload not None):
+    cdef size_t n = PyBytes_GET_SIZE(payload)
+    open_writer(False)
+    put_byte(&WRITER, RDB_VERSION)
+    put_byte(&WRITER, 0)
+    put_fixed(&WRITER, crc64_update(crc64_update(0, raw(payload), n), WRITER.out.data, 2))
+    return written()
+
+
+cdef bint trusting = False
+
+
+def skip_checksums(bint skip):
+    global trusting
+    trusting = skip
+
+
+def check(bytes data not None):
+    cdef size_t n = PyBytes_GET_SIZE(data)
+    cdef uint64_t crc
+    if n >= FOOTER and raw(data)[n - 10] <= RDB_VERSION_MAX and raw(data)[n - 9] == 0:
+        memcpy(&crc, raw(data) + n - 8, 8)
+        if trusting or crc == crc64_update(0, raw(data), n - 8):
+            return
+    raise CommandError("ERR DUMP payload version or checksum are wrong")
+
+
+def verify(bytes data not None):
+    check(data)
+    return data[:PyBytes_GET_SIZE(data) - FOOTER]
 
 
 cdef Entry* read_entry(Db* db, bytes key, bint whole, int64_t deadline_ms, int given_type=-1) except NULL:

@@ -23,7 +23,7 @@ from zeekdb.hot.rdbwire cimport (
 )
 from zeekdb.hot.sets cimport set_ints, set_length, set_walk
 from zeekdb.hot.table cimport T_HASH, T_LIST, T_OBJECT, T_SET, T_STREAM, T_STRING, T_ZSET, entry_box, entry_type
-from zeekdb.hot.wire cimport format_double
+from zeekdb.hot.wire cimport spell_double
 from zeekdb.hot.zsets cimport zset_is_large, zset_length, zset_range
 
 cdef enum:
@@ -214,7 +214,7 @@ cdef void pack_scored(const uint8_t* p, size_t n, double score, void* arg) noexc
     if -9e18 < score < 9e18 and <double><int64_t>score == score and not (score == 0 and 1.0 / score < 0):
         listpack_add_int(&w.pack, <int64_t>score)
     else:
-        listpack_add_text(&w.pack, text, format_double(text, score))
+        listpack_add_text(&w.pack, text, spell_double(text, score))
 
 
 cdef void write_scored(const uint8_t* p, size_t n, double score, void* arg) noexcept nogil:

@@ -62,10 +62,10 @@ cdef uint64_t hash_bytes(const uint8_t* p, size_t n) noexcept nogil   # seeded p
 cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil
 cdef void entry_free(Entry* e) noexcept nogil                          # the entry alone, not what it boxes
 
-# The table: 64-byte buckets of 8 slots, (flag, guest, tag 14 bits, pointer 48 bits), bucket = hash * buckets >> 64, so
-# that the table is ordered by hash: a scan's cursor is a place in hash space and survives every resize, and while a
-# resize is under way a key's home is the new table exactly when its hash lies below the boundary. Resizes proceed in
-# steps.
+# The table: 64-byte buckets of 8 slots, (flag, guest, tag 14 bits, pointer 48 bits), bucket = spot * buckets >> 64, the
+# spot being the hash mixed in a way of the table's own. So the table is ordered by spot: a scan's cursor is a place
+# among spots and survives every resize, and while a resize is under way a key's home is the new table exactly when its
+# spot lies below the boundary. Resizes proceed in steps.
 ctypedef struct Half:
     uint64_t* slots
     uint64_t buckets
@@ -76,6 +76,7 @@ ctypedef struct Table:
     uint64_t moved      # buckets of `now` already moved to `next`
     uint64_t used
     uint64_t salt       # growth phase, so that shards do not resize together
+    uint64_t mix        # spot = hash * mix; odd
 
 ctypedef void (*EntryVisitor)(Entry* e, uint64_t hash, void* arg) noexcept nogil
 

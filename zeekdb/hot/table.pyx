@@ -1,8 +1,11 @@
 """The hash table of the keyspace's shards and of large collections.
 
-Layout. Buckets of 64 bytes hold 8 slots; a slot is a 14-bit tag of the hash, a bit that marks guests, and a 48-bit
-pointer, so that a lookup touches one cache line and then, in most cases, only the entry it wants. The bucket of a hash
-is `hash * buckets >> 64`: the table is ordered by hash and may have any number of buckets, not only powers of two.
+Layout. Buckets of 64 bytes hold 8 slots; a slot is a 14-bit tag, a bit that marks guests, and a 48-bit pointer, so that
+a lookup touches one cache line and then, in most cases, only the entry it wants. An entry's spot is its hash times an
+odd number of the table's own, its bucket `spot * buckets >> 64`: the table is ordered by spot and may have any number
+of buckets, not only powers of two. With the hash itself for a spot, what comes out of one table in order would fill
+another from its beginning, through ever longer rows of full buckets, while most of it stays empty: COPY, or SADD of
+what SMEMBERS gave, took time in the square of the members.
 
 Overflow. An entry whose home bucket is full is a guest of the next one with room; every full bucket that it passes is
 flagged (bit 63 of its first slot), and a search goes on exactly as long as it sees the flag. Whoever takes an entry out
@@ -10,13 +13,13 @@ of a flagged bucket fetches a guest back into the hole, or clears the flag when 
 came would, in a cache whose keys come and go, soon cover the table. At the load limit of 4/5 a miss reads 1.9 lines
 (1.5 at 3/4, but 3.9 at 7/8, measured), over the range that growth leaves 1.4.
 
-Growth is by one half. A resize moves buckets in order of hash; with `boundary` the first hash not moved yet, a hash
+Growth is by one half. A resize moves buckets in order of spots; with `boundary` the first spot not moved yet, a spot
 below it lives in `next` and any other in `now`, so a lookup never has to try both. Shards begin at different sizes
 (`salt`), so that they do not all resize at the same time, and so that memory per key does not swing with the count.
 What a resize has moved goes back to the system on the way: to unmap tens of megabytes at once takes milliseconds.
 
-Scanning goes by position in hash space, not by bucket number: whatever is in the table all the while is met exactly
-where its hash puts it, however often the table is resized between two calls.
+Scanning goes by spots, not by bucket number: whatever is in the table all the while is met exactly where its spot is,
+however often the table is resized between two calls.
 
 Rejected: doubling (half of the slots empty after it), chains (8 bytes and a cache miss more an entry), linear hashing
 (buckets not yet split are twice as full as the others).
@@ -57,7 +60,7 @@ cdef extern from *:
     static inline unsigned long long mul_fold(unsigned long long a, unsigned long long b) {
         unsigned __int128 m = (unsigned __int128)a * b; return (unsigned long long)m ^ (unsigned long long)(m >> 64); }
     static inline unsigned long long first_hash_of(unsigned long long bucket, unsigned long long buckets) {
-        /* the smallest h with (h * buckets) >> 64 == bucket */
+        /* the smallest spot h with (h * buckets) >> 64 == bucket */
         unsigned __int128 n = ((unsigned __int128)bucket << 64) + buckets - 1;
         return (unsigned long long)(n / buckets); }
     """
@@ -185,9 +188,15 @@ cdef void half_close(Half* half) noexcept nogil:
     half.buckets = 0
 
 
+cdef uint64_t TABLES = 0  # made so far
+
+
 cdef void table_init(Table* t, uint64_t salt) noexcept nogil:
+    global TABLES
     memset(t, 0, sizeof(Table))
     t.salt = salt
+    TABLES += 1
+    t.mix = mul_fold(TABLES ^ SEED[1], SEED[3]) | 1
 
 
 cdef void table_free(Table* t) noexcept nogil:
@@ -204,8 +213,8 @@ cdef size_t table_memory(Table* t) noexcept nogil:
 # ---------------------------------------------------------------- lookups
 
 
-cdef inline Half* half_of(Table* t, uint64_t h) noexcept nogil:
-    if t.next.slots != NULL and mul_high(h, t.now.buckets) < t.moved:
+cdef inline Half* half_of(Table* t, uint64_t spot) noexcept nogil:
+    if t.next.slots != NULL and mul_high(spot, t.now.buckets) < t.moved:
         return &t.next
     return &t.now
 
@@ -219,9 +228,9 @@ cdef inline bint same_key(const Entry* e, const uint8_t* key, size_t n) noexcept
     return m == n and memcmp(k, key, n) == 0
 
 
-cdef inline uint32_t tag_of(uint64_t h) noexcept nogil:
+cdef inline uint32_t tag_of(uint64_t spot) noexcept nogil:
     """Bits that choose neither bucket nor shard; 0 is an empty slot's."""
-    cdef uint32_t tag = (h >> 16) & 0x3FFF
+    cdef uint32_t tag = (spot >> 16) & 0x3FFF
     return tag + (tag == 0)
 
 
@@ -233,6 +242,7 @@ cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) no
     cdef uint64_t* slot
     if t.now.slots == NULL:
         return NULL
+    h *= t.mix
     half = half_of(t, h)
     home = b = mul_high(h, half.buckets)
     tag = tag_of(h)
@@ -256,6 +266,7 @@ cdef uint64_t* table_find(Table* t, const uint8_t* key, size_t n, uint64_t h) no
 cdef void table_prefetch_bucket(Table* t, uint64_t h) noexcept nogil:
     cdef Half* half
     if t.now.slots != NULL:
+        h *= t.mix
         half = half_of(t, h)
         __builtin_prefetch(half.slots + mul_high(h, half.buckets) * SLOTS)
 
@@ -267,6 +278,7 @@ cdef void table_prefetch_entry(Table* t, uint64_t h) noexcept nogil:
     cdef uint32_t hits
     if t.now.slots == NULL:
         return
+    h *= t.mix
     half = half_of(t, h)
     bucket = half.slots + mul_high(h, half.buckets) * SLOTS
     hits = match_tags(bucket, tag_of(h))
@@ -279,10 +291,10 @@ cdef void table_prefetch_entry(Table* t, uint64_t h) noexcept nogil:
 # ---------------------------------------------------------------- changes
 
 
-cdef void place(Half* half, Entry* e, uint64_t h) noexcept nogil:
+cdef void place(Half* half, Entry* e, uint64_t spot) noexcept nogil:
     """Into the first free slot from the home bucket on; there is one, the load is below 1."""
-    cdef uint64_t b = mul_high(h, half.buckets)
-    cdef uint64_t what = (<uint64_t>tag_of(h) << 48) | <uint64_t>e
+    cdef uint64_t b = mul_high(spot, half.buckets)
+    cdef uint64_t what = (<uint64_t>tag_of(spot) << 48) | <uint64_t>e
     cdef uint64_t* bucket
     cdef uint64_t* slot
     cdef uint32_t empty
@@ -309,7 +321,7 @@ cdef inline uint64_t hash_of(const Entry* e) noexcept nogil:
 cdef void move_bucket(Table* t, uint64_t b) noexcept nogil:
     """Every entry whose home is bucket b of `now` goes to `next`. The flags stay: guests of earlier buckets may be
     gone, but a search that goes too far is soon over with the resize."""
-    cdef uint64_t at = b, h, slot
+    cdef uint64_t at = b, spot, slot
     cdef uint64_t* bucket
     cdef int i
     while True:
@@ -317,10 +329,10 @@ cdef void move_bucket(Table* t, uint64_t b) noexcept nogil:
         for i in range(SLOTS):
             slot = bucket[i]
             if slot & POINTER and (slot & GUEST != 0) == (at != b):
-                h = hash_of(<Entry*>(slot & POINTER))
-                if at == b or mul_high(h, t.now.buckets) == b:
+                spot = hash_of(<Entry*>(slot & POINTER)) * t.mix
+                if at == b or mul_high(spot, t.now.buckets) == b:
                     bucket[i] = slot & FLAG if i == 0 else 0
-                    place(&t.next, <Entry*>(slot & POINTER), h)
+                    place(&t.next, <Entry*>(slot & POINTER), spot)
         if not bucket[0] & FLAG:
             return
         at += 1
@@ -384,6 +396,7 @@ cdef void table_insert(Table* t, Entry* e, uint64_t h) noexcept nogil:
         table_step(t, STEP)
     elif (t.used + 1) * 5 > t.now.buckets * SLOTS * 4:
         begin_resize(t, grown(t))
+    h *= t.mix
     place(half_of(t, h), e, h)
     t.used += 1
 
@@ -400,7 +413,7 @@ cdef Entry* table_take(Table* t, uint64_t* slot) noexcept nogil:
     t.used -= 1
     # what a resize is about to move needs no order any more
     if half.slots[place - place % SLOTS] & FLAG and (half is &t.next or t.next.slots == NULL):
-        fetch_back(half, place // SLOTS, slot)
+        fetch_back(half, place // SLOTS, slot, t.mix)
     if t.next.slots != NULL:
         table_step(t, STEP)
     elif t.now.buckets > 4 and t.used * 8 < t.now.buckets * SLOTS:
@@ -419,7 +432,7 @@ cdef inline uint64_t distance(uint64_t a, uint64_t b, uint64_t buckets) noexcept
     return b - a if b >= a else b + buckets - a
 
 
-cdef void fetch_back(Half* half, uint64_t hole, uint64_t* slot) noexcept nogil:
+cdef void fetch_back(Half* half, uint64_t hole, uint64_t* slot, uint64_t mix) noexcept nogil:
     """Fills the hole in a flagged bucket with a guest that had passed it, then the hole that this makes, and so on.
 
     Guests that passed lie in the unbroken run of flagged buckets behind the hole, or in the first one after that run.
@@ -439,7 +452,7 @@ cdef void fetch_back(Half* half, uint64_t hole, uint64_t* slot) noexcept nogil:
             what = bucket[i]
             if not what & GUEST:
                 continue
-            home = mul_high(hash_of(<Entry*>(what & POINTER)), half.buckets)
+            home = mul_high(hash_of(<Entry*>(what & POINTER)) * mix, half.buckets)
             if distance(home, b, half.buckets) < distance(hole, b, half.buckets):
                 continue  # its home lies between
             slot[0] = (slot[0] & FLAG) | (what & ~(FLAG | GUEST)) | (GUEST if home != hole else 0)
@@ -475,8 +488,10 @@ cdef Entry* table_random(Table* t, uint64_t (*rand)() noexcept nogil) noexcept n
             return <Entry*>(slot & POINTER)
 
 
-cdef size_t visit_bucket(Half* half, uint64_t b, uint64_t low, EntryVisitor visit, void* arg) noexcept nogil:
-    """The entries of home bucket b with a hash of at least `low`; how many."""
+cdef size_t visit_bucket(
+    Half* half, uint64_t mix, uint64_t b, uint64_t low, EntryVisitor visit, void* arg
+) noexcept nogil:
+    """The entries of home bucket b with a spot of at least `low`; how many."""
     cdef uint64_t at = b, h, slot
     cdef uint64_t* bucket
     cdef size_t n = 0
@@ -487,7 +502,7 @@ cdef size_t visit_bucket(Half* half, uint64_t b, uint64_t low, EntryVisitor visi
             slot = bucket[i]
             if slot & POINTER and (slot & GUEST != 0) == (at != b):
                 h = hash_of(<Entry*>(slot & POINTER))
-                if h >= low and (at == b or mul_high(h, half.buckets) == b):
+                if h * mix >= low and (at == b or mul_high(h * mix, half.buckets) == b):
                     visit(<Entry*>(slot & POINTER), h, arg)
                     n += 1
         if not bucket[0] & FLAG:
@@ -510,7 +525,7 @@ cdef void prefetch_visit(Half* half, uint64_t b) noexcept nogil:
 
 
 cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor visit, void* arg) noexcept nogil:
-    # The cursor is the hash to go on from without its low 16 bits; what is met twice for it is allowed. Clients that
+    # The cursor is the spot to go on from without its low 16 bits; what is met twice for it is allowed. Clients that
     # keep numbers as doubles hold cursors up to 2^53 exactly: 48 bits leave room for a shard's number.
     cdef uint64_t begin = cursor << 16
     cdef uint64_t low = begin, b, after, boundary
@@ -524,7 +539,7 @@ cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor v
         half = half_of(t, low)
         b = mul_high(low, half.buckets)
         prefetch_visit(half, b + 1)
-        n += visit_bucket(half, b, low, visit, arg)
+        n += visit_bucket(half, t.mix, b, low, visit, arg)
         looked += 1
         last = b + 1 == half.buckets
         after = 0 if last else first_hash_of(b + 1, half.buckets)
@@ -540,7 +555,7 @@ cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor v
     return low >> 16
 
 
-cdef uint64_t faults_of(Half* half, bint settled) noexcept nogil:
+cdef uint64_t faults_of(Half* half, uint64_t mix, bint settled) noexcept nogil:
     """Broken promises: entries that a search would not find, flags without need, wrong marks."""
     cdef uint64_t b, home, at, faults = 0, slot
     cdef uint64_t* bucket
@@ -556,9 +571,9 @@ cdef uint64_t faults_of(Half* half, bint settled) noexcept nogil:
             if e == NULL:
                 faults += slot & ~(FLAG if i == 0 else 0) != 0
                 continue
-            home = mul_high(hash_of(e), half.buckets)
+            home = mul_high(hash_of(e) * mix, half.buckets)
             faults += (home != b) != (slot & GUEST != 0)
-            faults += (slot >> 48) & 0x3FFF != tag_of(hash_of(e))
+            faults += (slot >> 48) & 0x3FFF != tag_of(hash_of(e) * mix)
             at = home
             while at != b:
                 faults += not half.slots[at * SLOTS] & FLAG
@@ -568,7 +583,7 @@ cdef uint64_t faults_of(Half* half, bint settled) noexcept nogil:
 
 cdef uint64_t table_faults(Table* t) noexcept nogil:
     cdef uint64_t used = 0, place
-    cdef uint64_t faults = faults_of(&t.now, t.next.slots == NULL) + faults_of(&t.next, True)
+    cdef uint64_t faults = faults_of(&t.now, t.mix, t.next.slots == NULL) + faults_of(&t.next, t.mix, True)
     for place in range(t.now.buckets * SLOTS):
         used += t.now.slots[place] & POINTER != 0
     for place in range(t.next.buckets * SLOTS):

@@ -48,6 +48,7 @@ cdef void out_blob(Out* out, Blob* blob) noexcept nogil       # as a bulk string
 cdef size_t format_int(uint8_t* at, int64_t value) noexcept nogil  # at most 20 bytes; returns how many
 cdef bint parse_int(const uint8_t* p, size_t n, int64_t* value) noexcept nogil  # Redis's string2ll
 cdef size_t format_double(uint8_t* at, double value) noexcept nogil  # shortest round trip in Redis's style, at most 32 bytes
+cdef size_t spell_double(uint8_t* at, double value) noexcept nogil  # any digits that read back the same, at most 32 bytes; quicker
 cdef bint parse_double(const uint8_t* p, size_t n, double* value) noexcept nogil  # False for nan and junk
 
 cdef inline uint8_t* out_room(Out* out, size_t need) noexcept nogil:

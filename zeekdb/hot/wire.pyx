@@ -116,6 +116,57 @@ cdef bint parse_int(const uint8_t* p, size_t n, int64_t* value) noexcept nogil:
     return True
 
 
+cdef double[16] TENS = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15]
+cdef double SUBNORMAL = 2.3e-308  # below, fewer digits may do
+cdef int[8] PLACES = [1, 2, 3, 4, 6, 8, 11, 15]
+
+
+cdef int few_digits(double value, char* digits, int* exponent) noexcept nogil:
+    """The digits of a positive number that has at most fifteen, the first of which counts 10^exponent; 0 for any other.
+
+    A whole number below 10^15 over a power of ten up to 10^15 is one correctly rounded division of exact numbers
+    (Clinger 1990), so that equality proves the digits; and no two decimals so short read as the same double.
+    """
+    cdef uint64_t whole
+    cdef double scaled
+    cdef int i, count
+    for i in range(8):
+        scaled = value * TENS[PLACES[i]]
+        if scaled >= 1e15:
+            return 0
+        whole = <uint64_t>(scaled + 0.5)
+        if <double>whole / TENS[PLACES[i]] == value:
+            count = <int>format_int(<uint8_t*>digits, <int64_t>whole)
+            exponent[0] = count - 1 - PLACES[i]
+            while count > 1 and digits[count - 1] == 48:
+                count -= 1
+            return count
+    return 0
+
+
+cdef size_t spell_double(uint8_t* at, double value) noexcept nogil:
+    cdef char text[40]
+    cdef int n
+    if not -9e18 < value < 9e18 or <double>(<int64_t>value) == value:  # large, whole, or no number at all
+        return format_double(at, value)
+    n = put_few(at, value)
+    if n == 0:
+        n = snprintf(text, 40, b"%.17g", value)
+        memcpy(at, text, n)
+    return n
+
+
+cdef inline int put_few(uint8_t* at, double value) noexcept nogil:
+    """A number of up to fifteen digits; 0 and nothing else is written for any other."""
+    cdef char digits[24]
+    cdef int exponent, count = few_digits(value if value > 0 else -value, digits, &exponent)
+    cdef int sign = 1 if value < 0 else 0
+    if count == 0:
+        return 0
+    at[0] = 45
+    return sign + <int>place_digits(at + sign, digits, count, exponent)
+
+
 cdef size_t format_double(uint8_t* at, double value) noexcept nogil:
     """The shortest digits that read back the same, placed as Redis 7.2 does (`d2string`, fpconv's emit_digits)."""
     cdef char text[40]
@@ -132,7 +183,10 @@ cdef size_t format_double(uint8_t* at, double value) noexcept nogil:
         return 2 if 1.0 / value < 0 else 1
     if -4611686018427387904.0 < value < 4611686018427387904.0 and <double>(<int64_t>value) == value:
         return format_int(at, <int64_t>value)
-    for precision in range(14, 17):
+    n = put_few(at, value)
+    if n:
+        return n
+    for precision in range(14 if value > SUBNORMAL or value < -SUBNORMAL else 0, 17):
         n = snprintf(text, 40, b"%.*e", precision, value)
         if strtod(text, NULL) == value:
             break
@@ -255,6 +309,12 @@ cdef void shift_parts(Out* out) noexcept nogil:
     for i in range(out.first_part, out.nparts):
         out.parts[i].at = out.parts[i].at - out.sent
     out.sent = 0
+
+
+def spelled_double(double value):
+    """The text that a double is serialised with; for tests."""
+    cdef uint8_t text[40]
+    return (<char*>text)[: spell_double(text, value)]
 
 
 def show_double(double value):

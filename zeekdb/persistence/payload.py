@@ -11,47 +11,12 @@ from __future__ import annotations
 
 from zeekdb.errors import CommandError
 from zeekdb.hot import rdb
-from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.keyspace import Database, Keyspace
-from zeekdb.hot.rdb import DamagedValue, decode_length, decode_string, dump, encode_length, encode_string
-from zeekdb.hot.rdbobjects import register_object
+from zeekdb.hot.rdb import DamagedValue, check, dump, footer, verify
 
-__all__ = [
-    "DamagedValue", "checks", "decode_length", "decode_string", "dump", "encode_length", "encode_string", "footer",
-    "register_object", "reload", "restore", "verify",
-]  # fmt: skip
+__all__ = ["DamagedValue", "dump", "footer", "reload", "restore", "verify"]
 
 FOOTER_BYTES = 10
-
-
-class Checks:
-    """What DEBUG SET-SKIP-CHECKSUM-VALIDATION turns, for tests that throw damaged payloads at a server."""
-
-    skip_checksum = False
-
-
-checks = Checks()
-
-
-def footer(payload: bytes) -> bytes:
-    """The ten bytes that follow a payload."""
-    version = rdb.VERSION.to_bytes(2, "little")
-    return version + crc64(version, crc64(payload)).to_bytes(8, "little")
-
-
-def verify(data: bytes) -> bytes:
-    """The payload before the footer. CommandError when the version is newer than what is read, or the CRC differs."""
-    check(data)
-    return data[:-FOOTER_BYTES]
-
-
-def check(data: bytes) -> None:
-    """The same, without a copy."""
-    sound = len(data) >= FOOTER_BYTES and int.from_bytes(data[-10:-8], "little") <= rdb.VERSION_MAX
-    if sound and not checks.skip_checksum:
-        sound = crc64(memoryview(data)[:-8]) == int.from_bytes(data[-8:], "little")
-    if not sound:
-        raise CommandError("ERR DUMP payload version or checksum are wrong")
 
 
 def restore(db: Database, key: bytes, data: bytes, deadline_ms: int = 0, string_max: int = 1 << 32) -> None:

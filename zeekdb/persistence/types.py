@@ -6,21 +6,32 @@ tools step over such records; Redis 8's own records of vector sets (`vectorset`)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from zeekdb.hot.rdbobjects import register_object
 from zeekdb.hot.rdbstreams import use_groups
 from zeekdb.types.stream_groups import Group
-from zeekdb.types.vectorset import VectorSet
+
+if TYPE_CHECKING:
+    from zeekdb.types.vectorset import VectorSet
 
 VECTOR_SETS = "zeek-vset"
 VECTOR_SETS_VERSION = 0  # of the record; the string has a version of its own
 
 
+def write_vector_set(vectors: VectorSet) -> bytes:
+    """The record's string."""
+    return vectors.to_bytes()
+
+
 def read_vector_set(data: bytes, version: int) -> VectorSet:
-    """ValueError when it is none."""
+    """What `write_vector_set` wrote. ValueError when it is none."""
+    from zeekdb.types.vectorset import VectorSet  # numpy and usearch come with the first vector set
+
     if version != VECTOR_SETS_VERSION:
         raise ValueError(f"a vector set of version {version}")
     return VectorSet.from_bytes(data)
 
 
 use_groups(Group)
-register_object(VectorSet.type_name, VECTOR_SETS, VECTOR_SETS_VERSION, VectorSet.to_bytes, read_vector_set)
+register_object("vectorset", VECTOR_SETS, VECTOR_SETS_VERSION, write_vector_set, read_vector_set)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from zeekdb.hot.keyspace import Database, Keyspace
+from zeekdb.types import Set
 
 
 def new_database(shards: int = 1) -> Database:
@@ -227,3 +228,23 @@ def test_any_bytes_are_keys(keys: set[bytes]) -> None:
     assert all(map(db.remove, keys))
     assert len(db) == 0
     assert db.random_key() is None
+
+
+@pytest.mark.slow
+def test_what_comes_out_of_one_table_in_order_goes_into_another() -> None:
+    """Were their orders the same, the first entries would fill a row of buckets: minutes instead of a second."""
+    keyspace = Keyspace(2, 4)
+    source, target = keyspace.databases
+    members = source.create(b"set", Set)
+    for n in range(1_000_000):
+        members.add(b"%d:" % n)
+    assert source.copy(b"set", target, b"copy")
+    again = target.create(b"again", Set)
+    assert again.add_many(members.members()) == 1_000_000
+    target.clear()
+    for name in members.members():
+        source.set(name, b"")
+    for name in source.keys(None):
+        target.set(name, b"")
+    assert len(target) == 1_000_001
+    assert source.faults() == target.faults() == 0

@@ -17,6 +17,7 @@ from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, lzf, rdb, sets, zsets
 from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.keyspace import Keyspace
+from zeekdb.hot.rdbobjects import register_object
 from zeekdb.persistence import payload
 from zeekdb.types import Hash, List, Set, Stream, ZSet
 from zeekdb.types.stream_groups import Group
@@ -76,9 +77,9 @@ def there_and_back(key: bytes, compress: bool) -> None:
 def test_strings(text: bytes, compress: bool) -> None:
     DB.set(key := next(NAMES), text)
     there_and_back(key, compress)
-    assert payload.decode_string(payload.encode_string(text, compress) + b"more") == (
+    assert rdb.decode_string(rdb.encode_string(text, compress) + b"more") == (
         text,
-        len(payload.encode_string(text, compress)),
+        len(rdb.encode_string(text, compress)),
     )
 
 
@@ -187,7 +188,7 @@ def open_box(data: bytes, version: int) -> Box:
 
 
 def test_objects_by_their_codec() -> None:
-    payload.register_object("box", "test-boxs", 3, lambda box: b"box:" + box.text, open_box)
+    register_object("box", "test-boxs", 3, lambda box: b"box:" + box.text, open_box)
     DB.set_object(key := next(NAMES), Box(b"x" * 500))
     data = payload.dump(DB, key)
     assert data is not None
@@ -236,18 +237,18 @@ def test_footers() -> None:
     for bad in (b"", b"short", data[:-1], data[1:], newer + crc64(newer).to_bytes(8, "little")):
         with pytest.raises(CommandError, match="ERR DUMP payload version or checksum are wrong"):
             payload.verify(bad)
-    payload.checks.skip_checksum = True
+    rdb.skip_checksums(True)
     try:
         assert payload.verify(data[:-1] + b"!") == b"anything"
     finally:
-        payload.checks.skip_checksum = False
+        rdb.skip_checksums(False)
 
 
 @pytest.mark.parametrize("n", [0, 63, 64, 16383, 16384, 2**32 - 1, 2**32, 2**64 - 1])
 def test_lengths(n: int) -> None:
-    data = payload.encode_length(n)
+    data = rdb.encode_length(n)
     assert len(data) == (1 if n < 64 else 2 if n < 16384 else 5 if n < 2**32 else 9)
-    assert payload.decode_length(b"xx" + data, 2) == (n, 2 + len(data))
+    assert rdb.decode_length(b"xx" + data, 2) == (n, 2 + len(data))
 
 
 @given(st.binary(max_size=300) | st.lists(st.sampled_from([b"abc", b"xyzw", b"\0"]), max_size=300).map(b"".join))
@@ -296,7 +297,7 @@ def decoded(data: bytes) -> Any:
 
 
 def string(text: bytes) -> bytes:
-    return payload.encode_string(text)
+    return rdb.encode_string(text)
 
 
 A, B, ONE = string(b"a"), string(b"b"), b"\x011"
