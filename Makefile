@@ -9,6 +9,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 HOT := $(wildcard zeekdb/hot/*.pyx zeekdb/hot/*.pxd)
 MINUTES ?= 30
+# Client libraries of other languages are tested where the language is; elsewhere their tests say that they are skipped.
+NODE_CLIENT := $(if $(shell command -v npm),.cache/clients/.installed)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
@@ -18,7 +20,7 @@ requirements = $(PY) -c 'import sys, tomllib; t = tomllib.load(open("pyproject.t
 	rows += [r for extra in sys.argv[1:] for r in p["optional-dependencies"][extra]]; \
 	print("\n".join(rows))' $(1)
 
-.PHONY: help serve test pytest lint bench compat fuzz build clean
+.PHONY: help serve test pytest clients lint bench compat fuzz build clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -30,8 +32,11 @@ build: $(VENV)/.built ## compile the hot room in place
 
 test: lint pytest ## lint, types, and every test; ARGS='-k name' go to pytest
 
-pytest: build $(VENV)/.dev
+pytest: build $(VENV)/.dev $(NODE_CLIENT)
 	@$(PY) -m pytest $(ARGS)
+
+clients: build $(VENV)/.dev $(NODE_CLIENT) ## client libraries only: redis-py, and node-redis where node and npm are
+	@$(PY) -m pytest tests/clients $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(PY) -m ruff check .
@@ -67,6 +72,10 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@$(call requirements,dev) > $(VENV)/requirements-dev.txt
 	@$(PY) -m pip install -q -r $(VENV)/requirements-dev.txt
 	@touch $@
+
+.cache/clients/.installed: tests/clients/package.json tests/clients/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@cd $(@D) && npm ci --silent --no-audit --no-fund && touch $(@F) || echo "node-redis could not be installed" >&2
 
 $(VENV)/.built: $(HOT) setup.py $(VENV)/.run
 	@echo "Building the hot room (once, and again when it changes)"

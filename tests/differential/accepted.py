@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.differential.gen_streams import same_facts, same_pending
+
 Tree = tuple[str, Any]
 Command = tuple[bytes, ...]
 
@@ -236,6 +238,33 @@ RULES = [
         "which of places equally far away COUNT leaves out is up to the sorting algorithm",
         _names("GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO GEOSEARCH"),
         _nearest_ties,
+    ),
+    Rule(
+        "times differ; 7.2 tells more of them, and creates a consumer when it asks, 7.0 when it gets something",
+        _names("XINFO"),
+        same_facts,
+    ),
+    Rule(
+        "7.2 creates a consumer when it asks, 7.0 when it gets something",
+        _names("XGROUP"),
+        lambda command, expected, actual: (
+            command[1].upper() == b"CREATECONSUMER" and (expected, actual) == (("int", 1), ("int", 0))
+        ),
+    ),
+    Rule("idle times are measured by two clocks", _names("XPENDING"), same_pending),
+    Rule(
+        "7.2 words it with the command's own name",
+        _names("XREAD XREADGROUP"),
+        lambda command, expected, actual: (
+            expected[0] == actual[0] == "error" and b"Unbalanced" in _text(expected) and b"Unbalanced" in _text(actual)
+        ),
+    ),
+    Rule(
+        "an error quotes the subcommand in capitals",
+        _names("XINFO XGROUP"),
+        lambda command, expected, actual: (
+            expected[0] == actual[0] == "error" and _text(expected).upper() == _text(actual).upper()
+        ),
     ),
     Rule("COMMAND GETKEYS takes a command without arguments since 7.2", _names("COMMAND"), _getkeys_arity),
     Rule(

@@ -195,6 +195,7 @@ _CONTENT: dict[str, Any] = {
     "hash": lambda key: (b"HGETALL", key),
     "set": lambda key: (b"SMEMBERS", key),
     "zset": lambda key: (b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"),
+    "stream": lambda key: (b"XINFO", b"STREAM", key, b"FULL", b"COUNT", b"0"),
     "none": lambda key: (b"EXISTS", key),
 }
 

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, ClassVar, Self
 
 from zeekdb.hot import hashes, lists, setalgebra, sets, zsets
+from zeekdb.hot.keyspace import Database
 
 LENGTHS = (0, 1, 3, 8, 16, 20, 21, 63, 64, 65, 200, 253, 254, 255, 1023, 1024, 1025, 5000)
 
@@ -64,6 +65,12 @@ class Pair:
     def check(self, door: Any) -> None:
         """Compare everything."""
         raise NotImplementedError
+
+    def prepare(self, db: Database, key: bytes, now_ms: int) -> None:
+        """Before a step or a filling: what its door alone cannot do."""
+
+    def forget(self, now_ms: int) -> None:
+        """What is due is gone."""
 
     def copy(self) -> Self:
         """The model of a copy."""
@@ -135,6 +142,71 @@ class HashPair(Pair):
     @staticmethod
     def limit(dice: Random) -> None:
         hashes.set_limits(entries=dice.choice((0, 1, 16, 128, 512)), value=dice.choice((0, 8, 64, 300)))
+
+
+class TimedHashPair(HashPair):
+    """A hash whose fields expire."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deadlines: dict[bytes, int] = {}
+        self.now_ms = 0
+
+    def prepare(self, db: Database, key: bytes, now_ms: int) -> None:
+        self.now_ms = now_ms
+        db.expire_fields(key)
+        assert db.time_fields(key)
+
+    def forget(self, now_ms: int) -> None:
+        for field in [field for field, at in self.deadlines.items() if at <= now_ms]:
+            del self.model[field], self.deadlines[field]
+
+    def fill(self, dice: Random, door: Any) -> None:
+        super().fill(dice, door)
+        for field in list(self.model):
+            if dice.random() < 0.7:
+                self.expire(dice, door, field)
+
+    def expire(self, dice: Random, door: Any, field: bytes) -> None:
+        """A deadline, or none any more."""
+        at = dice.choice((0, self.now_ms + dice.randrange(1, 3000), self.now_ms + 500))
+        same(door.set_deadline(field, at), field in self.model, "set_deadline")
+        if at and field in self.model:
+            self.deadlines[field] = at
+        else:
+            self.deadlines.pop(field, None)
+
+    def step(self, dice: Random, door: Any) -> None:
+        kind = dice.random()
+        field = dice.choice(list(self.model)) if self.model and kind < 0.4 else member(dice)
+        if kind < 0.5:
+            self.expire(dice, door, field)
+        elif kind < 0.6:
+            value = word(dice)
+            same(door.change(field, value), field not in self.model, "change")
+            self.model[field] = value
+        else:
+            self.watch_puts(dice, door)
+
+    def watch_puts(self, dice: Random, door: Any) -> None:
+        """An ordinary step: what it overwrites or removes loses its deadline."""
+        before = dict(self.model)
+        super().step(dice, door)
+        for field in list(self.deadlines):
+            if self.model.get(field) != before.get(field) or door.deadline(field) == -1:
+                del self.deadlines[field]
+
+    def check(self, door: Any) -> None:
+        assert len(door) >= len(self.model), "length"
+        same(door.to_dict(), self.model, "contents")
+        rows = {field: at for field, _, at in door.items_with_deadlines() if at}
+        same(rows, self.deadlines, "deadlines")
+        same(door.faults(), 0, "faults")
+
+    def copy(self) -> Self:
+        twin = super().copy()
+        twin.deadlines = self.deadlines.copy()
+        return twin
 
 
 class SetPair(Pair):

@@ -25,14 +25,18 @@ FLOATS = (
     "1e400", "0x10", "1.", ".5", "", "x", "9007199254740993", "17.000000000000001",
 )  # fmt: skip
 EDGES = ("-", "+", "(a", "[a", "[k5", "(", "[", "(1", "(inf", "-inf", "+inf", "0", "5", "x", "")
+IDS = (
+    "0", "1", "1-1", "1-2", "2-0", "3", "5-5", "7-18446744073709551615", "0-0", "-", "+", "$", ">", "*", "(1-1", "x",
+    "", "18446744073709551615-18446744073709551615", "18446744073709551616-0", "9223372036854775808-1", "01-1", "1-",
+)  # fmt: skip
 PATTERNS = ("*", "k*", "?", "[a-z]*", "[^k]", "k[0-5]", "\\*", "[", "[a-", "***?*", "k\\", "", "*" * 60 + "a")
 SIZES = (0, 1, 2, 10, 60, 64, 65, 100, 253, 254, 255, 256, 1023, 1024, 1025, 4095, 16_384,
          65_535, 65_536, 65_537, 90_000)  # fmt: skip
 
 # k key, v value, f field or member, i integer, n small positive integer, x float, e range edge, p pattern, s a token
 # of some command; r a count that may repeat (two thousand million random members are a right answer, but a long one),
-# l and w key and short value for LCS, whose cost is a product. `*` repeats a part, `?` may leave it out; other words
-# stand for themselves.
+# l and w key and short value for LCS, whose cost is a product; d a stream entry's id, g a group or consumer. `*`
+# repeats a part, `?` may leave it out; other words stand for themselves.
 GRAMMAR = """
 GET k|SET k v|SET k v s? s? EX i?|SET k v PX i|SET k v KEEPTTL GET|SETNX k v|SETEX k i v|PSETEX k i v|GETSET k v
 GETDEL k|GETEX k EX i|GETEX k PERSIST|APPEND k v|STRLEN k|SETRANGE k i v|GETRANGE k i i|SUBSTR k i i|INCR k|DECR k
@@ -43,12 +47,17 @@ LPUSH k v v*|RPUSH k v v*|LPUSHX k v|RPUSHX k v|LPOP k|RPOP k i|LPOP k n|LLEN k|
 LINSERT k BEFORE v v|LINSERT k AFTER v v|LREM k i v|LTRIM k i i|RPOPLPUSH k k|LMOVE k k LEFT RIGHT
 LPOS k v RANK i COUNT i|LMPOP n k k LEFT COUNT n|HSET k f v f v|HSET k f v*|HSETNX k f v|HMSET k f v|HGET k f
 HMGET k f f*|HDEL k f f*|HLEN k|HSTRLEN k f|HEXISTS k f|HKEYS k|HVALS k|HGETALL k|HINCRBY k f i|HINCRBYFLOAT k f x
-HRANDFIELD k r WITHVALUES|HSCAN k i|HSCAN k i MATCH p COUNT i|SADD k f f f*|SREM k f f*|SISMEMBER k f|SMISMEMBER k f f
+HEXPIRE k i s? FIELDS 1 f|HPEXPIRE k n FIELDS 2 f f|HPEXPIREAT k i FIELDS 1 f|HPERSIST k FIELDS n f f
+HTTL k FIELDS 2 f f|HPEXPIRETIME k FIELDS 1 f|HGETEX k PX n FIELDS 2 f f|HGETEX k PERSIST FIELDS n f
+HSETEX k FXX EX i FIELDS 1 f v|HSETEX k PX n FIELDS 2 f v f v|HSETEX k s? KEEPTTL FIELDS n f v
+HGETDEL k FIELDS 2 f f|HRANDFIELD k r WITHVALUES
+HSCAN k i|HSCAN k i MATCH p COUNT i|SADD k f f f*|SREM k f f*|SISMEMBER k f|SMISMEMBER k f f
 SMEMBERS k|SCARD k|SPOP k|SPOP k i|SRANDMEMBER k r|SMOVE k k f|SINTER k k k|SUNION k k k|SDIFF k k k|SINTERSTORE k k k
 SUNIONSTORE k k k|SDIFFSTORE k k k|SINTERCARD n k k LIMIT i|SSCAN k i MATCH p|SADD k i i i|ZADD k x f x f
 ZADD k s? x f|ZADD k XX GT CH x f|ZADD k INCR x f|ZADD k NX GT x f|ZINCRBY k x f|ZREM k f f|ZCARD k|ZSCORE k f
 ZMSCORE k f f|ZRANK k f WITHSCORE|ZREVRANK k f|ZCOUNT k e e|ZLEXCOUNT k e e|ZRANGE k i i
 ZRANGE k e e BYSCORE LIMIT i i WITHSCORES|ZRANGE k e e BYLEX REV|ZREVRANGE k i i WITHSCORES
+ZRANGE k i i WITHSCORES|ZREVRANGE k i i|ZRANK k f
 ZRANGEBYSCORE k e e LIMIT i i|ZRANGEBYLEX k e e|ZREVRANGEBYSCORE k e e|ZREMRANGEBYRANK k i i|ZREMRANGEBYSCORE k e e
 ZREMRANGEBYLEX k e e|ZPOPMIN k|ZPOPMAX k i|ZPOPMIN k n|ZRANDMEMBER k r WITHSCORES|ZSCAN k i|ZMPOP n k k MIN COUNT n
 ZRANGESTORE k k i i|ZRANGESTORE k k e e BYSCORE|ZUNION n k k WEIGHTS x x AGGREGATE MAX WITHSCORES|ZINTER n k k
@@ -65,8 +74,15 @@ CONFIG RESETSTAT|CONFIG SET hash-max-listpack-entries n|CONFIG SET zset-max-list
 COMMAND COUNT|COMMAND DOCS f|COMMAND INFO get f|COMMAND GETKEYS MSET k v k v|COMMAND LIST FILTERBY PATTERN p|TIME
 LOLWUT n|SLOWLOG GET i|SLOWLOG RESET|LATENCY LATEST|LATENCY HISTOGRAM f|LATENCY DOCTOR|DEBUG OBJECT k|DEBUG HTSTATS i
 DEBUG SET-ACTIVE-EXPIRE n|DEBUG QUICKLIST-PACKED-THRESHOLD i|DEBUG STRINGMATCH-LEN n p|MONITOR|AUTH v|AUTH v v|v v v|f
-QUIT|MULTI|EXEC|SUBSCRIBE f|XADD k * f v|EVAL v i k|WAIT i i|DUMP k|RESTORE k i v|SET l w|LCS l l|LCS l l LEN
-LCS l l IDX MINMATCHLEN n WITHMATCHLEN
+QUIT|MULTI|EXEC|SUBSCRIBE f|EVAL v i k|WAIT i i|DUMP k|RESTORE k i v|SET l w|LCS l l|LCS l l LEN
+LCS l l IDX MINMATCHLEN n WITHMATCHLEN|XADD k * f v|XADD k d f v|XADD k d f v f v f*|XADD k MAXLEN n d f v
+XADD k maxlen = i d f v|XADD k MAXLEN ~ n d f v|XLEN k
+XADD k NOMKSTREAM MINID = d LIMIT i d f v|XDEL k d d|XTRIM k MAXLEN n|XTRIM k MINID ~ d LIMIT n|XRANGE k e d COUNT n
+XREVRANGE k + - COUNT n|XREAD COUNT n STREAMS k k d d|XSETID k d ENTRIESADDED i MAXDELETEDID d
+XGROUP CREATE k g d MKSTREAM|XGROUP CREATE k g $ ENTRIESREAD i|XGROUP SETID k g d|XGROUP DESTROY k g|XINFO GROUPS k
+XGROUP CREATECONSUMER k g g|XGROUP DELCONSUMER k g g|XREADGROUP GROUP g g COUNT n STREAMS k >|XINFO CONSUMERS k g
+XREADGROUP GROUP g g NOACK STREAMS k d|XACK k g d d d|XPENDING k g|XPENDING k g IDLE i e d n g|XINFO STREAM k FULL
+XCLAIM k g g i d d IDLE i RETRYCOUNT i FORCE JUSTID LASTID d|XAUTOCLAIM k g g i d COUNT n|XINFO STREAM k
 """
 TEMPLATES = tuple(tuple(row.split()) for line in GRAMMAR.strip().splitlines() for row in line.split("|"))
 TOKENS = ("NX", "XX", "GT", "LT", "CH", "INCR", "GET", "KEEPTTL", "WITHSCORES", "LIMIT", "nx", "REV", "BOGUS")
@@ -125,6 +141,10 @@ def arguments(dice: Random, template: tuple[str, ...]) -> list[bytes]:
                 made.append(b"l%d" % dice.randrange(4))
             elif sort == "w":
                 made.append(dice.choice((b"", b"ab" * dice.randrange(60), dice.randbytes(dice.randrange(100)))))
+            elif sort == "d":
+                made.append(dice.choice(IDS).encode() if dice.random() < 0.5 else b"%d-*" % dice.randrange(1, 9))
+            elif sort == "g":
+                made.append(b"g%d" % dice.randrange(3))
             elif sort == "s":
                 made.append(dice.choice(TOKENS).encode())
             else:

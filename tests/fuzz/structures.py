@@ -17,7 +17,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from tests.fuzz.pairs import HashPair, ListPair, Pair, SetPair, ZSetPair, small, word
+from tests.fuzz.pairs import HashPair, ListPair, Pair, SetPair, TimedHashPair, ZSetPair, small, word
+from tests.fuzz.stream_pairs import StreamPair
 from zeekdb.hot.keyspace import Database, Keyspace
 
 KEYS = 40
@@ -25,7 +26,10 @@ DATABASES = 3
 STEPS = 3000  # of one world; then a new one, with another shape
 WORLD_S = 60  # longer than any world takes, under a sanitizer too
 START_MS = 1_700_000_000_000
-KINDS: dict[str, type[Pair]] = {"hash": HashPair, "set": SetPair, "list": ListPair, "zset": ZSetPair}
+KINDS: dict[str, type[Pair]] = {
+    "hash": HashPair, "timed hash": TimedHashPair, "set": SetPair, "list": ListPair, "zset": ZSetPair,
+    "stream": StreamPair,
+}  # fmt: skip
 
 Value = bytes | Pair
 
@@ -93,6 +97,7 @@ class World:
                 else:
                     value.check(db.peek(key))
                 same(db.deadline(key), self.deadlines[database].get(key, -1), key)
+            same(db.faults(), 0, "faults")
         assert self.keyspace.memory_used() >= 0
 
     # ---- operations ------------------------------------------------------------------------------------------------
@@ -137,8 +142,10 @@ class World:
             same(db.peek(key), None, key)  # as ctx.write does; what is overdue goes now
             door = db.create(key, pair.door)
             self.model[database][key] = pair
+            pair.prepare(db, key, self.now_ms)
             pair.fill(self.dice, door)
         else:
+            pair.prepare(db, key, self.now_ms)
             door = db.peek(key)
             for _ in range(self.dice.choice((1, 1, 3, 20))):
                 pair.step(self.dice, door)
@@ -176,6 +183,16 @@ class World:
         self.keyspace.set_clock(self.now_ms)
         for each in range(DATABASES):
             self.forget_expired(each)
+            self.forget_fields(each)
+
+    def forget_fields(self, database: int) -> None:
+        """The model's fields that are due; what listed an empty hash still would not be wrong, but it would differ."""
+        for key, value in list(self.model[database].items()):
+            if isinstance(value, Pair):
+                value.forget(self.now_ms)
+                if not len(value):
+                    self.db(database).expire_fields(key)
+                    self.drop(database, key)
 
     def rename(self, database: int, key: bytes) -> None:
         new = b"k%d" % self.dice.randrange(self.keys)

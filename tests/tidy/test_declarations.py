@@ -11,6 +11,7 @@ import pytest
 
 import zeekdb.commands
 from tests.support import ROOT
+from zeekdb.commands.grammar import lines
 from zeekdb.commands.introspection import categories, everything, flags, is_container, legacy_keys
 from zeekdb.commands.spec import REGISTRY, Command, KeySpec
 
@@ -89,6 +90,16 @@ def test_every_subcommand_of_a_container_is_its_own(facts: dict[str, Any]) -> No
 def test_a_declaration_has_a_summary(name: str, spec: Command) -> None:
     assert spec.summary, name
     assert spec.complexity, name
+
+
+def test_every_command_with_arguments_has_a_grammar() -> None:
+    bare = {"COMMAND", "DEBUG", "QUIT", "REPLCONF"}  # Redis tells no arguments of these either
+    missing = [
+        name
+        for name, spec in OURS
+        if not is_container(spec) and spec.arity != 1 + name.count("|") and spec.name not in {*lines(), *bare}
+    ]
+    assert not missing, f"zeekdb/commands/grammar.txt lacks {missing}"
 
 
 def test_the_list_of_redis_commands_is_redis_list(facts: dict[str, Any]) -> None:

@@ -35,9 +35,22 @@ make compat    # runs Redis's own test suite
 - Keys expire exactly, from an index; `expired_stale_perc` is always 0.
 - MEMORY and INFO memory count ZeekDB's own structures, which are smaller; fields of jemalloc repeat the totals.
 - LATENCY HISTOGRAM and the percentiles of INFO come from buckets of powers of two, interpolated.
-- COMMAND DOCS has no `arguments`, and its summaries are ZeekDB's own words.
+- COMMAND DOCS has summaries in ZeekDB's own words, and arguments by the names that Redis 7.0 gives them.
 - There are no modules, and DEBUG has what test suites use, not what crashes the server.
 - DEBUG RELOAD and LOADAOF do nothing before persistence is there.
+
+Vector sets are those of Redis 8, over usearch's HNSW graph:
+
+- A search runs where its command runs, one with a filter in slices between which others are served; CAS and NOTHREAD
+  are taken and change nothing. Where EF is 1/32 of the elements or more, all are compared, which is then the faster
+  way: small sets answer exactly.
+- VLINKS answers one layer, the 2 × M nearest that a search finds: the library does not show its links.
+- Scores under Q8 are the cosine of what is stored, so an element is like itself by exactly 1.
+- Components that are infinite or no number are refused. A field's value may have any JSON escape, and a broken object
+  has no fields at all, nor has one of more than 1 MiB. A filter has at most 4,096 words and 65,536 characters.
+- REDUCE projects with signs and a Walsh-Hadamard transform of its own, so VEMB of a reduced vector differs.
+- VREM leaves the element's place in the graph to the next insertion; memory goes back when the last element goes.
+- DUMP and snapshots hold them in a format of ZeekDB's own, graph included.
 """
 
 

@@ -437,6 +437,14 @@ def client_no_touch(ctx: Context, word: bytes) -> str:
     return "OK"
 
 
+@command(
+    "CLIENT|CAPA", arity=-3, flags=PLAIN, group="connection", since="8.0.0", acl=("connection",), complexity="O(1)"
+)
+def client_capa(ctx: Context, *capabilities: bytes) -> str:
+    """Tells what the client understands; no reply depends on any of it, so all is welcome."""
+    return "OK"
+
+
 def parse_timeout_ms(text: bytes) -> int:
     """A timeout in milliseconds as the moment it ends."""
     timeout_ms = parse_int(text, "ERR timeout is not an integer or out of range")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from zeekdb.commands.args import parse_int, parse_range, show, to_float
+from zeekdb.commands.args import UINT64_MASK, parse_int, parse_range, show, to_float
 from zeekdb.commands.context import Context
 from zeekdb.commands.reply import BigNumber, Push, Verbatim, help_lines
 from zeekdb.commands.server import is_local
@@ -21,7 +21,8 @@ from zeekdb.commands.spec import ADMIN, LOADING, NOSCRIPT, REGISTRY, STALE, comm
 from zeekdb.config.units import parse_memory
 from zeekdb.errors import CommandError, NoSuchKey
 from zeekdb.hot.keyspace import Database, glob_match
-from zeekdb.types import Hash, List, Set, ZSet
+from zeekdb.types import Hash, List, Set, Stream, ZSet
+from zeekdb.types.stream_groups import MAX_ID
 
 log = logging.getLogger("zeekdb")
 
@@ -69,8 +70,8 @@ def mix_value(digest: Digest, db: Database, key: bytes) -> None:
     value = db.peek(key)
     if value is None:
         return
-    kinds: list[type] = [bytes, List, Set, ZSet, Hash]
-    number = next((at for at, kind in enumerate(kinds) if isinstance(value, kind)), len(kinds))
+    kinds: list[type] = [bytes, List, Set, ZSet, Hash, type(None), Stream]  # Redis's numbers; 5 is for all others
+    number = next((at for at, kind in enumerate(kinds) if isinstance(value, kind)), 5)
     digest.mix(struct.pack(">I", number))
     if isinstance(value, bytes):
         digest.mix(value)
@@ -86,6 +87,10 @@ def mix_value(digest: Digest, db: Database, key: bytes) -> None:
     elif isinstance(value, ZSet):
         for name, score in value.pairs():
             digest.fold_pair(name, b"%.17g" % score)
+    elif isinstance(value, Stream):
+        for id, fields in value.entries(0, MAX_ID):
+            for text in (b"%d.%d" % (id >> 64, id & UINT64_MASK), *fields):
+                digest.mix(text)
     if db.deadline(key) > 0:
         digest.fold(b"!!expire!!")
 
@@ -167,7 +172,7 @@ def packed(word: str, named: str) -> Callable[..., str]:
     """LISTPACK key, QUICKLIST key [0|1]: Redis prints the bytes on its standard output; here only the check is left."""
 
     def show_packed(ctx: Context, key: bytes, level: bytes = b"0") -> str:
-        if encoding_of(ctx, key) != word:
+        if not encoding_of(ctx, key).startswith(word):  # listpackex too
             raise CommandError(f"ERR Not a {word} encoded object.")
         return f"{named} structure printed on stdout"
 

@@ -301,7 +301,7 @@ def expire(ctx: Context, key: bytes, seconds: bytes, *words: bytes) -> int:
 
 @command(
     "PEXPIRE", arity=-3, flags=WRITE | FAST, keys=one_key("RW", "update"), group="generic", since="2.6.0",
-    acl=("keyspace",), complexity="O(1)", history=_EXPIRE_HISTORY,
+    acl=("keyspace",), complexity="O(1)", history=_EXPIRE_HISTORY, twin="pexpire",
 )  # fmt: skip
 def pexpire(ctx: Context, key: bytes, milliseconds: bytes, *words: bytes) -> int:
     """Lets a key expire after milliseconds."""

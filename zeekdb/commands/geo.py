@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import parse_float, parse_int
@@ -251,6 +253,9 @@ class Search:
             raise CommandError("ERR the ANY argument requires COUNT argument")
 
 
+_distance = itemgetter(0)
+
+
 def find(ctx: Context, source: ZSet | None, search: Search, event: str) -> Any:
     """Search, and reply or store what was found."""
     if source is None:
@@ -260,8 +265,11 @@ def find(ctx: Context, source: ZSet | None, search: Search, event: str) -> Any:
         return 0
     order = search.order or (b"ASC" if search.count and not search.any else b"")  # the nearest, where few are wanted
     places = geohash.search(source, search.shape(), search.count if search.any else 0)
-    if order:
-        places.sort(key=lambda place: place[0], reverse=order == b"DESC")
+    if order and 0 < search.count < len(places) // 4:  # the same as sorting, in less time
+        pick = heapq.nlargest if order == b"DESC" else heapq.nsmallest
+        places = pick(search.count, places, key=_distance)
+    elif order:
+        places.sort(key=_distance, reverse=order == b"DESC")
     if search.count:
         del places[search.count :]
     if search.target is None:
@@ -273,7 +281,7 @@ def find(ctx: Context, source: ZSet | None, search: Search, event: str) -> Any:
 
 def describe(place: Place, search: Search) -> bytes | list[Any]:
     """A member, and beside it what was asked for."""
-    distance, member, score, longitude, latitude = place
+    distance, member, score = place
     if not (search.with_distance or search.with_hash or search.with_place):
         return member
     described: list[Any] = [member]
@@ -282,7 +290,7 @@ def describe(place: Place, search: Search) -> bytes | list[Any]:
     if search.with_hash:
         described.append(as_int64(score))
     if search.with_place:
-        described.append([coordinate(longitude), coordinate(latitude)])
+        described.append([*map(coordinate, geohash.decode(score))])
     return described
 
 
@@ -322,19 +330,6 @@ def _stores(start: int) -> tuple[KeySpec, ...]:
     )
 
 
-def _store_keys(start: int) -> Any:
-    """The places of GEORADIUS's keys: only the last STORE or STOREDIST counts."""
-
-    def places(words: tuple[bytes, ...]) -> list[int]:
-        stored = 0
-        for at in range(start, len(words) - 1):
-            if words[at].upper() in (b"STORE", b"STOREDIST"):
-                stored = at + 1
-        return [1, stored] if stored else [1]
-
-    return places
-
-
 RADIUS_HISTORY: Final = (
     ("6.2.0", "Added the `ANY` option for `COUNT`."),
     ("7.0.0", "Added support for uppercase unit names."),
@@ -344,7 +339,7 @@ RADIUS_HISTORY: Final = (
 @command(
     "GEORADIUS", arity=-6, flags=WRITE | DENYOOM | MOVABLEKEYS, keys=_stores(6), group="geo", since="3.2.0",
     complexity=SEARCH_COST, history=RADIUS_HISTORY, doc_flags=("deprecated",), deprecated_since="6.2.0",
-    replaced_by="`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` argument", get_keys=_store_keys(5),
+    replaced_by="`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` argument",
 )  # fmt: skip
 def georadius(ctx: Context, key: bytes, *args: bytes) -> Any:
     """Searches members within a distance of a place, and may store them."""
@@ -365,7 +360,6 @@ def georadius_ro(ctx: Context, key: bytes, *args: bytes) -> Any:
     "GEORADIUSBYMEMBER", arity=-5, flags=WRITE | DENYOOM | MOVABLEKEYS, keys=_stores(5), group="geo", since="3.2.0",
     complexity=SEARCH_COST, history=RADIUS_HISTORY, doc_flags=("deprecated",), deprecated_since="6.2.0",
     replaced_by="`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` and `FROMMEMBER` arguments",
-    get_keys=_store_keys(5),
 )  # fmt: skip
 def georadiusbymember(ctx: Context, key: bytes, *args: bytes) -> Any:
     """Searches members within a distance of another member, and may store them."""

@@ -134,7 +134,7 @@ def hincrby(ctx: Context, key: bytes, field: bytes, increment: bytes) -> int:
     value += delta
     if not INT64_MIN <= value <= INT64_MAX:
         raise CommandError("ERR increment or decrement would overflow")
-    ctx.write(key, Hash).put(field, b"%d" % value)
+    ctx.write(key, Hash).change(field, b"%d" % value)
     ctx.changed(key, "hincrby")
     return value
 
@@ -159,9 +159,13 @@ def hincrbyfloat(ctx: Context, key: bytes, field: bytes, increment: bytes) -> by
     if value is None:
         raise CommandError("ERR hash value is not a float")
     text = format_long_double(add_long_doubles(value, delta))
-    ctx.write(key, Hash).put(field, text)
+    changing = ctx.write(key, Hash)
+    changing.change(field, text)
     ctx.changed(key, "hincrbyfloat")
-    ctx.effect(b"HSET", key, field, text)
+    if changing.deadline(field) < 0:
+        ctx.effect(b"HSET", key, field, text)
+    else:
+        ctx.effect(b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, text)
     return text
 
 
@@ -200,21 +204,39 @@ def hmget(ctx: Context, key: bytes, *fields: bytes) -> list[bytes | None]:
     return [None] * len(fields) if present is None else present.get_many(fields)
 
 
-@command("HLEN", arity=2, flags=READONLY | FAST, keys=LOOK, group="hash", since="2.0.0", complexity="O(1)")
+@command("HLEN", arity=2, flags=READONLY | FAST, keys=LOOK, group="hash", since="2.0.0", complexity="O(1)", twin="hlen")
 def hlen(ctx: Context, key: bytes) -> int:
     """Returns the number of fields of a hash."""
     present = ctx.read(key, Hash)
     return 0 if present is None else len(present)
 
 
-@command("HSTRLEN", arity=3, flags=READONLY | FAST, keys=LOOK, group="hash", since="3.2.0", complexity="O(1)")
+@command(
+    "HSTRLEN",
+    arity=3,
+    flags=READONLY | FAST,
+    keys=LOOK,
+    group="hash",
+    since="3.2.0",
+    complexity="O(1)",
+    twin="hstrlen",
+)
 def hstrlen(ctx: Context, key: bytes, field: bytes) -> int:
     """Returns the length of a field's value in bytes."""
     present = ctx.read(key, Hash)
     return 0 if present is None else present.strlen(field)
 
 
-@command("HEXISTS", arity=3, flags=READONLY | FAST, keys=LOOK, group="hash", since="2.0.0", complexity="O(1)")
+@command(
+    "HEXISTS",
+    arity=3,
+    flags=READONLY | FAST,
+    keys=LOOK,
+    group="hash",
+    since="2.0.0",
+    complexity="O(1)",
+    twin="hexists",
+)
 def hexists(ctx: Context, key: bytes, field: bytes) -> int:
     """Tells whether a hash has a field."""
     present = ctx.read(key, Hash)
@@ -298,6 +320,15 @@ def hscan(ctx: Context, key: bytes, cursor: bytes, *options: bytes) -> list[Any]
     return [b"%d" % following, flat]
 
 
+def _without_overdue(ctx: Context, key: bytes) -> Hash | None:
+    """The hash to draw from: what is due, and not removed yet, must not be drawn."""
+    present = ctx.read(key, Hash)
+    if present is None or not present.timed:
+        return present
+    ctx.db.expire_fields(key)
+    return ctx.peek(key, Hash)
+
+
 @command(
     "HRANDFIELD",
     arity=-2,
@@ -311,7 +342,7 @@ def hscan(ctx: Context, key: bytes, cursor: bytes, *options: bytes) -> list[Any]
 def hrandfield(ctx: Context, key: bytes, *options: bytes) -> bytes | list[Any] | None:
     """Returns random fields of a hash, with or without their values."""
     if not options:
-        present = ctx.read(key, Hash)
+        present = _without_overdue(ctx, key)
         pair = None if present is None else present.random()
         return None if pair is None else pair[0]
     count = parse_range(options[0], -INT64_MAX, INT64_MAX)
@@ -320,7 +351,7 @@ def hrandfield(ctx: Context, key: bytes, *options: bytes) -> bytes | list[Any] |
         raise SyntaxError_
     if with_values and abs(count) > INT64_MAX // 2:
         raise CommandError("ERR value is out of range")
-    present = ctx.read(key, Hash)
+    present = _without_overdue(ctx, key)
     if present is None:
         return []
     if count >= 0:

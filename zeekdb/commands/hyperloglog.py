@@ -6,11 +6,12 @@ from typing import Final
 
 from zeekdb.commands.args import INT64_MAX, show
 from zeekdb.commands.context import Context
-from zeekdb.commands.spec import ADMIN, DENYOOM, FAST, READONLY, WRITE, KeySpec, all_keys, command, one_key
+from zeekdb.commands.spec import ADMIN, DENYOOM, FAST, READONLY, WRITE, KeySpec, command, one_key
 from zeekdb.errors import CommandError
 from zeekdb.hot import hyperloglog as sketches
 
 KEEP_DEADLINE: Final = -1
+COUNTED: Final = (KeySpec(("RW", "access"), index=1, last=-1, notes="RW: the string keeps the count that was found"),)
 SELFTEST_CYCLES: Final = 100
 SELFTEST_ELEMENTS: Final = 1_000_000  # a tenth of a second; Redis takes ten times as many, and as long
 
@@ -56,7 +57,7 @@ def _sparse_max(ctx: Context) -> int:
 
 
 @command(
-    "PFCOUNT", arity=-2, flags=READONLY, keys=all_keys("RW", "access"), group="hyperloglog", since="2.8.9",
+    "PFCOUNT", arity=-2, flags=READONLY, keys=COUNTED, group="hyperloglog", since="2.8.9",
     complexity="O(1) with a very small average constant time when called with a single key. O(N) with N being the "
                "number of keys, and much bigger constant times, when called with multiple keys.",
 )  # fmt: skip

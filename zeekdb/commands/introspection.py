@@ -11,6 +11,7 @@ from typing import Any
 
 from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
+from zeekdb.commands.grammar import Argument, arguments_of
 from zeekdb.commands.reply import help_lines
 from zeekdb.commands.spec import LOADING, REGISTRY, STALE, Command, Flag, KeySpec, command
 from zeekdb.errors import CommandError, SyntaxError_
@@ -133,8 +134,11 @@ def key_places(spec: Command, words: tuple[bytes, ...]) -> list[tuple[int, tuple
             continue
         begin = _begin(each, words)
         if begin:
+            places = _places(each, begin, words)
+            if not places:  # keys should stand there
+                raise CommandError("ERR Invalid arguments specified for command")
             access = exact_access(spec, each, words)
-            found += [(at, access) for at in _places(each, begin, words)]
+            found += [(at, access) for at in places]
     if not found or any(not 0 < at < len(words) for at, _ in found):
         raise CommandError("ERR Invalid arguments specified for command")
     return found[:KEYS_MAX]
@@ -252,6 +256,24 @@ def describe(spec: Command) -> list[Any]:
     ]
 
 
+def describe_argument(argument: Argument) -> dict[bytes, Any]:
+    """An argument, as COMMAND DOCS prints it."""
+    described: dict[bytes, Any] = {b"name": argument.name.encode(), b"type": argument.type.encode()}
+    if argument.key_spec_index is not None:
+        described[b"key_spec_index"] = argument.key_spec_index
+    if argument.token is not None:
+        described[b"token"] = argument.token.encode()
+    if argument.since:
+        described[b"since"] = argument.since.encode()
+    if argument.deprecated_since:
+        described[b"deprecated_since"] = argument.deprecated_since.encode()
+    if argument.flags:
+        described[b"flags"] = SetOf(list(argument.flags))
+    if argument.arguments:
+        described[b"arguments"] = [describe_argument(each) for each in argument.arguments]
+    return described
+
+
 def document(spec: Command) -> dict[bytes, Any]:
     """What COMMAND DOCS says of a command."""
     described: dict[bytes, Any] = {
@@ -268,6 +290,8 @@ def document(spec: Command) -> dict[bytes, Any]:
         described[b"replaced_by"] = spec.replaced_by.encode()
     if spec.history:
         described[b"history"] = [[since.encode(), change.encode()] for since, change in spec.history]
+    if arguments := arguments_of(spec.name):
+        described[b"arguments"] = [describe_argument(each) for each in arguments]
     if spec.subcommands:
         described[b"subcommands"] = {sub.lower.encode(): document(sub) for sub in spec.subcommands.values()}
     return described

@@ -170,7 +170,9 @@ def smismember(ctx: Context, key: bytes, *members: bytes) -> list[int]:
     return [int(present is not None and member in present) for member in members]
 
 
-@command("SCARD", arity=2, flags=READONLY | FAST, keys=LOOK, group="set", since="1.0.0", complexity="O(1)")
+@command(
+    "SCARD", arity=2, flags=READONLY | FAST, keys=LOOK, group="set", since="1.0.0", complexity="O(1)", twin="scard"
+)
 def scard(ctx: Context, key: bytes) -> int:
     """Returns the number of members of a set."""
     present = ctx.read(key, Set)

@@ -102,7 +102,8 @@ def add_members(
 
 
 @command("ZINCRBY", arity=4, flags=WRITE | DENYOOM | FAST, keys=one_key("RW", "access", "update"), group=GROUP,
-         since="1.2.0", complexity="O(log(N)) where N is the number of elements in the sorted set.")  # fmt: skip
+         since="1.2.0", complexity="O(log(N)) where N is the number of elements in the sorted set.",
+         twin="zincrby")  # fmt: skip
 def zincrby(ctx: Context, key: bytes, by: bytes, member: bytes) -> float | None:
     """Adds to the score of a member of a sorted set."""
     if by.upper() in _ADD_OPTIONS:  # Redis reads it with ZADD's eyes
@@ -135,7 +136,8 @@ def _removed(ctx: Context, key: bytes, target: ZSet, event: str, count: int) -> 
 # --- looking up --------------------------------------------------------------------------------------------------
 
 
-@command("ZCARD", arity=2, flags=READONLY | FAST, keys=LOOK, group=GROUP, since="1.2.0", complexity="O(1)")
+@command("ZCARD", arity=2, flags=READONLY | FAST, keys=LOOK, group=GROUP, since="1.2.0", complexity="O(1)",
+         twin="zcard")  # fmt: skip
 def zcard(ctx: Context, key: bytes) -> int:
     """Returns the number of members of a sorted set."""
     return len(ctx.read(key, ZSet) or ())
@@ -170,14 +172,14 @@ def _rank(ctx: Context, key: bytes, member: bytes, options: tuple[bytes, ...], r
 
 
 @command("ZRANK", arity=-3, flags=READONLY | FAST, keys=READ, group=GROUP, since="2.0.0", complexity="O(log(N))",
-         history=(("7.2.0", "Added the optional `WITHSCORE` argument."),))  # fmt: skip
+         history=(("7.2.0", "Added the optional `WITHSCORE` argument."),), twin="zrank")  # fmt: skip
 def zrank(ctx: Context, key: bytes, member: bytes, *options: bytes) -> Any:
     """Returns the rank of a member of a sorted set, scores ascending."""
     return _rank(ctx, key, member, options, False)
 
 
 @command("ZREVRANK", arity=-3, flags=READONLY | FAST, keys=READ, group=GROUP, since="2.0.0", complexity="O(log(N))",
-         history=(("7.2.0", "Added the optional `WITHSCORE` argument."),))  # fmt: skip
+         history=(("7.2.0", "Added the optional `WITHSCORE` argument."),), twin="zrevrank")  # fmt: skip
 def zrevrank(ctx: Context, key: bytes, member: bytes, *options: bytes) -> Any:
     """Returns the rank of a member of a sorted set, scores descending."""
     return _rank(ctx, key, member, options, True)
@@ -364,7 +366,7 @@ def _answer(ctx: Context, pairs: list[Pair], with_scores: bool) -> list[Any]:
 
 
 @command("ZRANGE", arity=-4, flags=READONLY, keys=READ, group=GROUP, since="1.2.0", complexity=LOG_RANGE,
-         history=(("6.2.0", "Added the `REV`, `BYSCORE`, `BYLEX` and `LIMIT` options."),))  # fmt: skip
+         history=(("6.2.0", "Added the `REV`, `BYSCORE`, `BYLEX` and `LIMIT` options."),), twin="zrange")  # fmt: skip
 def zrange(ctx: Context, key: bytes, low: bytes, high: bytes, *words: bytes) -> list[Any]:
     """Returns members of a sorted set within a range of ranks, scores or members."""
     options = _Options(words, (b"BYSCORE", b"BYLEX", b"REV", b"LIMIT", b"WITHSCORES"))
@@ -399,8 +401,8 @@ def store(ctx: Context, target: bytes, pairs: Sequence[Pair], event: str) -> int
 
 
 @command("ZREVRANGE", arity=-4, flags=READONLY, keys=READ, group=GROUP, since="1.2.0", complexity=LOG_RANGE,
-         doc_flags=("deprecated",), deprecated_since="6.2.0", replaced_by="`ZRANGE` with the `REV` argument"
-)  # fmt: skip
+         doc_flags=("deprecated",), deprecated_since="6.2.0", replaced_by="`ZRANGE` with the `REV` argument",
+         twin="zrevrange")  # fmt: skip
 def zrevrange(ctx: Context, key: bytes, start: bytes, stop: bytes, *words: bytes) -> list[Any]:
     """Returns members of a sorted set within a range of ranks, in reverse order."""
     options = _Options(words, (b"WITHSCORES",))

@@ -313,7 +313,7 @@ def strlen(ctx: Context, key: bytes) -> int:
 
 
 @command(
-    "GETRANGE", arity=4, flags=READONLY, keys=one_key("RO", "access"), group="string", since="2.4.0",
+    "GETRANGE", arity=4, flags=READONLY, keys=one_key("RO", "access"), group="string", since="2.4.0", twin="getrange",
     complexity="O(N) where N is the length of the returned string.",
 )  # fmt: skip
 @command(

@@ -14,8 +14,10 @@ from zeekdb.commands.args import show, to_float, to_int
 from zeekdb.commands.context import Context
 from zeekdb.commands.members import check_samples
 from zeekdb.commands.reply import NULL_ARRAY, NullArray, Pairs
+from zeekdb.commands.slices import Steps, in_slices
 from zeekdb.commands.spec import DENYOOM, FAST, READONLY, WRITE, command, one_key
 from zeekdb.errors import CommandError, WrongArity
+from zeekdb.hot.rdbobjects import register_object
 
 if TYPE_CHECKING:
     from zeekdb.types.vector_codec import Codec, Encoded, Floats
@@ -26,6 +28,10 @@ READ = one_key("RO", "access")
 COUNT_DEFAULT: Final = 10
 EFFORT_PER_RESULT: Final = 100  # FILTER-EF: candidates looked at for each result, where the client names no number
 EPSILON_DEFAULT: Final = 2.0
+
+NEAR_CHARS_MAX: Final = 256  # of a filter, in the error that it has none
+RDB_MODULE: Final = "zeek-vset"  # not Redis's "vectorset", whose records hold other things
+RDB_VERSION: Final = 1
 
 _INVALID_VECTOR: Final = "ERR invalid vector specification"
 _PLAIN_NUMBERS: Final = re.compile(rb"[0-9eE+\-.,]*")
@@ -41,6 +47,24 @@ def _kind() -> type[VectorSet]:
             f"ERR vector sets need the Python packages numpy and usearch, and {missing} is not installed"
         ) from None
     return VectorSet
+
+
+def _decode(data: bytes, version: int) -> object:
+    """A set from a file or a payload. ValueError when it cannot be read."""
+    if version != RDB_VERSION:
+        raise ValueError(f"vector sets of version {version} are not known")
+    try:
+        return _kind().from_bytes(data)
+    except CommandError as error:
+        raise ValueError(error.message) from None
+
+
+def _encode(vectors: Any) -> bytes:
+    data: bytes = vectors.to_bytes()
+    return data
+
+
+register_object("vectorset", RDB_MODULE, RDB_VERSION, _encode, _decode)
 
 
 def _codec(word: bytes) -> Codec | None:
@@ -297,14 +321,30 @@ class _Search:
             return 2
         return 1
 
-    def run(self, vectors: VectorSet, query: Encoded) -> list[Match]:
-        """The answer, nearest first."""
+    def run(self, ctx: Context, vectors: VectorSet, query: Encoded) -> Steps:
+        """The search, nearest first; a filter's in slices."""
         if self.filter is None:
             found = vectors.nearest(query.row, self.count, self.ef, self.exact)
         else:
             effort = self.count * EFFORT_PER_RESULT if self.effort is None else self.effort
-            found = vectors.nearest_matching(query.row, self.count, self.ef, self.filter, effort, self.exact)
-        return [match for match in found if match.distance / 2 <= self.epsilon]
+            found = yield from vectors.nearest_matching(
+                query.row, self.count, self.ef, self.filter, effort, self.exact
+            )
+        return self.reply(ctx, vectors, [match for match in found if match.distance / 2 <= self.epsilon])
+
+    def reply(self, ctx: Context, vectors: VectorSet, matches: list[Match]) -> list[Any] | Pairs:
+        """Names, or what each is to come with."""
+        extras: list[Callable[[Match], Any]] = []
+        if self.scores:
+            extras.append(lambda match: match.score)
+        if self.attributes:
+            extras.append(lambda match: vectors.attributes(match.name))
+        if not extras:
+            return [match.name for match in matches]
+        rows = [(match.name, [extra(match) for extra in extras]) for match in matches]
+        if ctx.client.protocol == 3:
+            return Pairs([(name, values if len(values) > 1 else values[0]) for name, values in rows])
+        return [part for name, values in rows for part in (name, *values)]
 
 
 def _epsilon(word: bytes) -> float:
@@ -322,7 +362,7 @@ def _filter(text: bytes) -> Filter:
         return Filter(expression)
     except FilterError as error:
         place = error.place if error.place < len(expression) else 0
-        near = expression[place:].encode("utf-8", "surrogateescape")
+        near = expression[place : place + NEAR_CHARS_MAX].encode("utf-8", "surrogateescape")
         raise CommandError(f"ERR syntax error in FILTER expression near: {show(near)}") from None
 
 
@@ -352,25 +392,13 @@ def _parse_query(vectors: VectorSet, words: tuple[bytes, ...]) -> tuple[Encoded,
     complexity="O(log(N)) where N is the number of elements in the vector set.",
     history=(("8.2.0", "Added the WITHATTRIBS option."),),
 )
-def vsim(ctx: Context, key: bytes, *words: bytes) -> list[Any] | Pairs:
+def vsim(ctx: Context, key: bytes, *words: bytes) -> Any:
     """Returns the elements most like a vector or another element, most alike first."""
     vectors = ctx.read(key, _kind())
     if vectors is None:
         return []
     query, used = _parse_query(vectors, words)
-    search = _Search(words[used:])
-    matches = search.run(vectors, query)
-    extras: list[Callable[[Match], Any]] = []
-    if search.scores:
-        extras.append(lambda match: match.score)
-    if search.attributes:
-        extras.append(lambda match: vectors.attributes(match.name))
-    if not extras:
-        return [match.name for match in matches]
-    rows = [(match.name, [extra(match) for extra in extras]) for match in matches]
-    if ctx.client.protocol == 3:
-        return Pairs([(name, values if len(values) > 1 else values[0]) for name, values in rows])
-    return [part for name, values in rows for part in (name, *values)]
+    return in_slices(ctx, _Search(words[used:]).run(ctx, vectors, query))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
 from zeekdb.hot.kinds cimport BEGINS, EXECUTES, QUEUES, Kind, log2_of, ticks_now
+from zeekdb.hot.lookahead cimport look_into
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.notes cimport N
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
@@ -432,6 +433,7 @@ cdef class Engine(Sockets):
             while k <= last:
                 ks_prefetch_entry(db, argv[k].hash)
                 k += kind.key_step
+        look_into(db, self.requests, self.parser.args, n)
 
     cdef uint64_t book(self, Conn* c, Kind* kind, uint64_t begin, uint32_t n, Request* last):
         """Counts n calls of a kind that ran one after the other since `begin`."""

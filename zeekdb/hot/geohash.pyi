@@ -1,7 +1,7 @@
 from zeekdb.hot.zsets import ZSet
 
-Place = tuple[float, bytes, float, float, float]
-"""Distance in metres, member, score, longitude, latitude."""
+Place = tuple[float, bytes, float]
+"""Distance in metres, member, score."""
 
 class Shape:
     """A circle or a box around a place; sizes in a unit of `unit_m` metres."""

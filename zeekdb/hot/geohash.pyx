@@ -18,7 +18,7 @@ cdef enum:
     SCORE_BITS = 52
     TEXT_LENGTH = 11
     NEIGHBOURS = 9
-    CHUNK = 1024  # places read at a time: COUNT … ANY wants few of perhaps many
+    CHUNK = 1024  # places read at a time
 
 cdef double LONGITUDE_MAX = 180.0
 cdef double LATITUDE_MAX = 85.05112878
@@ -268,7 +268,7 @@ cdef int cells_around(Shape shape, Cell* cells) noexcept:
 
 
 def search(source, Shape shape not None, Py_ssize_t limit):
-    """Places of a sorted set inside a shape: (distance in metres, member, score, longitude, latitude).
+    """Places of a sorted set inside a shape: (distance in metres, member, score).
 
     With a limit, what was found when it was reached. Unsorted.
     """
@@ -277,6 +277,7 @@ def search(source, Shape shape not None, Py_ssize_t limit):
     cdef int shift
     cdef uint64_t bits
     cdef Py_ssize_t first, end, at
+    cdef Py_ssize_t chunk = 4 * limit if 0 < limit < CHUNK // 4 else CHUNK  # of few wanted perhaps all are the first
     cdef double score, longitude, latitude, distance
     cdef list found = []
     for i in range(count):
@@ -284,13 +285,13 @@ def search(source, Shape shape not None, Py_ssize_t limit):
         shift = SCORE_BITS - 2 * cells[i].steps
         first = source.count_below_score(<double>(bits << shift), False)
         end = source.count_below_score(<double>((bits + 1) << shift), False)
-        for at in range(first, end, CHUNK):
-            for member, score in source.pairs(at, min(at + CHUNK, end) - 1):
+        for at in range(first, end, chunk):
+            for member, score in source.pairs(at, min(at + chunk, end) - 1):
                 place_of(score, &longitude, &latitude)
                 distance = shape.distance_within(longitude, latitude)
                 if distance < 0:
                     continue
-                found.append((distance, member, score, longitude, latitude))
+                found.append((distance, member, score))
                 if limit and len(found) >= limit:
                     return found
     return found

@@ -4,26 +4,38 @@ A small hash is field, value, field, value … packed in the order of creation; 
 for up to a hundred short fields costs less than a cache miss and no memory beyond the bytes. It becomes a table for
 good when it outgrows the limits. There a field is the key of an entry and its value stands in the same allocation, or,
 over INLINE_MAX bytes, in a blob. A value is overwritten in place when the new one takes the same room.
+
+A hash whose fields may have deadlines is another structure behind the same functions: hash_deadlines.pyx.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from zeekdb.hot.keyspace cimport TypeOps, register_type
-from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, check_size, harvest, harvest_to, harvested,
-    member_free, member_value, members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip,
-    prefetch, raw, size_of,
+from zeekdb.hot.deadlines cimport deadline_of
+from zeekdb.hot.hash_deadlines cimport (
+    overdue, timed_copy, timed_destroy, timed_expect, timed_faults, timed_get, timed_length, timed_limits, timed_memory,
+    timed_of, timed_put, timed_remove, timed_set, timed_walk, when_at,
 )
-from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.keyspace cimport G, TypeOps, register_type
+from zeekdb.hot.members cimport (
+    LARGE, PACKED_MAX, SCAN_MAX, TIMED, Harvest, box_table, chance, chance_below, check_size, harvest, harvest_to,
+    harvested, member_free, member_new, member_overwrite, member_value, members_copy, members_destroy, members_memory,
+    members_new, members_walk, packed_skip, prefetch, raw, size_of,
+)
+from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.packed cimport (
     Emit, Packed, packed_clear, packed_find, packed_need, packed_read, packed_splice, packed_write,
 )
 from zeekdb.hot.table cimport (
-    BOXED, INLINE_MAX, T_HASH, Entry, Table, entry_box, entry_key, entry_new, entry_size, entry_value, hash_bytes,
-    slot_entry, table_find, table_insert, table_prefetch_bucket, table_prefetch_entry, table_random, table_replace,
-    table_scan, table_take,
+    EXPIRES, T_HASH, Entry, Table, entry_key, hash_bytes, slot_entry, table_find, table_insert, table_prefetch_bucket,
+    table_prefetch_entry, table_random, table_replace, table_scan, table_take,
 )
+
+cdef extern from *:
+    """
+    #define ZEEK_FIELD_DEADLINE_MAX (1ll << 48)
+    """
+    const int64_t DEADLINE_MAX "ZEEK_FIELD_DEADLINE_MAX"
 
 cdef uint64_t entries_max = 128
 cdef uint64_t value_max = 64
@@ -35,6 +47,7 @@ def set_limits(*, entries=None, value=None):
         entries_max = entries
     if value is not None:
         value_max = value
+    timed_limits(entries_max, value_max)
 
 
 # --- the small form -------------------------------------------------------------------------------------------------
@@ -75,7 +88,7 @@ cdef inline bint small_remove(Packed* box, const uint8_t* f, size_t fn) noexcept
 
 
 cdef void insert_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, void* arg) noexcept nogil:
-    table_insert(<Table*>arg, new_member(f, fn, v, vn), hash_bytes(f, fn))
+    table_insert(<Table*>arg, member_new(f, fn, v, vn, 0), hash_bytes(f, fn))
 
 
 cdef void enlarge(Packed* box) noexcept nogil:
@@ -88,58 +101,15 @@ cdef void enlarge(Packed* box) noexcept nogil:
 
 # --- the large form -------------------------------------------------------------------------------------------------
 
-cdef inline Blob* blob_of(const uint8_t* v, size_t vn) noexcept nogil:
-    cdef Blob* blob = blob_new(vn)
-    memcpy(blob.data, v, vn)
-    blob.size = vn
-    return blob
-
-
-cdef Entry* new_member(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:
-    cdef Blob* blob
-    if vn <= INLINE_MAX:
-        return entry_new(T_HASH, f, fn, v, vn, 0)
-    blob = blob_of(v, vn)
-    return entry_new(T_HASH, f, fn, <uint8_t*>&blob, sizeof(blob), BOXED)
-
-
-cdef inline bint overwrite(Entry* e, const uint8_t* v, size_t vn) noexcept nogil:
-    """Gives the entry a new value where it stands; False when that takes another entry."""
-    cdef size_t size
-    cdef Blob* blob
-    if e.flags & BOXED:
-        if vn <= INLINE_MAX:
-            return False
-        blob = <Blob*>entry_box(e)
-        if blob.refs == 1 and vn <= blob.capacity and vn >= blob.capacity // 2:
-            memcpy(blob.data, v, vn)
-            blob.size = vn
-            return True
-        blob_release(blob)
-        blob = blob_of(v, vn)
-        memcpy(entry_value(e), &blob, sizeof(blob))
-        return True
-    if vn > INLINE_MAX:
-        return False
-    if vn != e.vlen:
-        # The allocator is told sizes, and only their footprints matter to it: within one, an entry may change its own.
-        size = entry_size(e)
-        if mem_footprint(size) != mem_footprint(size - e.vlen + vn):
-            return False
-        e.vlen = <unsigned short>vn
-    memcpy(entry_value(e), v, vn)
-    return True
-
-
 cdef int large_put(Table* t, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint64_t h) noexcept nogil:
     cdef uint64_t* slot = table_find(t, f, fn, h)
     cdef Entry* e
     if slot == NULL:
-        table_insert(t, new_member(f, fn, v, vn), h)
+        table_insert(t, member_new(f, fn, v, vn, 0), h)
         return 1
     e = slot_entry(slot[0])
-    if not overwrite(e, v, vn):
-        table_replace(slot, new_member(f, fn, v, vn))
+    if not member_overwrite(e, v, vn):
+        table_replace(slot, member_new(f, fn, v, vn, 0))
         member_free(e)
     return 0
 
@@ -148,7 +118,11 @@ cdef int large_put(Table* t, const uint8_t* f, size_t fn, const uint8_t* v, size
 
 cdef void hash_expect(void* self, uint64_t fields) noexcept nogil:
     cdef Packed* box = <Packed*>self
-    if fields > entries_max and box.count != LARGE:
+    if fields <= entries_max or box.count == LARGE:
+        return
+    if box.count == TIMED:
+        timed_expect(timed_of(box), fields)
+    else:
         enlarge(box)
 
 
@@ -166,12 +140,21 @@ cdef bint hash_adopt(void* self, const uint8_t* run, size_t size, uint64_t pairs
 cdef int hash_put(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:
     cdef Packed* box = <Packed*>self
     cdef int done
-    if box.count != LARGE:
+    if box.count < TIMED:
         done = small_put(box, f, fn, v, vn)
         if done >= 0:
             return done
         enlarge(box)
+    elif box.count == TIMED:
+        return timed_put(timed_of(box), f, fn, v, vn, False, G.now_ms)
     return large_put(box_table(box), f, fn, v, vn, hash_bytes(f, fn))
+
+
+cdef int hash_change(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == TIMED:
+        return timed_put(timed_of(box), f, fn, v, vn, True, G.now_ms)
+    return hash_put(self, f, fn, v, vn)
 
 
 cdef int hash_put_h(void* self, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint64_t h) noexcept nogil:
@@ -196,8 +179,11 @@ cdef inline const uint8_t* large_get(Table* t, const uint8_t* f, size_t fn, size
 
 cdef const uint8_t* hash_get(void* self, const uint8_t* f, size_t fn, size_t* vn) noexcept nogil:
     cdef Packed* box = <Packed*>self
+    cdef int64_t when
     if box.count == LARGE:
         return large_get(box_table(box), f, fn, vn, hash_bytes(f, fn))
+    if box.count == TIMED:
+        return timed_get(timed_of(box), f, fn, vn, &when, G.now_ms)
     return small_get(box, f, fn, vn)
 
 
@@ -205,15 +191,17 @@ cdef const uint8_t* hash_get_h(void* self, const uint8_t* f, size_t fn, size_t* 
     cdef Packed* box = <Packed*>self
     if box.count == LARGE:
         return large_get(box_table(box), f, fn, vn, h)
-    return small_get(box, f, fn, vn)
+    return hash_get(self, f, fn, vn)
 
 
 cdef bint hash_remove(void* self, const uint8_t* f, size_t fn) noexcept nogil:
     cdef Packed* box = <Packed*>self
     cdef Table* t
     cdef uint64_t* slot
-    if box.count != LARGE:
+    if box.count < TIMED:
         return small_remove(box, f, fn)
+    if box.count == TIMED:
+        return timed_remove(timed_of(box), f, fn, G.now_ms)
     t = box_table(box)
     slot = table_find(t, f, fn, hash_bytes(f, fn))
     if slot == NULL:
@@ -224,15 +212,26 @@ cdef bint hash_remove(void* self, const uint8_t* f, size_t fn) noexcept nogil:
 
 cdef uint64_t hash_length(void* self) noexcept nogil:
     cdef Packed* box = <Packed*>self
+    if box.count == TIMED:
+        return timed_length(timed_of(box))
     return box_table(box).used if box.count == LARGE else box.count // 2
 
 
+cdef inline Packed* fields_of(Packed* box) noexcept nogil:
+    """The box itself, or that of a hash with deadlines, which packs in threes while small."""
+    return &timed_of(box).fields if box.count == TIMED else box
+
+
+cdef Timed* hash_timed(void* self) noexcept nogil:
+    return timed_of(<Packed*>self) if (<Packed*>self).count == TIMED else NULL
+
+
 cdef bint hash_is_large(void* self) noexcept nogil:
-    return (<Packed*>self).count == LARGE
+    return fields_of(<Packed*>self).count == LARGE
 
 
 cdef void hash_prefetch(void* self, uint64_t h) noexcept nogil:
-    cdef Packed* box = <Packed*>self
+    cdef Packed* box = fields_of(<Packed*>self)
     if box.count == LARGE:
         table_prefetch_bucket(box_table(box), h)
     else:
@@ -240,7 +239,7 @@ cdef void hash_prefetch(void* self, uint64_t h) noexcept nogil:
 
 
 cdef void hash_prefetch_entry(void* self, uint64_t h) noexcept nogil:
-    cdef Packed* box = <Packed*>self
+    cdef Packed* box = fields_of(<Packed*>self)
     if box.count == LARGE:
         table_prefetch_entry(box_table(box), h)
 
@@ -257,12 +256,14 @@ cdef bint walk_entry(Entry* e, void* arg) noexcept nogil:
     cdef size_t fn, vn
     cdef const uint8_t* f = entry_key(e, &fn)
     cdef const uint8_t* v = member_value(e, &vn)
-    walk.visit(f, fn, v, vn, walk.arg)
+    if not e.flags & EXPIRES or deadline_of(e) > G.now_ms:
+        walk.visit(f, fn, v, vn, walk.arg)
     return False
 
 
 cdef void hash_walk(void* self, PairVisit visit, void* arg) noexcept nogil:
-    cdef Packed* box = <Packed*>self
+    cdef Packed* box = fields_of(<Packed*>self)
+    cdef bint timed = (<Packed*>self).count == TIMED
     cdef PairWalk walk
     cdef size_t fn, vn
     cdef const uint8_t* at
@@ -279,8 +280,12 @@ cdef void hash_walk(void* self, PairVisit visit, void* arg) noexcept nogil:
     while at < end:
         f = packed_read(at, &fn)
         v = packed_read(f + fn, &vn)
-        visit(f, fn, v, vn, arg)
         at = v + vn
+        if timed:
+            at += 1 + at[0]
+            if overdue(when_at(v + vn), G.now_ms):
+                continue
+        visit(f, fn, v, vn, arg)
 
 
 ctypedef struct PairEmit:
@@ -301,14 +306,16 @@ cdef void hash_each(void* self, Emit emit, void* arg) noexcept nogil:
     hash_walk(self, emit_pair, &out)
 
 
-cdef bint random_pair(Packed* box, PairVisit visit, void* arg) noexcept nogil:
-    """Visits any pair, each as likely as the other; False when there is none."""
+cdef bint random_pair(Packed* self, PairVisit visit, void* arg) noexcept nogil:
+    """Visits any pair, each as likely as the other; False when there is none. Nothing may be overdue."""
+    cdef Packed* box = fields_of(self)
+    cdef bint timed = self.count == TIMED
     cdef PairWalk walk
     cdef size_t fn, vn
-    cdef uint64_t skip
+    cdef uint64_t skip, length = hash_length(self)
     cdef const uint8_t* f
     cdef const uint8_t* v
-    if hash_length(box) == 0:
+    if length == 0:
         return False
     if box.count == LARGE:
         walk.visit = visit
@@ -317,8 +324,11 @@ cdef bint random_pair(Packed* box, PairVisit visit, void* arg) noexcept nogil:
         return True
     f = packed_read(box.data, &fn)
     v = packed_read(f + fn, &vn)
-    for skip in range(chance_below(box.count // 2)):
-        f = packed_read(v + vn, &fn)
+    for skip in range(chance_below(length)):
+        f = v + vn
+        if timed:
+            f += 1 + f[0]
+        f = packed_read(f, &fn)
         v = packed_read(f + fn, &vn)
     visit(f, fn, v, vn, arg)
     return True
@@ -339,6 +349,9 @@ cdef bint hash_destroy(void* self, size_t* budget) noexcept nogil:
     if box.count == LARGE:
         if not members_destroy(box_table(box), budget):
             return False
+    elif box.count == TIMED:
+        if not timed_destroy(timed_of(box), budget):
+            return False
     else:
         if box.data != NULL:
             packed_clear(box)
@@ -353,6 +366,8 @@ cdef void* hash_copy(void* self) noexcept nogil:
     cdef Packed* copy = <Packed*>hash_create()
     if box.count == LARGE:
         copy.data = <uint8_t*>members_copy(box_table(box))
+    elif box.count == TIMED:
+        copy.data = <uint8_t*>timed_copy(timed_of(box))
     elif box.size:
         copy.data = <uint8_t*>mem_alloc(box.size)
         memcpy(copy.data, box.data, box.size)
@@ -366,11 +381,13 @@ cdef size_t hash_memory(void* self) noexcept nogil:
     cdef size_t size = mem_footprint(sizeof(Packed))
     if box.count == LARGE:
         return size + members_memory(box_table(box))
+    if box.count == TIMED:
+        return size + timed_memory(timed_of(box))
     return size + (mem_footprint(box.size) if box.size else 0)
 
 
 cdef size_t hash_effort(void* self) noexcept nogil:
-    cdef Packed* box = <Packed*>self
+    cdef Packed* box = fields_of(<Packed*>self)
     return box_table(box).used if box.count == LARGE else 1
 
 
@@ -393,7 +410,8 @@ cdef void harvest_entry(Entry* e, uint64_t h, void* arg) noexcept nogil:
     cdef size_t fn, vn
     cdef const uint8_t* f = entry_key(e, &fn)
     cdef const uint8_t* v = member_value(e, &vn)
-    harvest_pair(f, fn, v, vn, arg)
+    if not e.flags & EXPIRES or deadline_of(e) > G.now_ms:
+        harvest_pair(f, fn, v, vn, arg)
 
 
 ctypedef struct Sample:
@@ -409,6 +427,18 @@ cdef void sample_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, 
         sample.wanted -= 1
         harvest_pair(f, fn, v, vn, &sample.into)
     sample.left -= 1
+
+
+cdef void collect_row(
+    const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, int64_t when_ms, void* arg,
+) noexcept nogil:
+    if overdue(when_ms, G.now_ms):
+        return
+    with gil:
+        (<list>arg).append((
+            PyBytes_FromStringAndSize(<const char*>f, <Py_ssize_t>fn),
+            PyBytes_FromStringAndSize(<const char*>v, <Py_ssize_t>vn), when_ms,
+        ))
 
 
 cdef list paired(list flat):
@@ -430,7 +460,9 @@ cdef class Hash:
 
     @property
     def encoding(self):
-        return "hashtable" if self.box.count == LARGE else "listpack"
+        if fields_of(self.box).count == LARGE:
+            return "hashtable"
+        return "listpackex" if self.box.count == TIMED else "listpack"
 
     def __len__(self):
         return hash_length(self.box)
@@ -454,6 +486,10 @@ cdef class Hash:
     def put(self, bytes field not None, bytes value not None):
         check_size(field)
         return hash_put(self.box, raw(field), size_of(field), raw(value), size_of(value)) == 1
+
+    def change(self, bytes field not None, bytes value not None):
+        check_size(field)
+        return hash_change(self.box, raw(field), size_of(field), raw(value), size_of(value)) == 1
 
     def put_many(self, pairs not None):
         cdef Py_ssize_t i, n = len(pairs)
@@ -488,9 +524,9 @@ cdef class Hash:
     def scan(self, uint64_t cursor, size_t count):
         cdef list items = []
         cdef Harvest into = harvest_to(items)
-        if self.box.count != LARGE:
+        if fields_of(self.box).count != LARGE:
             return 0, self.flat()
-        cursor = table_scan(box_table(self.box), cursor, min(count, SCAN_MAX), harvest_entry, &into)
+        cursor = table_scan(box_table(fields_of(self.box)), cursor, min(count, SCAN_MAX), harvest_entry, &into)
         return cursor, harvested(items, &into)
 
     def random(self):
@@ -508,7 +544,7 @@ cdef class Hash:
         cdef uint64_t length = hash_length(self.box)
         if count >= length:
             return self.items()
-        if self.box.count == LARGE and count < length // 4:
+        if fields_of(self.box).count == LARGE and count < length // 4:
             # A few of many: draw until they differ, at most a quarter of the draws in vain.
             while <uint64_t>len(chosen) < count:
                 field, value = self.random()
@@ -519,6 +555,42 @@ cdef class Hash:
         sample.into = harvest_to(items)
         hash_walk(self.box, sample_pair, &sample)
         return paired(harvested(items, &sample.into))
+
+    @property
+    def timed(self):
+        return self.box.count == TIMED
+
+    def deadline(self, bytes field not None):
+        cdef size_t n
+        cdef int64_t when = 0
+        cdef const uint8_t* v
+        if self.box.count == TIMED:
+            v = timed_get(timed_of(self.box), raw(field), size_of(field), &n, &when, G.now_ms)
+        else:
+            v = hash_get(self.box, raw(field), size_of(field), &n)
+        return -2 if v == NULL else when if when else -1
+
+    def set_deadline(self, bytes field not None, int64_t deadline_ms):
+        if not 0 <= deadline_ms < DEADLINE_MAX:
+            raise ValueError("a field's deadline has 48 bits")
+        if self.box.count == TIMED:
+            return timed_set(timed_of(self.box), raw(field), size_of(field), deadline_ms, G.now_ms)
+        if deadline_ms:
+            raise ValueError("Database.time_fields comes first")
+        return field in self
+
+    def faults(self):
+        return timed_faults(timed_of(self.box)) if self.box.count == TIMED else 0
+
+    def first_deadline(self):
+        return timed_of(self.box).next_ms if self.box.count == TIMED else 0
+
+    def items_with_deadlines(self):
+        cdef list rows = []
+        if self.box.count != TIMED:
+            return [(field, value, 0) for field, value in self.items()]
+        timed_walk(timed_of(self.box), collect_row, <void*>rows)
+        return rows
 
 
 cdef object wrap(void* self):

@@ -26,6 +26,10 @@ class Database:
         """-2 absent, -1 without deadline, otherwise Unix ms."""
     def set_deadline(self, key: bytes, deadline_ms: int) -> bool:
         """0 clears it. False when the key is absent."""
+    def time_fields(self, key: bytes) -> bool:
+        """From now on fields of the hash at `key` may have deadlines (`Hash.set_deadline`). False without a hash."""
+    def expire_fields(self, key: bytes) -> None:
+        """Removes all fields that are due, and the key with the last one. Other doors remove only some on the way."""
     def rename(self, old: bytes, new: bytes) -> bool:
         """Moves value and deadline, replacing what `new` held; False when `old` is absent."""
     def move(self, key: bytes, other: Database, new: bytes | None = None) -> bool:
@@ -51,6 +55,8 @@ class Database:
         """Empties the database at once to its users; the memory is freed in slices. How many keys there were."""
     # introspection
     def volatile_count(self) -> int: ...
+    def timed_count(self) -> int:
+        """Hashes with a field that has a deadline."""
     def average_ttl_ms(self) -> int: ...
     def memory_of(self, key: bytes, samples: int = 5) -> int | None: ...
     def idle_s(self, key: bytes) -> int | None: ...
@@ -68,6 +74,7 @@ class Keyspace:
     hits: int
     misses: int
     expired: int
+    expired_fields: int
     evicted: int
     lazyfreed: int
     lazyfree_pending: int
@@ -96,7 +103,7 @@ class Keyspace:
         """Empties databases, and tells the database listeners before; how many keys there were."""
     def swap(self, first: int, second: int) -> None: ...
     def run_expiry(self, budget_us: int) -> int:
-        """Removes keys that are due, most overdue first, for at most the budget; keys removed."""
+        """Removes keys and fields that are due, most overdue first, for at most the budget; how many."""
     def run_lazyfree(self, budget_us: int) -> int:
         """Frees detached values in slices, and once a second some slabs long idle; how many values are pending."""
     def run_resize(self, budget_us: int) -> bool:

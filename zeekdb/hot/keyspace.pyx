@@ -4,16 +4,16 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from zeekdb.hot.deadlines cimport Deadline, deadlines_faults
+from zeekdb.hot.deadlines cimport Deadline, Deadlines, deadlines_faults
 from zeekdb.hot.globs cimport glob_matches
 from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_used
 from zeekdb.hot.notes cimport N, note_add, note_drop, note_key, notes_take
 from zeekdb.hot.shards cimport (
-    Held, ks_clear, ks_close, ks_expire, ks_expire_due, ks_free, ks_give, ks_put, ks_set, ks_set_blob, ks_take,
-    ks_touch, lfu_decayed, minutes_now, on_expired, random_bits, set_clock_field, type_of_class, type_ops,
+    Held, ks_clear, ks_close, ks_expire, ks_expire_due, ks_expire_due_fields, ks_expire_fields, ks_free, ks_give, ks_put, ks_set, ks_set_blob, ks_take,
+    ks_time_fields, ks_touch, lfu_decayed, minutes_now, on_expired, random_bits, set_clock_field, type_of_class, type_ops,
 )
 from zeekdb.hot.table cimport (
-    BOXED, EXPIRES, INLINE_MAX, T_OBJECT, T_STRING, Entry, entry_box, entry_key, entry_size, entry_type, entry_value,
+    BOXED, EXPIRES, FIELDS_EXPIRE, INLINE_MAX, T_OBJECT, T_STRING, Entry, entry_box, entry_key, entry_size, entry_type, entry_value,
     hash_bytes, table_faults, table_find, table_memory, table_random, table_scan, table_step,
 )
 
@@ -153,6 +153,12 @@ cdef class Database:
         return ks_expire_at(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key),
                             deadline_ms) != NULL
 
+    def time_fields(self, bytes key not None):
+        return ks_time_fields(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key))
+
+    def expire_fields(self, bytes key not None):
+        ks_expire_fields(&self.db, <uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), self.hash(key))
+
     # ------------------------------------------------------------ whole values
 
     cdef bint carry(self, bytes key, Database other, bytes new):
@@ -197,7 +203,7 @@ cdef class Database:
             if box == NULL:
                 return False
         ks_put(&other.db, <uint8_t*>PyBytes_AS_STRING(new), PyBytes_GET_SIZE(new), self.hash(new), type,
-                  <uint8_t*>&box, 8, BOXED, deadline)
+                  <uint8_t*>&box, 8, BOXED | (e.flags & FIELDS_EXPIRE), deadline)
         return True
 
     # ------------------------------------------------------------ strings in place
@@ -357,6 +363,14 @@ cdef class Database:
                 n += self.db.shards[i].due.used
         return n
 
+    def timed_count(self):
+        cdef uint32_t i
+        cdef uint64_t n = 0
+        if self.db.shards != NULL:
+            for i in range(self.db.nshards):
+                n += self.db.shards[i].fields.used
+        return n
+
     def average_ttl_ms(self):
         """Estimated from up to 16 deadlines of each shard."""
         cdef uint32_t i, k, step
@@ -419,7 +433,8 @@ cdef class Database:
                 slots += (self.db.shards[i].table.now.buckets + self.db.shards[i].table.next.buckets) * 8
                 resizing += self.db.shards[i].table.next.slots != NULL
                 used += self.db.shards[i].table.used
-                bytes_ += table_memory(&self.db.shards[i].table) + self.db.shards[i].due.capacity * sizeof(Deadline)
+                bytes_ += table_memory(&self.db.shards[i].table) + sizeof(Deadline) * (
+                    self.db.shards[i].due.capacity + self.db.shards[i].fields.capacity)
         return {"entries": used, "slots": slots, "resizing": resizing, "overhead": bytes_}
 
     def faults(self):
@@ -427,7 +442,14 @@ cdef class Database:
         cdef uint64_t n = 0
         for i in range(self.db.nshards if self.db.shards != NULL else 0):
             n += table_faults(&self.db.shards[i].table) + deadlines_faults(&self.db.shards[i].due)
+            n += deadlines_faults(&self.db.shards[i].fields)
         return n
+
+
+cdef int64_t earlier(int64_t first, Deadlines* due) noexcept nogil:
+    if due.used and (first == 0 or due.heap[0].when_ms < first):
+        return due.heap[0].when_ms
+    return first
 
 
 cdef class Keyspace:
@@ -449,7 +471,7 @@ cdef class Keyspace:
         self.databases = [Database(self, i, shards) for i in range(databases)]
         self.listeners = []
         self.database_listeners = []
-        on_expired(self.listeners, self.tell_expired)
+        on_expired(self.listeners, self.tell_expired, self.tell_fields_expired)
 
     @property
     def subscribers(self):
@@ -462,6 +484,15 @@ cdef class Keyspace:
     def tell_expired(self, int index, bytes key):
         for listener in self.listeners:
             listener(self.databases[index], key, "expired")
+
+    def tell_fields_expired(self, int index, bytes key, list fields, bint gone):
+        if self.effects is not None:
+            self.effects.append((index, (b"HDEL", key, *fields)))
+            N.due = True
+        for listener in self.listeners:
+            listener(self.databases[index], key, "hexpired")
+            if gone:
+                listener(self.databases[index], key, "del")
 
     def changed(self, Database db not None, bytes key not None, event):
         G.dirty += 1
@@ -535,6 +566,7 @@ cdef class Keyspace:
             self.turn += 1
             idle += 1
             removed = ks_expire_due(&database.db, s, SLICE)
+            removed += ks_expire_due_fields(&database.db, s, SLICE)
             if removed:
                 n += removed
                 idle = 0
@@ -575,9 +607,8 @@ cdef class Keyspace:
         for database in self.databases:
             if database.db.shards != NULL:
                 for i in range(database.db.nshards):
-                    if database.db.shards[i].due.used:
-                        if first == 0 or database.db.shards[i].due.heap[0].when_ms < first:
-                            first = database.db.shards[i].due.heap[0].when_ms
+                    first = earlier(first, &database.db.shards[i].due)
+                    first = earlier(first, &database.db.shards[i].fields)
         return first
 
     @property
@@ -596,6 +627,10 @@ cdef class Keyspace:
     def expired(self): return G.expired
     @expired.setter
     def expired(self, value): G.expired = value
+    @property
+    def expired_fields(self): return G.expired_fields
+    @expired_fields.setter
+    def expired_fields(self, value): G.expired_fields = value
     @property
     def evicted(self): return G.evicted
     @evicted.setter

@@ -37,6 +37,7 @@ ctypedef struct Kind:
     int last_key
     int key_step
     Twin twin
+    int member           # place of the field or member that the twin looks up in what the key holds; 0: none
     void* handler        # borrowed: Engine.handlers keeps it
     int index
     Role role

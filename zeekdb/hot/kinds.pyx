@@ -27,6 +27,13 @@ cdef inline uint32_t name_hash(const uint8_t* p, size_t n) noexcept nogil:
     return h ^ (h >> 15)
 
 
+# Twins that look one thing up in a collection: where its name stands.
+cdef dict MEMBERS = {
+    "hget": 2, "hexists": 2, "hstrlen": 2, "hmget": 2, "hset": 2, "sadd": 2, "sismember": 2, "zscore": 2, "zrank": 2,
+    "zrevrank": 2, "zadd": 3, "zincrby": 3,
+}
+
+
 cdef class CommandTable:
     """Every command, in the order of registration; the engine is one."""
 
@@ -66,6 +73,7 @@ cdef class CommandTable:
         kind.flags = flags
         kind.first_key, kind.last_key, kind.key_step = keys
         kind.twin = twins.find(twin.encode()) if twin else NULL
+        kind.member = MEMBERS.get(twin, 0)
         if twin and kind.twin == NULL:
             twin = ""
         kind.handler = <void*>handler

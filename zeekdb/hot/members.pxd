@@ -1,7 +1,8 @@
 # What hashes and sets share: the box, the table of a large collection, chance, and bytes from and for Python.
 #
 # A collection is a box of 16 bytes at a stable address, a `Packed`. While small it is just that. When it grows large
-# its count becomes LARGE and its data points to a Table of entries (key = field or member); it never goes back.
+# its count becomes LARGE and its data points to a Table of entries (key = field or member); it never goes back. A hash
+# whose fields may have deadlines has the count TIMED, and its data points to a Timed: see hash_deadlines.pxd.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zeekdb.hot.packed cimport Packed, packed_read
@@ -10,12 +11,14 @@ from zeekdb.hot.table cimport Entry, Table
 cdef extern from *:
     """
     #define ZEEK_LARGE 0xFFFFFFFFu
+    #define ZEEK_TIMED 0xFFFFFFFEu
     #define ZEEK_PACKED_MAX (1u << 30)
     #define ZEEK_SCAN_MAX ((size_t)1 << 30)
     #define ZEEK_PREFETCH(p) __builtin_prefetch(p)
     static inline uint64_t zeek_scale(uint64_t x, uint64_t n) { return (uint64_t)(((unsigned __int128)x * n) >> 64); }
     """
     const uint32_t LARGE "ZEEK_LARGE"
+    const uint32_t TIMED "ZEEK_TIMED"
     const uint32_t PACKED_MAX "ZEEK_PACKED_MAX"  # bytes of a small form; beyond, it becomes large whatever the limits
     const size_t SCAN_MAX "ZEEK_SCAN_MAX"        # a larger COUNT means the same: everything
     void prefetch "ZEEK_PREFETCH"(const void* p) nogil
@@ -39,6 +42,10 @@ cdef bint members_walk(Table* t, MemberVisit visit, void* arg) noexcept nogil
 cdef Table* members_copy(Table* t) noexcept nogil
 cdef size_t members_memory(Table* t) noexcept nogil                           # estimated from a few entries
 cdef void member_free(Entry* e) noexcept nogil
+# The field of a large hash: flags are 0 or EXPIRES.
+cdef Entry* member_new(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint8_t flags) noexcept nogil
+# Gives the entry a new value where it stands; False when that takes another entry.
+cdef bint member_overwrite(Entry* e, const uint8_t* v, size_t vn) noexcept nogil
 cdef const uint8_t* member_value(const Entry* e, size_t* n) noexcept nogil    # inline or in its blob
 
 # The fair dice of SPOP, HRANDFIELD and the like.

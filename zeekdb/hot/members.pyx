@@ -1,7 +1,7 @@
 """Tables of members: what large hashes and sets share.
 
-Entries of such a table have no deadline and no LRU field. A value of more than INLINE_MAX bytes is a blob, which copies
-share: whoever overwrites one in place checks that nobody else refers to it.
+Entries of such a table have no LRU field, and no deadlines but in hashes that are Timed. A value of more than INLINE_MAX bytes
+is a blob, which copies share: whoever overwrites one in place checks that nobody else refers to it.
 """
 
 import os
@@ -10,10 +10,11 @@ from zeekdb.errors import CommandError
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
-from zeekdb.hot.memory cimport Blob, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free
+from libc.string cimport memcpy
+from zeekdb.hot.memory cimport Blob, blob_new, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.table cimport (
-    BOXED, Entry, Table, entry_box, entry_free, entry_key, entry_new, entry_size, entry_type, entry_value,
-    hash_bytes, slot_entry, table_free, table_init, table_insert, table_memory,
+    BOXED, INLINE_MAX, T_HASH, Entry, Table, entry_box, entry_free, entry_key, entry_new, entry_size, entry_type,
+    entry_value, hash_bytes, slot_entry, table_free, table_init, table_insert, table_memory,
 )
 
 cdef extern from "Python.h" nogil:
@@ -56,6 +57,48 @@ cdef const uint8_t* member_value(const Entry* e, size_t* n) noexcept nogil:
         return blob.data
     n[0] = e.vlen
     return entry_value(e)
+
+
+cdef inline Blob* blob_of(const uint8_t* v, size_t vn) noexcept nogil:
+    cdef Blob* blob = blob_new(vn)
+    memcpy(blob.data, v, vn)
+    blob.size = vn
+    return blob
+
+
+cdef Entry* member_new(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint8_t flags) noexcept nogil:
+    cdef Blob* blob
+    if vn <= INLINE_MAX:
+        return entry_new(T_HASH, f, fn, v, vn, flags)
+    blob = blob_of(v, vn)
+    return entry_new(T_HASH, f, fn, <uint8_t*>&blob, sizeof(blob), BOXED | flags)
+
+
+cdef bint member_overwrite(Entry* e, const uint8_t* v, size_t vn) noexcept nogil:
+    cdef size_t size
+    cdef Blob* blob
+    if e.flags & BOXED:
+        if vn <= INLINE_MAX:
+            return False
+        blob = <Blob*>entry_box(e)
+        if blob.refs == 1 and vn <= blob.capacity and vn >= blob.capacity // 2:
+            memcpy(blob.data, v, vn)
+            blob.size = vn
+            return True
+        blob_release(blob)
+        blob = blob_of(v, vn)
+        memcpy(entry_value(e), &blob, sizeof(blob))
+        return True
+    if vn > INLINE_MAX:
+        return False
+    if vn != e.vlen:
+        # The allocator is told sizes, and only their footprints matter to it: within one, an entry may change its own.
+        size = entry_size(e)
+        if mem_footprint(size) != mem_footprint(size - e.vlen + vn):
+            return False
+        e.vlen = <unsigned short>vn
+    memcpy(entry_value(e), v, vn)
+    return True
 
 
 cdef inline Entry* entry_at(Table* t, uint64_t place) noexcept nogil:

@@ -13,7 +13,7 @@ from zeekdb.hot.rdbwire cimport (
     reader_free, writer_free,
 )
 from zeekdb.hot.rdbwrite cimport rdb_type, rdb_write
-from zeekdb.hot.shards cimport set_clock_field
+from zeekdb.hot.shards cimport ks_expire_fields, set_clock_field
 from zeekdb.hot.table cimport Entry, hash_bytes
 
 VERSION = RDB_VERSION
@@ -66,8 +66,11 @@ cdef damage():
     return DamagedValue((<bytes>READER.why).decode(), READER.fault == EMPTY)
 
 
-cdef inline Entry* find(Db* db, bytes key) noexcept:
-    return ks_find(db, raw(key), PyBytes_GET_SIZE(key), hash_bytes(raw(key), PyBytes_GET_SIZE(key)))
+cdef Entry* find(Db* db, bytes key) noexcept:
+    """The entry, without fields that are due: a hash that has no others must not be written."""
+    cdef uint64_t h = hash_bytes(raw(key), PyBytes_GET_SIZE(key))
+    ks_expire_fields(db, raw(key), PyBytes_GET_SIZE(key), h)
+    return ks_find(db, raw(key), PyBytes_GET_SIZE(key), h)
 
 
 cdef int write_entry(Entry* e, bint compress) except -1:

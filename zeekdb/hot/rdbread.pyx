@@ -12,28 +12,31 @@ If the limits allow, the structure takes over a copy of it; otherwise the elemen
 from libc.math cimport isnan
 from libc.stdint cimport UINT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from zeekdb.hot.hash_deadlines cimport Timed, timed_begin, timed_expect, timed_of, timed_put, timed_set
 from zeekdb.hot.hashes cimport hash_adopt, hash_expect, hash_put
 from zeekdb.hot.intset cimport ints_load
 from zeekdb.hot.keyspace cimport TypeOps
 from zeekdb.hot.lists cimport list_length, list_push
 from zeekdb.hot.lzf cimport lzf_unpack
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release
-from zeekdb.hot.packed cimport packed_need, packed_read, packed_write
+from zeekdb.hot.packed cimport Packed, packed_need, packed_read, packed_write
 from zeekdb.hot.packs cimport LISTPACK, ZIPLIST, ZIPMAP, Pack, PackKind, Piece, pack_next, pack_open
 from zeekdb.hot.rdbobjects cimport object_read
 from zeekdb.hot.rdbtypes cimport (
-    RDB_HASH, RDB_HASH_LISTPACK, RDB_HASH_ZIPLIST, RDB_HASH_ZIPMAP, RDB_LIST, RDB_LIST_QUICKLIST, RDB_LIST_QUICKLIST_2,
-    RDB_LIST_ZIPLIST, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_SET_LISTPACK, RDB_STRING, RDB_ZSET, RDB_ZSET_2,
+    RDB_HASH, RDB_HASH_LISTPACK, RDB_HASH_LISTPACK_TTL, RDB_HASH_LISTPACK_TTL_EARLY, RDB_HASH_TTL, RDB_HASH_TTL_EARLY,
+    RDB_HASH_ZIPLIST, RDB_HASH_ZIPMAP, RDB_LIST, RDB_LIST_QUICKLIST, RDB_LIST_QUICKLIST_2, RDB_LIST_ZIPLIST, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_SET_LISTPACK, RDB_STRING, RDB_ZSET, RDB_ZSET_2,
     RDB_ZSET_LISTPACK, RDB_ZSET_ZIPLIST,
 )
 from zeekdb.hot.rdbwire cimport (
     DAMAGED, EMPTY, UNKNOWN, NO_MEMORY, Buffer, buffer_room, buffer_try, fail, get_byte, get_bytes, get_count,
-    get_double, get_length, get_string, left,
+    get_double, get_fixed, get_length, get_string, left,
 )
 from zeekdb.hot.sets cimport set_add, set_adopt, set_adopt_ints, set_expect
 from zeekdb.hot.shards cimport ks_put, type_ops
-from zeekdb.hot.table cimport BOXED, INLINE_MAX, T_HASH, T_LIST, T_OBJECT, T_SET, T_STRING, T_ZSET, hash_bytes
-from zeekdb.hot.wire cimport format_int, parse_double
+from zeekdb.hot.table cimport (
+    BOXED, FIELDS_EXPIRE, INLINE_MAX, T_HASH, T_LIST, T_OBJECT, T_SET, T_STRING, T_ZSET, hash_bytes,
+)
+from zeekdb.hot.wire cimport format_int, parse_double, parse_int
 from zeekdb.hot.zrun cimport pair_need, read_pair, score_write
 from zeekdb.hot.zsets cimport ZADD_ADDED, zset_add, zset_adopt
 from zeekdb.hot.ztree cimport order
@@ -46,6 +49,7 @@ cdef enum:
     NAN_SCORE = 253         # scores as text: lengths that are none
     PLUS_INFINITY = 254
     MINUS_INFINITY = 255
+    WHEN_BITS = 48          # of a field's deadline
 
 
 cdef bint rdb_read(Reader* r, uint8_t type, Value* v) noexcept nogil:
@@ -70,6 +74,10 @@ cdef bint rdb_read(Reader* r, uint8_t type, Value* v) noexcept nogil:
         done = read_hash(r, begin(v, T_HASH))
     elif type == RDB_HASH_ZIPMAP or type == RDB_HASH_ZIPLIST or type == RDB_HASH_LISTPACK:
         done = read_hash_pack(r, begin(v, T_HASH), hash_kind(type))
+    elif type == RDB_HASH_TTL or type == RDB_HASH_TTL_EARLY:
+        done = read_timed(r, begin_timed(v), type == RDB_HASH_TTL)
+    elif type == RDB_HASH_LISTPACK_TTL or type == RDB_HASH_LISTPACK_TTL_EARLY:
+        done = read_timed_pack(r, begin_timed(v), type == RDB_HASH_LISTPACK_TTL)
     elif type == RDB_MODULE_2:
         v.type = T_OBJECT
         v.box = object_read(r)
@@ -93,6 +101,13 @@ cdef inline void* begin(Value* v, uint8_t type) noexcept nogil:
     return v.box
 
 
+cdef inline Timed* begin_timed(Value* v) noexcept nogil:
+    begin(v, T_HASH)
+    timed_begin(<Packed*>v.box)
+    v.flags |= FIELDS_EXPIRE
+    return timed_of(<Packed*>v.box)
+
+
 cdef void value_drop(Value* v) noexcept nogil:
     cdef size_t budget = <size_t>-1
     if v.box == NULL:
@@ -107,7 +122,7 @@ cdef void value_drop(Value* v) noexcept nogil:
 cdef Entry* value_store(Value* v, Db* db, const uint8_t* key, size_t n, uint64_t h, int64_t deadline_ms) noexcept nogil:
     cdef Entry* e
     if v.flags & BOXED:
-        e = ks_put(db, key, n, h, v.type, <uint8_t*>&v.box, 8, BOXED, deadline_ms)
+        e = ks_put(db, key, n, h, v.type, <uint8_t*>&v.box, 8, v.flags, deadline_ms)
         v.box = NULL
         return e
     return ks_put(db, key, n, h, T_STRING, v.p, v.n, 0, deadline_ms)
@@ -380,6 +395,71 @@ cdef bint read_hash_pack(Reader* r, void* self, PackKind kind) noexcept nogil:
         f = packed_read(v + vn, &fn)
         v = packed_read(f + fn, &vn)
         hash_put(self, f, fn, v, vn)
+    return True
+
+
+cdef bint put_timed(
+    Reader* r, Timed* t, const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, uint64_t when_ms,
+) noexcept nogil:
+    if fn > UINT32_MAX:
+        return fail(r, DAMAGED, b"a field that is too long")
+    if when_ms >> WHEN_BITS:
+        return fail(r, DAMAGED, b"a deadline that is too late")
+    if timed_put(t, f, fn, v, vn, False, 0) != 1:  # at time 0 nothing is overdue: that is found out later
+        return fail(r, DAMAGED, b"a field twice")
+    if when_ms:
+        timed_set(t, f, fn, <int64_t>when_ms, 0)
+    return True
+
+
+cdef bint read_timed(Reader* r, Timed* t, bint relative) noexcept nogil:
+    """Deadline, field, value; deadlines count from the first one plus 1, or (early) are what they are."""
+    cdef uint64_t fields, i, when, first = 1
+    cdef Text f, v
+    if relative and not get_fixed(r, &first):
+        return False
+    if first >> WHEN_BITS:
+        return fail(r, DAMAGED, b"a deadline that is too late")
+    if not get_count(r, 3, &fields):
+        return False
+    timed_expect(t, fields)
+    for i in range(fields):
+        if not get_length(r, &when) or not get_string(r, &f, 0) or not get_string(r, &v, 1):
+            return False
+        if when and when >> WHEN_BITS == 0:
+            when += first - 1
+        if not put_timed(r, t, f.p, f.n, v.p, v.n, when):
+            return False
+    return True if fields else fail(r, EMPTY, b"a hash of nothing")
+
+
+cdef bint read_timed_pack(Reader* r, Timed* t, bint has_first) noexcept nogil:
+    cdef Pack pack
+    cdef uint64_t strings, first, i
+    cdef int64_t when
+    cdef size_t longest, fn, vn, wn
+    cdef const uint8_t* f
+    cdef const uint8_t* v
+    cdef const uint8_t* at
+    if has_first and not get_fixed(r, &first):
+        return False
+    if not open_pack(r, &pack, LISTPACK) or not fill_run(r, &pack, &strings, &longest):
+        return False
+    if strings == 0:
+        return fail(r, EMPTY, b"a hash of nothing")
+    if strings % 3:
+        return fail(r, DAMAGED, b"a field without a value or deadline")
+    timed_expect(t, strings // 3)
+    at = r.run.data
+    for i in range(strings // 3):
+        f = packed_read(at, &fn)
+        v = packed_read(f + fn, &vn)
+        at = packed_read(v + vn, &wn)
+        if not parse_int(at, wn, &when) or when < 0:
+            return fail(r, DAMAGED, b"a deadline that is none")
+        at += wn
+        if not put_timed(r, t, f, fn, v, vn, <uint64_t>when):
+            return False
     return True
 
 

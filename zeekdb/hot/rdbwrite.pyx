@@ -1,21 +1,22 @@
 """Values to Redis's serialisation, straight from the structures: no Python object is made.
 
-What is written is what redis-server 7.0 reads (RDB 10). A small collection becomes the packed form of its type, a large
+What is written is what redis-server 7.0 reads (RDB 10), but for hashes with fields that expire: these take 7.4. A small collection becomes the packed form of its type, a large
 one a count and its elements; large sorted sets go from the greatest to the least, which redis-server loads fastest.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from zeekdb.hot.hashes cimport hash_is_large, hash_length, hash_walk
-from zeekdb.hot.keyspace cimport entry_string
+from zeekdb.hot.hash_deadlines cimport Timed, overdue, timed_walk
+from zeekdb.hot.hashes cimport hash_is_large, hash_length, hash_timed, hash_walk
+from zeekdb.hot.keyspace cimport G, entry_string
 from zeekdb.hot.lists cimport ListValue, list_length, list_range
 from zeekdb.hot.packs cimport listpack_add, listpack_add_int, listpack_add_text, listpack_begin, listpack_end
 from zeekdb.hot.rdbobjects cimport object_write
 from zeekdb.hot.rdbtypes cimport (
-    RDB_HASH, RDB_HASH_LISTPACK, RDB_LIST_QUICKLIST_2, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_STREAM_2, RDB_STRING,
+    RDB_HASH, RDB_HASH_LISTPACK, RDB_HASH_TTL, RDB_LIST_QUICKLIST_2, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_STREAM_2, RDB_STRING,
     RDB_ZSET_2, RDB_ZSET_LISTPACK,
 )
-from zeekdb.hot.rdbwire cimport Buffer, buffer_put, buffer_room, put_blob, put_double, put_length, put_string
+from zeekdb.hot.rdbwire cimport Buffer, buffer_put, buffer_room, put_blob, put_double, put_fixed, put_length, put_string
 from zeekdb.hot.sets cimport set_ints, set_length, set_walk
 from zeekdb.hot.table cimport T_HASH, T_LIST, T_OBJECT, T_SET, T_STREAM, T_STRING, T_ZSET, entry_box, entry_type
 from zeekdb.hot.wire cimport format_double
@@ -25,6 +26,11 @@ cdef enum:
     PLAIN = 1               # a list's node that is one element
     PACKED = 2              # a listpack
     PLAIN_MIN = 1 << 30     # bytes of an element that a listpack is no place for
+
+
+cdef inline bint has_deadlines(void* hash) noexcept nogil:
+    cdef Timed* t = hash_timed(hash)
+    return t != NULL and t.next_ms != 0
 
 
 cdef uint8_t rdb_type(const Entry* e) noexcept nogil:
@@ -39,6 +45,8 @@ cdef uint8_t rdb_type(const Entry* e) noexcept nogil:
         return RDB_SET_INTSET if set_ints(entry_box(e), &width, &members) != NULL else RDB_SET
     if type == T_ZSET:
         return RDB_ZSET_2 if zset_is_large(entry_box(e)) else RDB_ZSET_LISTPACK
+    if type == T_HASH and has_deadlines(entry_box(e)):
+        return RDB_HASH_TTL
     if type == T_HASH:
         return RDB_HASH if hash_is_large(entry_box(e)) else RDB_HASH_LISTPACK
     return RDB_STREAM_2 if type == T_STREAM else RDB_MODULE_2
@@ -120,7 +128,44 @@ cdef void write_pair(const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, v
     put_string(<Writer*>arg, v, vn)
 
 
+cdef void count_field(
+    const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, int64_t when_ms, void* arg,
+) noexcept nogil:
+    (<uint64_t*>arg)[0] += not overdue(when_ms, G.now_ms)
+
+
+ctypedef struct TimedWriter:
+    Writer* w
+    int64_t first_ms
+
+
+cdef void write_timed_pair(
+    const uint8_t* f, size_t fn, const uint8_t* v, size_t vn, int64_t when_ms, void* arg,
+) noexcept nogil:
+    cdef TimedWriter* to = <TimedWriter*>arg
+    if overdue(when_ms, G.now_ms):
+        return
+    put_length(to.w, <uint64_t>(when_ms - to.first_ms + 1) if when_ms else 0)
+    put_string(to.w, f, fn)
+    put_string(to.w, v, vn)
+
+
+cdef void write_timed(Writer* w, Timed* t) noexcept nogil:
+    """The first deadline, then every field after its own deadline, counted from there; 0 for none."""
+    cdef TimedWriter to
+    cdef uint64_t fields = 0
+    to.w = w
+    to.first_ms = t.next_ms
+    timed_walk(t, count_field, &fields)
+    put_fixed(w, <uint64_t>t.next_ms)
+    put_length(w, fields)
+    timed_walk(t, write_timed_pair, &to)
+
+
 cdef void write_hash(Writer* w, void* self) noexcept nogil:
+    if has_deadlines(self):
+        write_timed(w, hash_timed(self))
+        return
     if hash_is_large(self):
         put_length(w, hash_length(self))
         hash_walk(self, write_pair, w)

@@ -17,6 +17,7 @@ ctypedef struct TypeOps:
 ctypedef struct Shard:
     Table table
     Deadlines due       # the expiry index
+    Deadlines fields    # hashes by the first deadline of their fields: their tickets, see hash_deadlines.pyx
 
 ctypedef struct Db:
     Shard* shards
@@ -33,6 +34,7 @@ ctypedef struct Globals:
     uint64_t hits
     uint64_t misses
     uint64_t expired
+    uint64_t expired_fields
     uint64_t evicted
     uint64_t lazyfreed
     size_t lazyfree_pending     # objects waiting to be freed
@@ -61,6 +63,11 @@ cdef void* ks_create(Db* db, const uint8_t* key, size_t n, uint64_t h, uint8_t t
 cdef bint ks_delete(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil  # large values are freed later, in slices
 cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64_t deadline_ms) noexcept nogil  # 0 persists; the entry may move
 
+# From now on the fields of the hash may have deadlines. False when there is no hash.
+cdef bint ks_time_fields(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil
+# Removes all fields that are due now, and the key with the last one.
+cdef void ks_expire_fields(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil
+
 cdef inline int64_t ks_deadline(const Entry* e) noexcept nogil:
     """0: none."""
     return deadline_of(e)
@@ -75,6 +82,7 @@ cdef inline const uint8_t* entry_string(const Entry* e, size_t* n) noexcept nogi
     n[0] = e.vlen
     return entry_value(e)
 
+cdef Entry* ks_glance(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil  # whatever is there, overdue or not
 cdef object wrap_value(Entry* e)
 cdef void ks_prefetch_bucket(Db* db, uint64_t h) noexcept nogil
 cdef void ks_prefetch_entry(Db* db, uint64_t h) noexcept nogil
@@ -114,5 +122,7 @@ cdef size_t ks_expire_due(Db* db, Shard* s, size_t most) noexcept nogil
 cdef void ks_clear(Db* db) noexcept nogil                   # at once; the memory follows by ks_free
 cdef void ks_close(Db* db) noexcept nogil                   # the same, and frees all
 cdef bint ks_free(size_t budget) noexcept nogil             # frees up to `budget` elements; True while more is left
-# Expiries call `call(index of the database, key)` while the list, which must stay the same one, is not empty.
-cdef void on_expired(object listeners, object call)
+cdef size_t ks_expire_due_fields(Db* db, Shard* s, size_t most) noexcept nogil
+# While the list, which must stay the same one, is not empty, expiries call `call(index of the database, key)`, and
+# `call_fields(index, key, fields, whether the key is gone with them)`.
+cdef void on_expired(object listeners, object call, object call_fields)

@@ -7,15 +7,20 @@ What is large is never freed inside a command: whole shards (FLUSHALL) and struc
 allocations wait in a list that `ks_free` works off in slices.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from zeekdb.hot.deadlines cimport deadline_add, deadline_change, deadline_of, deadline_remove, deadlines_free
+from zeekdb.hot.hash_deadlines cimport (
+    Timed, overdue, timed_attach, timed_begin, timed_detach, timed_expire, timed_length, timed_of,
+)
+from zeekdb.hot.members cimport Harvest, harvest, harvest_to
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
 from zeekdb.hot.notes cimport N, note_key
+from zeekdb.hot.packed cimport Packed
 from zeekdb.hot.table cimport (
-    BOXED, EXPIRES, INLINE_MAX, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key, entry_new,
+    BOXED, EXPIRES, FIELDS_EXPIRE, INLINE_MAX, T_HASH, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key, entry_new,
     entry_size, entry_type, entry_value, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
     table_prefetch_bucket, table_prefetch_entry, table_replace, table_take,
 )
@@ -36,6 +41,7 @@ cdef enum:
     SHARD = TYPES            # of what is to be freed: not a value but a shard
     EFFORT_MAX = 64          # allocations beyond which a value is freed later
     LFU_INIT = 5
+    FIELDS_MAX = 64          # due fields of one hash that whoever meets it removes; the rest goes by the clock
 
 cdef TypeOps* OPS[TYPES]
 cdef list CLASSES = [bytes] + [None] * (TYPES - 1)
@@ -186,6 +192,7 @@ cdef bint free_slots(Doomed* d, size_t* budget) noexcept nogil:
     cdef uint64_t slot, ahead
     cdef Entry* e
     deadlines_free(&d.shard.due)
+    deadlines_free(&d.shard.fields)
     while d.cursor < total:
         if budget[0] == 0:
             return False
@@ -238,11 +245,12 @@ cdef bint ks_free(size_t budget) noexcept nogil:
 # While somebody subscribes to the journal an expiry is reported, which needs Python; the list's length tells.
 cdef PyVarObject* LISTENERS = NULL  # the keyspace's list, which is changed in place only
 cdef object ON_EXPIRED = None       # what is called with a database's index and a key
+cdef object ON_FIELDS_EXPIRED = None
 
 
-cdef void on_expired(object listeners, object call):
-    global LISTENERS, ON_EXPIRED
-    LISTENERS, ON_EXPIRED = <PyVarObject*>listeners, call
+cdef void on_expired(object listeners, object call, object call_fields):
+    global LISTENERS, ON_EXPIRED, ON_FIELDS_EXPIRED
+    LISTENERS, ON_EXPIRED, ON_FIELDS_EXPIRED = <PyVarObject*>listeners, call, call_fields
 
 
 cdef void report(Db* db, const uint8_t* key, size_t n) noexcept nogil:
@@ -253,12 +261,23 @@ cdef void report(Db* db, const uint8_t* key, size_t n) noexcept nogil:
             logging.getLogger("zeekdb").exception("a listener failed when a key expired")
 
 
+cdef inline Timed* timed_box(const Entry* e) noexcept nogil:
+    """What a hash with FIELDS_EXPIRE keeps about its fields."""
+    return timed_of(<Packed*>entry_box(e))
+
+
+cdef inline void drop_value(Entry* e) noexcept nogil:
+    if e.flags & FIELDS_EXPIRE:
+        timed_detach(timed_box(e))
+    free_value(e, True)
+
+
 cdef void remove_slot(Shard* s, uint64_t* slot) noexcept nogil:
     cdef Entry* e = slot_entry(slot[0])
     if e.flags & EXPIRES:
         deadline_remove(&s.due, e)
     table_take(&s.table, slot)
-    free_value(e, True)
+    drop_value(e)
     entry_free(e)
 
 
@@ -281,6 +300,50 @@ cdef void ks_expire(Db* db, Shard* s, uint64_t* slot) noexcept nogil:
         remove_slot(s, slot)
 
 
+cdef size_t drop_fields(Timed* t, size_t most, list names):
+    cdef Harvest into = harvest_to(names)
+    return timed_expire(t, G.now_ms, most, harvest, &into)
+
+
+cdef uint64_t* report_fields(Db* db, Shard* s, uint64_t* slot, size_t most) noexcept nogil:
+    """`expire_fields` while somebody listens."""
+    cdef size_t n
+    cdef uint8_t* key = entry_key(slot_entry(slot[0]), &n)
+    cdef bint gone
+    with gil:
+        name = PyBytes_FromStringAndSize(<char*>key, n)
+        names = []
+        G.expired_fields += drop_fields(timed_box(slot_entry(slot[0])), most, names)
+        gone = timed_length(timed_box(slot_entry(slot[0]))) == 0
+        if gone:
+            remove_slot(s, slot)
+        try:
+            ON_FIELDS_EXPIRED(db.index, name, names, gone)
+        except Exception:
+            logging.getLogger("zeekdb").exception("a listener failed when fields expired")
+        if gone or db.shards == NULL:
+            return NULL
+        key = <uint8_t*>PyBytes_AS_STRING(name)
+        return table_find(&shard_of(db, hash_bytes(key, n)).table, key, n, hash_bytes(key, n))
+
+
+cdef uint64_t* expire_fields(Db* db, Shard* s, uint64_t* slot, size_t most) noexcept nogil:
+    """Removes fields that are due from a hash, and the hash with its last one: then NULL, otherwise its slot."""
+    cdef Timed* t = timed_box(slot_entry(slot[0]))
+    cdef size_t n
+    cdef uint8_t* key
+    if N.interests:
+        key = entry_key(slot_entry(slot[0]), &n)
+        note_key(db.index, key, n, hash_bytes(key, n))
+    if LISTENERS != NULL and LISTENERS.ob_size:
+        return report_fields(db, s, slot, most)
+    G.expired_fields += timed_expire(t, G.now_ms, most, NULL, NULL)
+    if timed_length(t):
+        return slot
+    remove_slot(s, slot)
+    return NULL
+
+
 cdef inline uint64_t* find_slot(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
     """The slot of a live key; an expired one is removed on the way."""
     cdef Shard* s
@@ -293,9 +356,12 @@ cdef inline uint64_t* find_slot(Db* db, const uint8_t* key, size_t n, uint64_t h
     if slot == NULL:
         return NULL
     e = slot_entry(slot[0])
-    if e.flags & EXPIRES and deadline_of(e) <= G.now_ms:
-        ks_expire(db, s, slot)
-        return NULL
+    if e.flags & (EXPIRES | FIELDS_EXPIRE):
+        if e.flags & EXPIRES and deadline_of(e) <= G.now_ms:
+            ks_expire(db, s, slot)
+            return NULL
+        if e.flags & FIELDS_EXPIRE and overdue(timed_box(e).next_ms, G.now_ms):
+            return expire_fields(db, s, slot, FIELDS_MAX)
     return slot
 
 
@@ -374,6 +440,11 @@ cdef void ks_prefetch_entry(Db* db, uint64_t h) noexcept nogil:
         table_prefetch_entry(&shard_of(db, h).table, h)
 
 
+cdef Entry* ks_glance(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    cdef uint64_t* slot = table_find(&shard_of(db, h).table, key, n, h) if db.shards != NULL else NULL
+    return slot_entry(slot[0]) if slot != NULL else NULL
+
+
 cdef size_t ks_expire_due(Db* db, Shard* s, size_t most) noexcept nogil:
     """Removes what is due in a shard, most overdue first."""
     cdef size_t n
@@ -385,6 +456,46 @@ cdef size_t ks_expire_due(Db* db, Shard* s, size_t most) noexcept nogil:
         key = entry_key(s.due.heap[0].entry, &size)
         ks_expire(db, s, table_find(&s.table, key, size, hash_bytes(key, size)))
     return most
+
+
+cdef size_t ks_expire_due_fields(Db* db, Shard* s, size_t most) noexcept nogil:
+    """Removes fields that are due from the hashes of a shard."""
+    cdef uint64_t before = G.expired_fields
+    cdef uint64_t* slot
+    cdef size_t size, removed = 0
+    cdef uint8_t* key
+    while removed < most and s.fields.used and s.fields.heap[0].when_ms <= G.now_ms:
+        key = entry_key(s.fields.heap[0].entry, &size)
+        slot = table_find(&s.table, key, size, hash_bytes(key, size))
+        if overdue(deadline_of(slot_entry(slot[0])), G.now_ms):
+            ks_expire(db, s, slot)
+            removed += 1
+            continue
+        expire_fields(db, s, slot, most - removed)
+        removed += G.expired_fields - before
+        before = G.expired_fields
+    return removed
+
+
+cdef void ks_expire_fields(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    cdef uint64_t* slot = find_slot(db, key, n, h)
+    while slot != NULL and slot_entry(slot[0]).flags & FIELDS_EXPIRE:
+        if not overdue(timed_box(slot_entry(slot[0])).next_ms, G.now_ms):
+            return
+        slot = expire_fields(db, shard_of(db, h), slot, <size_t>-1)
+
+
+cdef bint ks_time_fields(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    cdef uint64_t* slot = find_slot(db, key, n, h)
+    cdef Entry* e
+    if slot == NULL or entry_type(slot_entry(slot[0])) != T_HASH:
+        return False
+    e = slot_entry(slot[0])
+    if not e.flags & FIELDS_EXPIRE:
+        e.flags |= FIELDS_EXPIRE
+        timed_begin(<Packed*>entry_box(e))
+        timed_attach(timed_box(e), &shard_of(db, h).fields, key, n)
+    return True
 
 
 # ---------------------------------------------------------------- storing
@@ -416,13 +527,22 @@ cdef Entry* put_entry(Db* db, Shard* s, uint64_t* slot, Entry* e, uint64_t h, in
         if old.flags & EXPIRES:
             deadline_remove(&s.due, old)
         table_replace(slot, e)
-        free_value(old, True)
+        drop_value(old)
         entry_free(old)
     else:
         table_insert(&s.table, e, h)
     set_clock_field(e, clock)
     if deadline_ms:
         deadline_add(&s.due, e, deadline_ms)
+    return e
+
+
+cdef inline Entry* attached(Shard* s, Entry* e) noexcept nogil:
+    cdef size_t n
+    cdef uint8_t* key
+    if e.flags & FIELDS_EXPIRE:
+        key = entry_key(e, &n)
+        timed_attach(timed_box(e), &s.fields, key, n)
     return e
 
 
@@ -443,18 +563,18 @@ cdef Entry* ks_put(
             deadline_ms = deadline_of(e)
         if (e.flags & EXPIRES != 0) == (deadline_ms != 0) and entry_type(e) == type and has_room(e, vn):
             if e.flags & BOXED:
-                free_value(e, True)
+                drop_value(e)
             e.vlen = <uint16_t>vn
             memcpy(entry_value(e), value, vn)
-            e.flags = (e.flags & ~<uint8_t>BOXED) | flags
+            e.flags = (e.flags & ~<uint8_t>(BOXED | FIELDS_EXPIRE)) | flags
             touch_entry(e)
             if deadline_ms:
                 deadline_change(&s.due, e, deadline_ms)
-            return e
+            return attached(s, e)
     elif deadline_ms < 0:
         deadline_ms = 0
     e = entry_new(type, key, n, value, vn, flags | (EXPIRES if deadline_ms else 0))
-    return put_entry(db, s, slot, e, h, deadline_ms)
+    return attached(s, put_entry(db, s, slot, e, h, deadline_ms))
 
 
 cdef Entry* ks_set(Db* db, const uint8_t* key, size_t n, uint64_t h, const uint8_t* value, size_t vn, int64_t deadline_ms) noexcept nogil:
@@ -493,7 +613,8 @@ cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64
     if e.flags & EXPIRES:
         deadline_remove(&s.due, e)
     moved = entry_new(
-        entry_type(e), key, n, entry_value(e), e.vlen, (e.flags & BOXED) | (EXPIRES if deadline_ms else 0)
+        entry_type(e), key, n, entry_value(e), e.vlen,
+        (e.flags & (BOXED | FIELDS_EXPIRE)) | (EXPIRES if deadline_ms else 0),
     )
     moved.meta = e.meta
     table_replace(slot, moved)
@@ -513,12 +634,14 @@ cdef bint ks_take(Db* db, const uint8_t* key, size_t n, uint64_t h, Held* held) 
     e = slot_entry(slot[0])
     held.type = entry_type(e)
     held.size = e.vlen
-    held.flags = e.flags & BOXED
+    held.flags = e.flags & (BOXED | FIELDS_EXPIRE)
     held.deadline_ms = deadline_of(e)
     held.clock = e.meta & 0xFFFFFF
     memcpy(held.value, entry_value(e), e.vlen)
     if e.flags & EXPIRES:
         deadline_remove(&s.due, e)
+    if e.flags & FIELDS_EXPIRE:
+        timed_detach(timed_box(e))
     table_take(&s.table, slot)
     entry_free(e)
     return True

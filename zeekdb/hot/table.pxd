@@ -15,6 +15,7 @@ cdef enum:
     EXPIRES = 1
     LONG_KEY = 2
     BOXED = 4
+    FIELDS_EXPIRE = 8   # a hash whose fields may have deadlines: see hash_deadlines.pxd
     INLINE_MAX = 1024   # longest value kept inside an entry
 
 cdef enum:

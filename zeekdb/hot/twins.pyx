@@ -5,68 +5,33 @@ type, a malformed number) it passes to the handler with TWIN_PASS before it has 
 drive both with the same commands. A twin runs only while nobody listens to the journal, so it just counts the change.
 """
 
-from libc.math cimport isnan
-from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t
+from libc.string cimport memcpy
 
+from zeekdb.hot cimport read_twins
 from zeekdb.hot.hashes cimport hash_expect, hash_get, hash_put
 from zeekdb.hot.keyspace cimport (
-    G, Db, entry_string, ks_create, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
+    G, entry_string, ks_create, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
 )
 from zeekdb.hot.lists cimport list_index, list_length, list_pop, list_push, list_range
-from zeekdb.hot.memory cimport SLAB_MIN, Blob
-from zeekdb.hot.notes cimport note_key
 from zeekdb.hot.sets cimport set_add, set_contains, set_expect, set_length, set_pop
-from zeekdb.hot.table cimport (
-    BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_box, entry_type, entry_value,
+from zeekdb.hot.stream_twins cimport twin_xadd, twin_xlen
+from zeekdb.hot.table cimport BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_type
+from zeekdb.hot.twin_parts cimport (
+    TTL_MAX, bounds, changed, collection, emit_bulk, out_score, parse_score, say_string, touch, word_is,
 )
 from zeekdb.hot.wire cimport (
-    PART_MIN, TWIN_DONE, TWIN_PASS, Arg, Out, Port, format_double, format_int, out_blob, out_bulk, out_int, out_length,
-    out_null, out_raw, out_room, parse_double, parse_int, put_length,
+    TWIN_DONE, TWIN_PASS, Arg, Port, format_int, out_bulk, out_int, out_length, out_null, out_raw, out_room, parse_int,
 )
-from zeekdb.hot.zsets cimport ZADD_ADDED, ZADD_UPDATED, zset_add, zset_length, zset_pop, zset_score
+from zeekdb.hot.zsets cimport ZADD_ADDED, ZADD_INCR, ZADD_NAN, ZADD_UPDATED, zset_add, zset_length, zset_pop, zset_score
 
 
 cdef extern from *:
     bint __builtin_add_overflow(int64_t a, int64_t b, int64_t* sum) nogil
 
-cdef int64_t SECONDS_MAX = 4000000000000LL  # longer times to live go the long way, which checks them
-
-
-cdef inline bint word_is(Arg* arg, const char* upper, size_t n) noexcept nogil:
-    cdef size_t i
-    if arg.n != n:
-        return False
-    for i in range(n):
-        if (arg.p[i] & 0xDF) != <uint8_t>upper[i]:
-            return False
-    return True
-
-
-cdef inline void changed(Port* port, Arg* key, int64_t count) noexcept nogil:
-    """The journal's door for twins: they run only while nobody wants to know what has happened to every key."""
-    G.dirty += count
-    note_key(port.db.index, key.p, key.n, key.hash)
-
-
-cdef inline void touch(Entry* e) noexcept nogil:
-    """What a write does to the recency of a key that stays; the LFU counter is left to reads."""
-    if not G.touch_lfu:
-        e.meta = (e.meta & 0xFF000000U) | G.clock
-
 
 cdef inline void say_ok(Port* port) noexcept nogil:
     out_raw(&port.out, b"+OK\r\n", 5)
-
-
-cdef inline void say_string(Port* port, Entry* e) noexcept nogil:
-    cdef size_t n
-    cdef const uint8_t* p
-    if e.flags & BOXED:
-        out_blob(&port.out, <Blob*>entry_box(e))
-    else:
-        p = entry_string(e, &n)
-        out_bulk(&port.out, p, n)
 
 
 # ---------------------------------------------------------------- strings
@@ -109,7 +74,7 @@ cdef int twin_set(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t number
     if argc == 3:
         store(port, &argv[1], &argv[2], 0)
-    elif argc == 5 and parse_int(argv[4].p, argv[4].n, &number) and 0 < number < SECONDS_MAX:
+    elif argc == 5 and parse_int(argv[4].p, argv[4].n, &number) and 0 < number < TTL_MAX:
         if word_is(&argv[3], b"EX", 2):
             store(port, &argv[1], &argv[2], G.now_ms + number * 1000)
         elif word_is(&argv[3], b"PX", 2):
@@ -124,7 +89,7 @@ cdef int twin_set(Port* port, Arg* argv, int argc) noexcept nogil:
 
 cdef int twin_setex(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int64_t seconds
-    if not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < SECONDS_MAX:
+    if not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < TTL_MAX:
         return TWIN_PASS
     store(port, &argv[1], &argv[3], G.now_ms + seconds * 1000)
     say_ok(port)
@@ -282,11 +247,11 @@ cdef int twin_pttl(Port* port, Arg* argv, int argc) noexcept nogil:
     return say_ttl(port, &argv[1], 1)
 
 
-cdef int twin_expire(Port* port, Arg* argv, int argc) noexcept nogil:
-    cdef int64_t seconds
-    if argc != 3 or not parse_int(argv[2].p, argv[2].n, &seconds) or not 0 < seconds < SECONDS_MAX:
+cdef inline int expire(Port* port, Arg* argv, int argc, int64_t unit_ms) noexcept nogil:
+    cdef int64_t n
+    if argc != 3 or not parse_int(argv[2].p, argv[2].n, &n) or not 0 < n < TTL_MAX:
         return TWIN_PASS
-    if ks_expire_at(port.db, argv[1].p, argv[1].n, argv[1].hash, G.now_ms + seconds * 1000) == NULL:
+    if ks_expire_at(port.db, argv[1].p, argv[1].n, argv[1].hash, G.now_ms + n * unit_ms) == NULL:
         out_int(&port.out, 0)
     else:
         changed(port, &argv[1], 1)
@@ -294,33 +259,15 @@ cdef int twin_expire(Port* port, Arg* argv, int argc) noexcept nogil:
     return TWIN_DONE
 
 
+cdef int twin_expire(Port* port, Arg* argv, int argc) noexcept nogil:
+    return expire(port, argv, argc, 1000)
+
+
+cdef int twin_pexpire(Port* port, Arg* argv, int argc) noexcept nogil:
+    return expire(port, argv, argc, 1)
+
+
 # ---------------------------------------------------------------- collections
-
-
-cdef void emit_bulk(const uint8_t* p, size_t n, void* arg) noexcept nogil:
-    out_bulk(<Out*>arg, p, n)
-
-
-cdef inline int collection(Port* port, Arg* key, int type, bint create, bint reads, void** found) noexcept nogil:
-    """TWIN_PASS on another type; otherwise *found is the structure, NULL when absent and not to be created."""
-    cdef Entry* e
-    if reads:
-        e = ks_read(port.db, key.p, key.n, key.hash)
-    else:
-        e = ks_find(port.db, key.p, key.n, key.hash)
-    found[0] = NULL
-    if e == NULL:
-        if create:
-            found[0] = ks_create(port.db, key.p, key.n, key.hash, type)
-        return TWIN_DONE
-    if entry_type(e) != type:
-        if reads:
-            G.hits -= 1
-        return TWIN_PASS
-    if not reads:
-        touch(e)
-    found[0] = entry_box(e)
-    return TWIN_DONE
 
 
 cdef inline int push(Port* port, Arg* argv, int argc, bint head) noexcept nogil:
@@ -363,19 +310,6 @@ cdef int twin_lpop(Port* port, Arg* argv, int argc) noexcept nogil:
 
 cdef int twin_rpop(Port* port, Arg* argv, int argc) noexcept nogil:
     return pop(port, argv, argc, False)
-
-
-cdef inline bint bounds(Arg* argv, int64_t length, int64_t* start, int64_t* stop) noexcept nogil:
-    """Redis's start and stop, normalised to 0 <= start <= stop < length, or start > stop for nothing."""
-    if not parse_int(argv[0].p, argv[0].n, start) or not parse_int(argv[1].p, argv[1].n, stop):
-        return False
-    if start[0] < 0:
-        start[0] = start[0] + length if start[0] >= -length else 0
-    if stop[0] < 0:
-        stop[0] = stop[0] + length if stop[0] >= -length else -1
-    if stop[0] >= length:
-        stop[0] = length - 1
-    return True
 
 
 cdef int twin_lrange(Port* port, Arg* argv, int argc) noexcept nogil:
@@ -524,23 +458,19 @@ cdef int twin_zadd(Port* port, Arg* argv, int argc) noexcept nogil:
     return TWIN_DONE
 
 
-cdef inline bint parse_score(Arg* arg, double* score) noexcept nogil:
-    cdef int64_t whole
-    if arg.n < 16 and parse_int(arg.p, arg.n, &whole):
-        score[0] = <double>whole
-        return True
-    return parse_double(arg.p, arg.n, score)
-
-
-cdef inline void out_score(Port* port, double score) noexcept nogil:
-    cdef uint8_t text[40]
-    cdef size_t n = format_double(text, score)
-    if port.protocol == 3:
-        out_raw(&port.out, b",", 1)
-        out_raw(&port.out, <char*>text, n)
-        out_raw(&port.out, b"\r\n", 2)
-    else:
-        out_bulk(&port.out, text, n)
+cdef int twin_zincrby(Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef void* found
+    cdef double by, now
+    cdef int what
+    if not parse_score(&argv[2], &by) or collection(port, &argv[1], T_ZSET, True, False, &found) == TWIN_PASS:
+        return TWIN_PASS
+    what = zset_add(found, argv[3].p, argv[3].n, by, ZADD_INCR, &now)
+    if what & ZADD_NAN:  # of a member that is there: nothing has changed
+        return TWIN_PASS
+    if what & (ZADD_ADDED | ZADD_UPDATED):
+        changed(port, &argv[1], 1)
+    out_score(port, now)
+    return TWIN_DONE
 
 
 cdef int twin_zscore(Port* port, Arg* argv, int argc) noexcept nogil:
@@ -610,6 +540,8 @@ cdef Twin find(bytes name):
         return twin_pttl
     if name == b"expire":
         return twin_expire
+    if name == b"pexpire":
+        return twin_pexpire
     if name == b"lpush":
         return twin_lpush
     if name == b"rpush":
@@ -638,8 +570,14 @@ cdef Twin find(bytes name):
         return twin_spop
     if name == b"zadd":
         return twin_zadd
+    if name == b"zincrby":
+        return twin_zincrby
     if name == b"zscore":
         return twin_zscore
     if name == b"zpopmin":
         return twin_zpopmin
-    return NULL
+    if name == b"xadd":
+        return twin_xadd
+    if name == b"xlen":
+        return twin_xlen
+    return read_twins.find(name)

@@ -29,3 +29,6 @@ cdef size_t zset_range(void* self, int64_t start, int64_t stop, bint reverse, ZE
 # the large form.
 cdef bint zset_adopt(void* self, const uint8_t* run, size_t size, uint64_t members, size_t longest) noexcept nogil
 cdef bint zset_is_large(void* self) noexcept nogil
+# For batches, as hash_prefetch and hash_prefetch_entry.
+cdef void zset_prefetch(void* self, uint64_t h) noexcept nogil
+cdef void zset_prefetch_entry(void* self, uint64_t h) noexcept nogil

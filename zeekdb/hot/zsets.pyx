@@ -10,6 +10,7 @@ from libc.math cimport isnan
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.hot.keyspace cimport TypeOps, register_type
+from zeekdb.hot.members cimport prefetch
 from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free, mem_resize
 from zeekdb.hot.packed cimport Emit
 from zeekdb.hot.shards cimport random_bits
@@ -20,7 +21,8 @@ from zeekdb.hot.ztree cimport (
 )
 from zeekdb.hot.table cimport (
     T_ZSET, Entry, Table, entry_free, entry_key, entry_new, entry_size, entry_value, hash_bytes, slot_entry, table_find,
-    table_free, table_init, table_insert, table_memory, table_scan, table_take,
+    table_free, table_init, table_insert, table_memory, table_prefetch_bucket, table_prefetch_entry, table_scan,
+    table_take,
 )
 
 cdef extern from *:
@@ -237,6 +239,20 @@ cdef bint zset_score(void* self, const uint8_t* m, size_t n, double* score) noex
         return False
     memcpy(score, entry_value(slot_entry(slot[0])), 8)
     return True
+
+
+cdef void zset_prefetch(void* self, uint64_t h) noexcept nogil:
+    cdef ZSetValue* v = <ZSetValue*>self
+    if v.table != NULL:
+        table_prefetch_bucket(v.table, h)
+    else:
+        prefetch(v.data)
+
+
+cdef void zset_prefetch_entry(void* self, uint64_t h) noexcept nogil:
+    cdef ZSetValue* v = <ZSetValue*>self
+    if v.table != NULL:
+        table_prefetch_entry(v.table, h)
 
 
 cdef bint zset_remove(void* self, const uint8_t* m, size_t n) noexcept nogil:

@@ -246,6 +246,7 @@ def stats_section(server: Any, keyspace: Any) -> Fields:
         ("sync_partial_ok", stats.sync_partial_ok),
         ("sync_partial_err", stats.sync_partial_err),
         ("expired_keys", keyspace.expired),
+        ("expired_subkeys", keyspace.expired_fields),
         ("expired_stale_perc", "0.00"),
         ("expired_time_cap_reached_count", stats.keys_expired_per_cycle_max_reached),
         ("expire_cycle_cpu_milliseconds", 0),
@@ -386,7 +387,10 @@ def cluster_section(server: Any, keyspace: Any) -> Fields:
 def keyspace_section(server: Any, keyspace: Any) -> Fields:
     """# Keyspace"""
     return [
-        (f"db{db.index}", f"keys={len(db)},expires={db.volatile_count()},avg_ttl={db.average_ttl_ms()}")
+        (
+            f"db{db.index}",
+            f"keys={len(db)},expires={db.volatile_count()},avg_ttl={db.average_ttl_ms()},subexpiry={db.timed_count()}",
+        )
         for db in keyspace.databases
         if len(db)
     ]

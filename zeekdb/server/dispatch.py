@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import Engine
-from zeekdb.hot.gates import GATE_ACL, GATE_AUTH, GATE_BUSY, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_REPLY
+from zeekdb.hot.gates import (
+    GATE_ACL,
+    GATE_AUTH,
+    GATE_BUSY,
+    GATE_MONITOR,
+    GATE_OOM,
+    GATE_PAUSED,
+    GATE_READONLY,
+    GATE_REPLY,
+)
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 if TYPE_CHECKING:
@@ -56,6 +65,7 @@ class Dispatcher:
         self.specs: list[Command] = []
         self.handlers: list[Callable[..., Any]] = []
         self.names: list[str] = []
+        self.by_name: dict[bytes, int] = {}
         self.subcommands: dict[int, dict[bytes, int]] = {}  # of containers: index of each subcommand
         for spec in REGISTRY.values():
             self._register(spec)
@@ -73,6 +83,7 @@ class Dispatcher:
         handler = self._container(spec, subcommands) if spec.subcommands else spec.handler
         index = self.engine.register(name.upper(), spec.arity, int(spec.flags), key_range(spec), handler, spec.twin)
         self._note(spec, handler)
+        self.by_name[name.upper().encode()] = index
         if spec.subcommands:
             self.subcommands[index] = subcommands
         elif spec.name not in AT_ONCE and not spec.flags & Flag.NO_MULTI:
@@ -158,12 +169,7 @@ class Dispatcher:
         keyspace = self.server.keyspace
         keyspace.touching = not client.no_touch
         try:
-            if keyspace.effects is None:
-                reply = self.handlers[index](client.ctx, *args[1:])
-            else:
-                reply = self.server.propagation.run(
-                    self.specs[index], client.db_index, args, self.handlers[index], client.ctx
-                )
+            reply = self.perform(self.specs[index], client, args, self.handlers[index])
         except CommandError as error:
             if silent == "on":
                 raise
@@ -173,6 +179,12 @@ class Dispatcher:
         finally:
             keyspace.touching = True
         return self._answer(client, reply, silent)
+
+    def perform(self, spec: Command, client: Any, args: list[bytes], handler: Callable[..., Any]) -> Any:
+        """The handler's reply, for a client's command or a script's; what it changes is told to whoever listens."""
+        if self.server.keyspace.effects is None:
+            return handler(client.ctx, *args[1:])
+        return self.server.propagation.run(spec, client.db_index, args, handler, client.ctx)
 
     def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:
         """What goes out under CLIENT REPLY's modes."""
@@ -204,6 +216,8 @@ class Dispatcher:
             if denied is not None:
                 return denied
         flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
+        if self.engine.gate & GATE_READONLY and flags & Flag.WRITE and (why := self.server.write_refusal()):
+            return Refused(why)
         if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")
         if self.engine.gate & GATE_BUSY and not spec.flags & Flag.ALLOW_BUSY:
@@ -262,8 +276,23 @@ class Dispatcher:
         name = printed(args[0])
         raise CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
 
+    def index_of(self, name: bytes) -> int | None:
+        """Where a command stands in `specs` and `handlers`, by its name in any case."""
+        return self.by_name.get(name.upper())
+
+    def count_inner_error(self, error: CommandError) -> None:
+        """A command that failed inside a script: the script itself may go on."""
+        self.engine.error_replies += 1
+        self._count_code(error)
+
     def count_error(self, client: Client, index: int, error: CommandError) -> None:
         """INFO errorstats."""
+        if getattr(error, "counted", False):
+            self.engine.error_replies -= 1
+        else:
+            self._count_code(error)
+
+    def _count_code(self, error: CommandError) -> None:
         code = error.message.split(" ", 1)[0]
         errors = self.server.error_stats
         if code in errors or len(errors) < ERROR_KINDS_MAX:

@@ -25,9 +25,9 @@ from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
-from zeekdb.hot import hashes, lists, sets, zsets
+from zeekdb.hot import hashes, lists, sets, streams, zsets
 from zeekdb.hot.engine import Engine
-from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_SLOWLOG
+from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_READONLY, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
@@ -41,6 +41,7 @@ from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
 from zeekdb.server.propagation import Propagation
 from zeekdb.server.replication import Primary
+from zeekdb.server.scripts import ScriptRunner
 from zeekdb.server.transactions import Watches, note_exec
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Server:
         self.primary = Primary(self, self._image)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
+        self.runner = ScriptRunner(self)
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
         self.engine.on_exec = note_exec
@@ -113,11 +115,13 @@ class Server:
             (("set-max-intset-entries", "set-max-listpack-entries", "set-max-listpack-value"), self._limit_sets),
             (("zset-max-listpack-entries", "zset-max-listpack-value"), self._limit_zsets),
             (("list-max-listpack-size",), self._limit_lists),
+            (("stream-node-max-bytes", "stream-node-max-entries"), self._limit_streams),
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (("maxmemory-policy", "lfu-decay-time", "lfu-log-factor"), self._choose_policy),
             (("requirepass",), self.acl.set_default_password),
-            (("maxmemory",), self.update_gates),
+            (("maxmemory", "min-replicas-to-write", "min-replicas-max-lag"), self.update_gates),
+            (("lua-memory-limit",), self._limit_scripts),
         ]
         for names, hook in hooks:
             for name in names:
@@ -144,6 +148,14 @@ class Server:
 
     def _limit_lists(self) -> None:
         lists.set_limits(size=self.config.list_max_listpack_size)
+
+    def _limit_scripts(self) -> None:
+        self.runner.eval_lua.memory_limit = self.runner.function_lua.memory_limit = self.config.lua_memory_limit
+
+    def _limit_streams(self) -> None:
+        streams.set_limits(
+            size=self.config.stream_node_max_bytes, entries=self.config.stream_node_max_entries
+        )
 
     def _watch_slow(self) -> None:
         slower_us = self.config.slowlog_log_slower_than
@@ -177,9 +189,19 @@ class Server:
             gate |= GATE_JOURNAL
         if self.busy_reason:
             gate |= GATE_BUSY
+        if self.config.min_replicas_to_write:
+            gate |= GATE_READONLY
         if self.is_out_of_memory():
             gate |= GATE_OOM
         self.engine.gate = gate
+
+    def write_refusal(self) -> str | None:
+        """Why nobody may write now, if so."""
+        config = self.config
+        wanted = config.min_replicas_to_write if config.min_replicas_max_lag else 0
+        if wanted and self.primary.good_replicas() < wanted:
+            return "NOREPLICAS Not enough good replicas to write."
+        return None
 
     def is_out_of_memory(self) -> bool:
         """Whether the keyspace holds more than `maxmemory` allows and nothing may be evicted."""
@@ -288,11 +310,11 @@ class Server:
         log.warning("Client id=%d addr=%s closed for overcoming of output buffer limits.", client.id, client.addr)
         self.stats.client_output_buffer_limit_disconnections += 1
 
-    def feed_monitors(self, client: Client, args: list[bytes]) -> None:
-        """One line for each MONITOR client."""
+    def feed_monitors(self, client: Any, args: list[bytes], source: str = "") -> None:
+        """One line for each MONITOR client; `source` "lua" stands for a script."""
         now = time.time()
         words = " ".join(quoted(show(arg)) for arg in redacted(args))
-        line = f"{now:.6f} [{client.db_index} {client.addr}] {words}"
+        line = f"{now:.6f} [{client.db_index} {source or client.addr}] {words}"
         for monitor in list(self.monitors):
             if monitor is not client:
                 monitor.write(line)
@@ -360,6 +382,7 @@ class Server:
         self.sampler = Sampler()
         keyspace = self.keyspace
         keyspace.hits = keyspace.misses = keyspace.expired = keyspace.evicted = keyspace.lazyfreed = 0
+        keyspace.expired_fields = 0
 
     def note_slow(self, client: Client, spec: Command, args: list[bytes], us: float) -> None:
         """A call over the slowlog's or the latency monitor's threshold."""

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 TOKENS_MAX: Final = 4096
+EXPRESSION_CHARS_MAX: Final = 1 << 16  # a string literal costs the pattern matcher some 100 bytes a character
+ATTRIBUTES_BYTES_MAX: Final = 1 << 20  # longer ones are not read: parsing them would hold the loop
 NUMBER_BYTES_MAX: Final = 255
 ATTRIBUTE_NUMBER_BYTES_MAX: Final = 255
 
@@ -179,6 +181,8 @@ _DECODER: Final = json.JSONDecoder(
 
 def parse_attributes(text: bytes) -> dict[str, Any] | None:
     """The fields of a JSON object; None for anything else."""
+    if len(text) > ATTRIBUTES_BYTES_MAX:
+        return None
     try:
         found = _DECODER.decode(text.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
@@ -340,6 +344,8 @@ class Filter:
     __slots__ = ("fields", "steps")
 
     def __init__(self, text: str) -> None:
+        if len(text) > EXPRESSION_CHARS_MAX:
+            raise FilterError(EXPRESSION_CHARS_MAX)
         reader, compiler = _Reader(text), _Compiler()
         minus_is_sign = True
         while True:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any, Final, NamedTuple
 
 from sortedcontainers import SortedList
 
+from zeekdb.types import vector_dump
 from zeekdb.types.vector_codec import Codec, Encoded, Floats, Row, project
 from zeekdb.types.vector_filter import Filter, parse_attributes
 from zeekdb.types.vector_index import EF_BUILD, VectorIndex
 
 ELEMENT_BYTES: Final = 8 + 8 + 33 + 8 + 104 + 28  # two floats, place, a bytes header, sorted place, dict slot, int
 ATTRIBUTE_BYTES: Final = 33 + 104
+JUDGED_PER_SLICE: Final = 500  # some 2 ms
 FILTER_GROWTH: Final = 4  # how much wider a filtered search looks when it has not found enough
 
 _last_uid = 0
@@ -205,31 +207,34 @@ class VectorSet:
 
     def nearest_matching(
         self, row: Row, count: int, ef: int, wanted: Filter, effort: int, exact: bool = False
-    ) -> list[Match]:
+    ) -> Generator[None, None, list[Match]]:
         """The same among the elements that pass a filter, looking at no more than `effort` of them (0: all).
 
         The graph cannot be searched under a condition, so ever more neighbours are fetched until enough have passed;
-        each is judged once.
+        each is judged once. Yields after every JUDGED_PER_SLICE of them: the set may change meanwhile.
         """
-        if not self._attributes:
-            return []
-        limit = len(self) if exact else min(len(self), effort or len(self))
-        look = limit if exact else min(limit, max(ef, count))
         verdicts: dict[bytes, bool] = {}
-        while True:
-            matches = self.nearest(row, look, ef, exact)
+        look = max(ef, count)
+        while self._attributes:
+            limit = len(self) if exact else min(len(self), effort or len(self))
+            look = limit if exact else min(limit, look)
             passed: list[Match] = []
-            for match in matches:
-                verdict = verdicts.get(match.name)
+            keys, distances = self._index.nearest(row, look, ef, exact)
+            names = [self._names[key] for key in keys.tolist()]  # keys change hands when elements are removed
+            for name, distance in zip(names, distances.tolist(), strict=True):
+                verdict = verdicts.get(name)
                 if verdict is None:
-                    verdict = verdicts[match.name] = self._passes(match.name, wanted)
+                    verdict = verdicts[name] = self._passes(name, wanted)
+                    if not len(verdicts) % JUDGED_PER_SLICE:
+                        yield
                 if verdict:
-                    passed.append(match)
+                    passed.append(Match(name, self.codec.cosine_distance(distance, self.dim)))
                     if len(passed) == count:
                         return passed
             if look >= limit:
                 return passed
-            look = min(limit, look * FILTER_GROWTH)
+            look *= FILTER_GROWTH
+        return []
 
     def _passes(self, name: bytes, wanted: Filter) -> bool:
         text = self._attributes.get(name)
@@ -260,3 +265,41 @@ class VectorSet:
         twin._attributes = self._attributes.copy()
         twin._bytes = self._bytes
         return twin
+
+    def to_bytes(self) -> bytes:
+        """The whole set; see `vector_dump`. The set is not empty."""
+        if vector_dump.graphs_are_known(self.codec):
+            form, index = vector_dump.GRAPH, self._index.dump()
+        else:
+            form, index = vector_dump.ROWS, self._index.rows(len(self)).tobytes()
+        return vector_dump.pack(
+            vector_dump.Parts(
+                self.codec, self.m, self.dim, self.input_dim, self.added, self._names,
+                [self._attributes.get(name, b"") for name in self._names], self._norms.tobytes(),
+                self._ranges.tobytes(), form, index,
+            )
+        )  # fmt: skip
+
+    @staticmethod
+    def from_bytes(data: bytes) -> VectorSet:
+        """What `to_bytes` gave. ValueError for anything else, whoever wrote it."""
+        parts = vector_dump.unpack(data)
+        made = VectorSet(parts.codec, parts.dim, parts.m, parts.input_dim)
+        if parts.form == vector_dump.GRAPH:
+            count = len(parts.names)
+            removed = vector_dump.check_graph(parts.codec, parts.dim, parts.m, count, parts.body)
+            made._index.load(parts.body, removed)
+        else:
+            for key, row in enumerate(vector_dump.check_rows(parts)):
+                made._index.add(key, row)
+        made.added = parts.added
+        made._names = parts.names
+        made._key = {name: key for key, name in enumerate(parts.names)}
+        made._norms.frombytes(parts.norms)
+        made._ranges.frombytes(parts.ranges)
+        made._sorted.update(parts.names)
+        made._attributes = {
+            name: text for name, text in zip(parts.names, parts.attributes, strict=True) if text
+        }
+        made._bytes = sum(map(len, parts.names)) + sum(map(len, parts.attributes))
+        return made

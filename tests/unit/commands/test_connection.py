@@ -93,6 +93,7 @@ def test_list(desk: Desk) -> None:
     assert desk("CLIENT", "LIST", "X") == "ERR syntax error"
     assert desk("CLIENT", "INFO").data.startswith(b"id=1 ")
     assert desk("CLIENT", "ID") == 1
+    assert desk("CLIENT", "CAPA", "redirect", "x") == "OK"
 
 
 def test_flags() -> None:

@@ -24,6 +24,11 @@ NOT_INTEGER = "ERR value is not an integer or out of range"
 def bench() -> Bench:
     made = Bench(enable_module_command="no")
     made.client.addr, made.client.is_unix = "10.0.0.1:5", False
+    made.client.write_offset = 7
+    made.ctx.server.primary = SimpleNamespace(
+        announce=lambda client: SimpleNamespace(), acknowledge=lambda client, offset: None,
+        acknowledged_by=lambda offset: 0, ask=lambda: None,
+    )  # fmt: skip
     return made
 
 
@@ -59,8 +64,6 @@ def test_replicaof(bench: Bench) -> None:
         assert bench(name, "no", "one") == "OK"
         assert bench(name, "a", "b") == bench(name, "a", 65536) == "ERR Invalid master port"
         assert bench(name, "127.0.0.1", 6379).startswith("ERR this release of ZeekDB does not replicate")
-    assert bench("SYNC") == bench("PSYNC", "?", "-1")
-    assert bench("SYNC").startswith("ERR this release of ZeekDB does not replicate")
 
 
 def test_failover(bench: Bench) -> None:
@@ -102,11 +105,13 @@ def test_wait(bench: Bench) -> None:
 
 def test_wait_waits(bench: Bench) -> None:
     waits: list[tuple[Any, ...]] = []
-    bench.ctx.server.blocking = SimpleNamespace(
-        block=lambda client, keys, attempt, timeout_ms, otherwise: waits.append((list(keys), timeout_ms, otherwise))
-    )
+
+    def await_replicas(client: Any, attempt: Any, timeout_ms: int, otherwise: Any) -> None:
+        waits.append((timeout_ms, attempt(b""), otherwise()))
+
+    bench.ctx.server.blocking = SimpleNamespace(await_replicas=await_replicas)
     bench("WAIT", 1, 100)
     bench("WAITAOF", 0, 2, 0)
-    assert waits == [([], 100, 0), ([], 0, [0, 0])]
+    assert waits == [(100, None, 0), (0, None, [0, 0])]
     bench.ctx.deny_blocking = True
     assert [bench("WAIT", 1, 0), bench("WAITAOF", 0, 1, 0)] == [0, [0, 0]]

@@ -79,7 +79,9 @@ def test_size_is_bounded() -> None:
     assert passes(" or ".join([".age == 1"] * 1000 + [".active"]))
     assert passes("(" * 1500 + ".active" + ")" * 1500)
     assert passes("!" * 4000 + ".active")
-    for long in ("1" + "+1" * TOKENS_MAX, "(" * (TOKENS_MAX + 1), f"1 in [{'1,' * TOKENS_MAX}]", "1" * 256):
+    assert passes(f"'{'x' * 65000}' != .name")
+    many = ("1" + "+1" * TOKENS_MAX, "(" * (TOKENS_MAX + 1), f"1 in [{'1,' * TOKENS_MAX}]")
+    for long in (*many, "1" * 256, " " * 65537):
         with pytest.raises(FilterError):
             Filter(long)
 
@@ -88,7 +90,7 @@ def test_size_is_bounded() -> None:
     "text",
     [
         b"", b"nonsense", b"[1]", b"1", b'"x"', b"{", b'{"a":NaN}', b'{"a":Infinity}', b"[" * 100_000,
-        b'{"a":' * 100_000, b'{"a":' + b"9" * 5000 + b"}", b'{"a":1} x',
+        b'{"a":' * 100_000, b'{"a":' + b"9" * 5000 + b"}", b'{"a":1} x', b'{"a":"' + b"x" * (1 << 20) + b'"}',
     ],
 )  # fmt: skip
 def test_what_is_no_object_has_no_fields(text: bytes) -> None:
@@ -118,8 +120,7 @@ WORDS = st.sampled_from([
 def test_anything_compiles_or_is_refused(words: list[str], attributes: dict[str, Any]) -> None:
     try:
         compiled = Filter(" ".join(words))
-    except FilterError as error:
-        assert 0 <= error.place <= len(" ".join(words))  # noqa: PT017
+    except FilterError:
         return
     fields = parse_attributes(json.dumps(attributes).encode())
     assert fields is None or compiled.matches(fields) in (True, False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from zeekdb.types import vector_index
 from zeekdb.types.vector_codec import BIN, BY_CODE, NOQUANT, Q8, Codec, Floats, project
 from zeekdb.types.vector_filter import Filter
-from zeekdb.types.vectorset import VectorSet
+from zeekdb.types.vectorset import Match, VectorSet
 
 CODECS = pytest.mark.parametrize("codec", BY_CODE.values(), ids=lambda codec: codec.name)
 
@@ -28,6 +30,20 @@ def filled(codec: Codec, rows: Floats) -> VectorSet:
     for place, row in enumerate(rows):
         assert made.add(b"%d" % place, made.prepare(row))
     return made
+
+
+def matching(made: VectorSet, *arguments: Any) -> list[Match]:
+    """A filtered search without pauses."""
+    return finished(made.nearest_matching(*arguments))
+
+
+def finished(steps: Generator[None, None, list[Match]]) -> list[Match]:
+    """What a search returns at last."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def cosines(rows: Floats, query: Floats) -> np.ndarray:
@@ -175,15 +191,15 @@ def test_against_a_dictionary(operations: list[tuple], query: list[int], codec: 
         assert stored is not None
         np.testing.assert_allclose(codec.decode(stored, 3), value, atol=0.02)
     row = made.prepare(np.array(query, np.float32)).row
-    rows = np.array([*model.values()], np.float32).reshape(-1, 3)
-    wanted = dict(zip(model, cosines(rows, np.array(query)), strict=True))
+    points = np.array([*model.values()], np.float32).reshape(-1, 3)
+    wanted = dict(zip(model, cosines(points, np.array(query)), strict=True))
     if any(query) and all(any(value) for value in model.values()):
         found = made.nearest(row, 100, 100)
         assert {match.name for match in found} == set(model)
         assert [match.distance for match in found] == sorted(match.distance for match in found)
         for match in found:
             assert 1 - match.distance == pytest.approx(wanted[match.name], abs=0.02)
-        passed = made.nearest_matching(row, 100, 1, Filter(".n > 1"), 0)
+        passed = matching(made, row, 100, 1, Filter(".n > 1"), 0)
         assert [match.name for match in passed] == [
             match.name for match in found if attributes.get(match.name, b"") in (b'{"n":2}', b'{"n":3}')
         ]
@@ -211,14 +227,29 @@ def test_filters_look_further_until_they_have_found_enough() -> None:
     wanted = Filter(".rare")
 
     def names(count: int, effort: int, exact: bool = False) -> list[bytes]:
-        return [match.name for match in made.nearest_matching(query.row, count, 10, wanted, effort, exact)]
+        return [match.name for match in matching(made, query.row, count, 10, wanted, effort, exact)]
 
     assert names(3, 0) == rare[:3]
     assert names(10, 0) == rare
     assert names(10, 1000) == rare[:2]
     assert names(10, 399) == []
     assert names(10, 399, exact=True) == rare
-    assert VectorSet(Q8, 8, 4).nearest_matching(query.row, 1, 1, wanted, 0) == []
+    assert matching(VectorSet(Q8, 8, 4), query.row, 1, 1, wanted, 0) == []
+
+
+def test_a_filtered_search_bears_changes_between_its_slices() -> None:
+    made = filled(Q8, vectors(2000, 8))
+    for place in range(2000):
+        made.set_attributes(b"%d" % place, b'{"n":%d}' % place)
+    steps = made.nearest_matching(made.prepare(vectors(1, 8, seed=3)[0]).row, 2000, 10, Filter(".n >= 1000"), 0)
+    next(steps)
+    for place in range(1900):
+        made.remove(b"%d" % place)
+    next(steps)
+    made.add(b"new", made.prepare(vectors(1, 8)[0]))
+    names = {match.name for match in finished(steps)}
+    assert {b"%d" % place for place in range(1900, 2000)} <= names
+    assert all(int(name) >= 1000 for name in names)
 
 
 def test_memory_is_counted() -> None:

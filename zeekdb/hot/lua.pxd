@@ -1,0 +1,30 @@
+# The interpreter. See lua.pyx.
+from libc.stdint cimport uint64_t
+from zeekdb.hot.lua_api cimport lua_State
+
+# What the allocator works with.
+ctypedef struct Budget:
+    size_t used
+    size_t limit
+    bint lenient             # the host is at work: it is never refused
+
+cdef class Interpreter:
+    cdef lua_State* L
+    cdef Budget budget
+    cdef int handler         # registry reference of the error handler
+    cdef int run_api         # of what scripts see as `redis`
+    cdef int load_api        # of what libraries see as `redis` while they are loaded
+    cdef bint running
+    cdef bint loading
+    cdef readonly int protocol   # of replies to scripts
+    cdef public object on_call       # (list of bytes) -> reply: redis.call; CommandError
+    cdef public object on_register   # (name, reference, flags, description): redis.register_function
+    cdef public object on_log        # (level, text)
+    cdef public object on_permission # (list of bytes) -> bool: redis.acl_check_cmd; CommandError
+    cdef public object on_time       # () -> None, or a message that ends the script
+    cdef bytes death                 # the message that ends the running script, None while it may go on
+
+    cdef int build_api(self) except -1
+    cdef object protected_call(self, int arguments, bytes name, int protocol)
+    cdef object complain(self, int status, bytes name)
+    cdef tuple error_parts(self)

@@ -1,0 +1,4 @@
+# See lua_bit.pyx.
+from zeekdb.hot.lua_api cimport lua_State
+
+cdef void open_bit(lua_State* L) noexcept nogil     # leaves the library on the stack

@@ -1,0 +1,300 @@
+"""Running scripts: which commands they may call, what one that does not end may do, and how it is killed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from zeekdb.commands.context import Context
+from zeekdb.commands.spec import Command, Flag
+from zeekdb.errors import CommandError
+from zeekdb.hot.gates import GATE_ACL, GATE_MONITOR, GATE_OOM
+from zeekdb.hot.lua import Interpreter, ScriptError
+from zeekdb.scripting.functions import Function, Libraries
+from zeekdb.scripting.scripts import Script, Scripts
+from zeekdb.scripting.shebang import ScriptFlag
+
+if TYPE_CHECKING:
+    from zeekdb.server.client import Client
+    from zeekdb.server.server import Server
+
+log = logging.getLogger("zeekdb")
+
+KNOWN_MAX = 4096  # spellings of command names remembered
+LOAD_LIMIT_S = 0.5  # for the code of a library to run
+BUSY_EVERY_S = 0.002  # how often others are served while a script runs on
+LOG_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING - 5, logging.WARNING)
+UNKILLABLE = (
+    "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait the script "
+    "termination or kill the server in a hard way using the SHUTDOWN NOSAVE command."
+)
+
+
+class CountedError(CommandError):
+    """A script's error that is a command's, and was counted when that failed."""
+
+    counted = True
+
+
+class ScriptClient:
+    """A script as the commands see it: the client that runs it, but for protocol, database and what SELECT does."""
+
+    no_touch = False
+    reply_mode = "on"
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.real: Any = None
+        self.protocol = 2
+        self.db_index = 0
+        self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
+        self.ctx.deny_blocking = True
+
+    def take_place(self, client: Client) -> None:
+        """Begin where `client` is."""
+        self.real = client
+        self.select(client.db_index)
+
+    def select(self, index: int) -> None:
+        """SELECT inside the script. The client's own database stays what it is."""
+        self.db_index = index
+        self.ctx.db = self.server.keyspace.databases[index]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class Run:
+    """The script under way."""
+
+    def __init__(self, client: Client, name: bytes, call: list[bytes], flags: ScriptFlag, is_function: bool) -> None:
+        self.client = client
+        self.name = name
+        self.call = call
+        self.flags = flags
+        self.is_function = is_function
+        self.read_only = bool(flags & ScriptFlag.NO_WRITES)
+        self.begin_s = time.monotonic()
+        self.served_s = 0.0
+        self.wrote = False
+        self.killed = False
+        self.slow = False
+        self.out_of_memory = False
+
+    @property
+    def duration_ms(self) -> int:
+        return int((time.monotonic() - self.begin_s) * 1000)
+
+    @property
+    def kill_word(self) -> str:
+        return "FUNCTION" if self.is_function else "SCRIPT"
+
+
+Callee = tuple[int, Command, Any]
+
+
+class ScriptRunner:
+    """The interpreters, for scripts and for functions, and whatever runs in them."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        limit = server.config.lua_memory_limit
+        self.eval_lua = Interpreter(limit)
+        self.function_lua = Interpreter(limit)
+        for lua in (self.eval_lua, self.function_lua):
+            lua.on_call = self.call
+            lua.on_log = self._log
+            lua.on_permission = self._permission
+            lua.on_time = self._time
+        self.scripts = Scripts(self.eval_lua)
+        self.libraries = Libraries(self.function_lua)
+        self.client = ScriptClient(server)
+        self.running: Run | None = None
+        self.lua = self.eval_lua
+        self.load_begin_s = 0.0
+        self.known: dict[bytes, Callee] = {}
+
+    # ------------------------------------------------------------ running
+
+    def run_script(self, client: Client, script: Script, call: list[bytes], keys: list[bytes], args: list[bytes],
+                   read_only: bool) -> Any:  # fmt: skip
+        """EVAL and its kin. CommandError."""
+        run = Run(client, script.sha, call, script.flags, is_function=False)
+        self._begin(run, read_only)
+        try:
+            return self.eval_lua.run_chunk(script.reference, keys, args, script.sha, client.protocol)
+        except ScriptError as error:
+            raise CountedError(error.message) if error.counted else CommandError(error.message) from None
+        finally:
+            self._end()
+
+    def run_function(self, client: Client, function: Function, call: list[bytes], keys: list[bytes],
+                     args: list[bytes], read_only: bool) -> Any:  # fmt: skip
+        """FCALL. CommandError."""
+        run = Run(client, function.name, call, function.flags, is_function=True)
+        self._begin(run, read_only)
+        try:
+            return self.function_lua.run_function(function.reference, keys, args, function.name, client.protocol)
+        except ScriptError as error:
+            raise CountedError(error.message) if error.counted else CommandError(error.message) from None
+        finally:
+            self._end()
+
+    def _begin(self, run: Run, read_only: bool) -> None:
+        flags = run.flags
+        run.out_of_memory = bool(self.server.engine.gate & GATE_OOM) and self.server.is_out_of_memory()
+        if not flags & ScriptFlag.COMPATIBLE:
+            if read_only and not flags & ScriptFlag.NO_WRITES:
+                raise CommandError("ERR Can not execute a script with write flag using *_ro command.")
+            if not flags & ScriptFlag.NO_WRITES and (refusal := self.server.write_refusal()):
+                raise CommandError(refusal)
+            if run.out_of_memory and not flags & (ScriptFlag.ALLOW_OOM | ScriptFlag.NO_WRITES):
+                raise CommandError(
+                    "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'"
+                )
+        run.read_only |= read_only
+        self.lua = self.function_lua if run.is_function else self.eval_lua
+        self.client.take_place(run.client)
+        self.running = run
+
+    def _end(self) -> None:
+        run, self.running = self.running, None
+        self.client.real = None
+        if run is not None and run.slow:
+            log.warning("The slow script has ended after %d milliseconds.", run.duration_ms)
+
+    # ------------------------------------------------------------ commands
+
+    def _find(self, words: list[bytes]) -> Callee:
+        """Index, declaration and handler of what a script calls. CommandError."""
+        known = self.known.get(words[0])
+        if known is None:
+            dispatcher = self.server.dispatcher
+            index = dispatcher.index_of(words[0])
+            if index is None:
+                raise CommandError("ERR Unknown Redis command called from script")
+            known = (index, dispatcher.specs[index], dispatcher.handlers[index])
+            if len(self.known) < KNOWN_MAX:
+                self.known[words[0]] = known
+        return known
+
+    def call(self, words: list[bytes]) -> Any:
+        """redis.call: the reply. CommandError."""
+        run, server = self.running, self.server
+        assert run is not None
+        try:
+            index, spec, handler = self._find(words)
+            given = len(words)
+            if spec.subcommands and given > 1:
+                spec = spec.subcommands.get(words[1].decode("latin-1").upper(), spec)
+            if spec.arity != given and (spec.arity > 0 or given < -spec.arity):
+                raise CommandError("ERR Wrong number of args calling Redis command from script")
+            flags = spec.flags
+            if flags & Flag.NOSCRIPT:
+                raise CommandError("ERR This Redis command is not allowed from script")
+            self._may_run(run, spec, words)
+        except CommandError as error:
+            server.dispatcher.count_inner_error(error)
+            raise
+        client = self.client
+        client.protocol = self.lua.protocol
+        begin = time.perf_counter()
+        failed = True
+        try:
+            reply = server.dispatcher.perform(spec, client, words, handler)
+            failed = False
+            return reply
+        except CommandError as error:
+            server.dispatcher.count_inner_error(error)
+            raise
+        finally:
+            if not spec.subcommands and "|" not in spec.name:
+                server.engine.count_call(index, (time.perf_counter() - begin) * 1e6, failed=failed)
+            if server.engine.gate & GATE_MONITOR:
+                server.feed_monitors(client, words, "lua")
+
+    def _may_run(self, run: Run, spec: Command, words: list[bytes]) -> None:
+        server = self.server
+        if run.client.gate & GATE_ACL and (denied := server.acl.check(run.client, spec, words, "lua")) is not None:
+            raise denied
+        if spec.flags & Flag.WRITE:
+            if run.read_only:
+                raise CommandError("ERR Write commands are not allowed from read-only scripts.")
+            if run.flags & ScriptFlag.COMPATIBLE and (message := server.write_refusal()):
+                raise CommandError(message)
+        if (
+            run.out_of_memory and spec.flags & Flag.DENYOOM and not run.wrote
+            and not run.flags & ScriptFlag.ALLOW_OOM
+        ):  # fmt: skip
+            raise CommandError("OOM command not allowed when used memory > 'maxmemory'.")
+        if spec.flags & Flag.WRITE:
+            run.wrote = True
+
+    def _permission(self, words: list[bytes]) -> bool:
+        run = self.running
+        assert run is not None
+        try:
+            _, spec, _ = self._find(words)
+        except CommandError:
+            raise CommandError("ERR Invalid command passed to redis.acl_check_cmd()") from None
+        if spec.subcommands and len(words) > 1:
+            spec = spec.subcommands.get(words[1].decode("latin-1").upper(), spec)
+        return self.server.acl.allows(run.client, spec, words)
+
+    @staticmethod
+    def _log(level: int, text: str) -> None:
+        log.log(LOG_LEVELS[level], "%s", text)
+
+    # ------------------------------------------------------------ time
+
+    def load(self, code: bytes, replace: bool) -> str:
+        """FUNCTION LOAD, within LOAD_LIMIT_S."""
+        self.load_begin_s = time.monotonic()
+        try:
+            return self.libraries.load(code, replace)
+        finally:
+            self.load_begin_s = 0.0
+
+    def _time(self) -> bytes | None:
+        """Asked by the interpreter now and then: why the script must end, if it must."""
+        now_s = time.monotonic()
+        run = self.running
+        if run is None:
+            too_long = self.load_begin_s and now_s - self.load_begin_s > LOAD_LIMIT_S
+            return b"ERR FUNCTION LOAD timeout" if too_long else None
+        threshold_ms = self.server.config.busy_reply_threshold
+        if threshold_ms <= 0 or (now_s - run.begin_s) * 1000 < threshold_ms:
+            return None
+        if not run.slow:
+            run.slow = True
+            log.warning(
+                "Slow script detected: still in execution after %d milliseconds. You can try killing the script using "
+                "the %s KILL command. Script name is: %s.",
+                run.duration_ms, run.kill_word, run.name.decode("utf-8", "replace"),
+            )  # fmt: skip
+        if now_s - run.served_s > BUSY_EVERY_S:
+            self.server.while_busy(run.client, self.busy_message(run))
+            run.served_s = time.monotonic()
+        if run.killed:
+            log.warning("Lua script killed by user with %s KILL.", run.kill_word)
+            return f"ERR Script killed by user with {run.kill_word} KILL.".encode()
+        return None
+
+    @staticmethod
+    def busy_message(run: Run) -> str:
+        """What others are told."""
+        return (
+            f"BUSY Redis is busy running a script. You can only call {run.kill_word} KILL or SHUTDOWN NOSAVE."
+        )
+
+    def kill(self, is_function: bool) -> None:
+        """SCRIPT KILL and FUNCTION KILL. CommandError."""
+        run = self.running
+        if run is None:
+            raise CommandError("NOTBUSY No scripts in execution right now.")
+        if run.wrote:
+            raise CommandError(UNKILLABLE)
+        if run.is_function != is_function:
+            raise CommandError(self.busy_message(run))
+        run.killed = True
