@@ -104,8 +104,10 @@ def _category_bits(name: str, commands: int) -> int:
 
 
 def category_bits(name: str) -> int:
-    """All commands of a category, without '@'; 0 when there is none of that name."""
-    return _category_bits(name, len(REGISTRY)) if name in CATEGORIES else 0
+    """All commands of a category, without '@'. UnknownCommand."""
+    if name not in CATEGORIES:
+        raise UnknownCommand
+    return _category_bits(name, len(REGISTRY))
 
 
 # --- a call -------------------------------------------------------------------------------------------------------
@@ -219,10 +221,7 @@ class Selector:
         elif kind == b"&":
             self._add_channel(rule[1:])
         elif kind in (b"+", b"-") and rule[1:2] == b"@":
-            bits = category_bits(rule[2:].lower().decode("latin-1"))
-            if not bits:
-                raise UnknownCommand
-            self._change(bits, kind == b"+")
+            self._change(category_bits(rule[2:].lower().decode("latin-1")), kind == b"+")
             self._note(rule)
         elif kind == b"-":
             spec = lookup(rule[1:])
