@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.differential.gen_acl import same_dry_run, same_users
+from tests.differential.gen_acl import same_and_more, same_dry_run, same_length, same_users
 from tests.differential.gen_streams import same_facts, same_pending
 
 Tree = tuple[str, Any]
@@ -167,6 +167,19 @@ RULES = [
         _names("ACL"),
         same_users,
     ),
+    Rule(
+        "there are commands, and a category, that 7.0 does not have",
+        _names("ACL"),
+        same_and_more,
+    ),
+    Rule(
+        "a * matches the empty string too, which Redis's matcher overlooks",
+        _names("ACL"),
+        lambda command, expected, actual: (
+            command[1].upper() == b"DRYRUN" and actual == ("simple", "OK") and b" '' " in _text(expected)
+        ),
+    ),
+    Rule("passwords are random: their length is compared", _names("ACL"), same_length),
     Rule("ACL DRYRUN names the user since 7.2", _names("ACL"), same_dry_run),
     Rule(
         "sets, hashes and the keyspace have no order",
