@@ -37,7 +37,11 @@ make compat    # runs Redis's own test suite
 - LATENCY HISTOGRAM and the percentiles of INFO come from buckets of powers of two, interpolated.
 - COMMAND DOCS has summaries in ZeekDB's own words, and arguments by the names that Redis 7.0 gives them.
 - There are no modules, and DEBUG has what test suites use, not what crashes the server.
-- DEBUG RELOAD and LOADAOF do nothing before persistence is there.
+- DEBUG RELOAD and LOADAOF send every value through its serialisation; they read no file.
+- RESTORE always checks payloads deeply, whatever `sanitize-dump-payload` says. A payload that goes on behind its value
+  is refused.
+- MIGRATE serves everybody else meanwhile: a key that changes on its way is sent again, and after five rounds stays
+  where it is, with the error TRYAGAIN. Inside EXEC or a script it blocks, as in Redis.
 
 Vector sets are those of Redis 8, over usearch's HNSW graph:
 

@@ -18,7 +18,7 @@ class Context:
     """A connection's view of the keyspace. `client` and `server` are typed in server/; commands of the data types
     touch neither."""
 
-    __slots__ = ("client", "db", "deny_blocking", "keyspace", "server")
+    __slots__ = ("client", "db", "deny_blocking", "in_script", "keyspace", "server")
 
     def __init__(self, keyspace: Keyspace, db: Database, client: Any, server: Any) -> None:
         self.keyspace = keyspace
@@ -26,6 +26,7 @@ class Context:
         self.client = client
         self.server = server
         self.deny_blocking = False  # inside EXEC or a script nothing waits
+        self.in_script = False
 
     def read(self, key: bytes, kind: type[V]) -> V | None:
         """The value of `key` for reading (`bytes` for strings, `Hash`, `List` …), None when absent. WrongType."""

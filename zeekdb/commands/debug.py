@@ -21,6 +21,7 @@ from zeekdb.commands.spec import ADMIN, LOADING, NOSCRIPT, REGISTRY, STALE, comm
 from zeekdb.config.units import parse_memory
 from zeekdb.errors import CommandError, NoSuchKey
 from zeekdb.hot.keyspace import Database, glob_match
+from zeekdb.persistence import payload
 from zeekdb.types import Hash, List, Set, Stream, ZSet
 from zeekdb.types.stream_groups import MAX_ID
 
@@ -298,12 +299,30 @@ def populate(ctx: Context, count: bytes, prefix: bytes = b"key", size: bytes = b
 
 
 def reload(ctx: Context, *options: bytes) -> str:
-    """RELOAD [MERGE] [NOFLUSH] [NOSAVE]: nothing is saved before persistence is here, so nothing can change."""
+    """RELOAD [MERGE] [NOFLUSH] [NOSAVE]: every value goes through its serialisation; what is on a disk is not read."""
     words = {option.upper() for option in options}
     if words - {b"MERGE", b"NOFLUSH", b"NOSAVE"}:
         raise CommandError("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.")
     if b"NOSAVE" in words:
         raise CommandError("ERR Error trying to load the RDB dump, check server logs.")
+    return load_again(ctx)
+
+
+def allow_all_in_scripts(ctx: Context, word: bytes) -> str:
+    """SET-DISABLE-DENY-SCRIPTS 0|1: whether scripts may call what they may not."""
+    ctx.server.runner.allows_all = truth(word)
+    return "OK"
+
+
+def load_again(ctx: Context) -> str:
+    """LOADAOF"""
+    payload.reload(ctx.keyspace, ctx.server.config.rdbcompression)
+    return "OK"
+
+
+def skip_checksums(ctx: Context, word: bytes) -> str:
+    """SET-SKIP-CHECKSUM-VALIDATION 0|1"""
+    payload.checks.skip_checksum = truth(word)
     return "OK"
 
 
@@ -366,7 +385,7 @@ def help_(ctx: Context) -> list[str]:
         "    integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
         "    true, false.",
         "RELOAD [option ...]",
-        "    Save the data and load it back; without persistence, do nothing.",
+        "    Serialise every value and load it back.",
         "SET-ACTIVE-EXPIRE <0|1>",
         "    Setting it to 0 disables expiring keys in background when they are not",
         "    accessed (otherwise the usual behavior). Setting it to 1 reenables back the",
@@ -389,7 +408,7 @@ SUBCOMMANDS: dict[bytes, tuple[Callable[..., Any], int, int]] = {
     b"HTSTATS-KEY": (htstats_key, 1, 2),
     b"JMAP": (accepted, 0, 0),
     b"LISTPACK": (packed("listpack", "Listpack"), 1, 1),
-    b"LOADAOF": (accepted, 0, 0),
+    b"LOADAOF": (load_again, 0, 0),
     b"LOG": (log_message, 1, 1),
     b"OBJECT": (object_, 1, 1),
     b"PAUSE-CRON": (pause_cron, 1, 1),
@@ -401,8 +420,8 @@ SUBCOMMANDS: dict[bytes, tuple[Callable[..., Any], int, int]] = {
     b"REPLYBUFFER": (reply_buffer, 2, 2),
     b"SDSLEN": (sdslen, 1, 1),
     b"SET-ACTIVE-EXPIRE": (set_active_expire, 1, 1),
-    b"SET-DISABLE-DENY-SCRIPTS": (accepted, 1, 1),
-    b"SET-SKIP-CHECKSUM-VALIDATION": (accepted, 1, 1),
+    b"SET-DISABLE-DENY-SCRIPTS": (allow_all_in_scripts, 1, 1),
+    b"SET-SKIP-CHECKSUM-VALIDATION": (skip_checksums, 1, 1),
     b"SLEEP": (sleep, 1, 1),
     b"STRINGMATCH-LEN": (string_match, 2, 2),
 }

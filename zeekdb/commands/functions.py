@@ -21,6 +21,7 @@ from zeekdb.commands.spec import (
 )
 from zeekdb.errors import CommandError
 from zeekdb.hot.keyspace import glob_match
+from zeekdb.persistence import payload
 
 GROUP = "scripting"
 EVERYWHERE = ("request_policy:all_shards", "response_policy:all_succeeded")
@@ -28,7 +29,7 @@ EVERYWHERE = ("request_policy:all_shards", "response_policy:all_succeeded")
 
 def _call(ctx: Context, name: bytes, function: bytes, words: tuple[bytes, ...], read_only: bool) -> Any:
     runner = ctx.server.runner
-    found = runner.libraries.functions.get(function)
+    found = runner.libraries.functions.get(function.lower())
     if found is None:
         raise CommandError("ERR Function not found")
     keys, args = split_keys(words[0], words[1:], "ERR Bad number of keys provided")
@@ -38,13 +39,13 @@ def _call(ctx: Context, name: bytes, function: bytes, words: tuple[bytes, ...], 
 @command("FCALL", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="7.0.0", complexity=COST)
 def fcall(ctx: Context, function: bytes, *words: bytes) -> Any:
     """Calls a function."""
-    return _call(ctx, b"FCALL", function, words, False)
+    return _call(ctx, b"fcall", function, words, False)
 
 
 @command("FCALL_RO", arity=-3, flags=RUNS | READONLY, keys=READS, group=GROUP, since="7.0.0", complexity=COST)
 def fcall_ro(ctx: Context, function: bytes, *words: bytes) -> Any:
     """Calls a function that may not write."""
-    return _call(ctx, b"FCALL_RO", function, words, True)
+    return _call(ctx, b"fcall_ro", function, words, True)
 
 
 container("FUNCTION", group=GROUP, since="7.0.0", summary="A container for function commands")
@@ -83,7 +84,9 @@ def function_delete(ctx: Context, name: bytes) -> str:
 )  # fmt: skip
 def function_flush(ctx: Context, *mode: bytes) -> str:
     """Deletes all libraries and functions."""
-    if len(mode) > 1 or (mode and mode[0].upper() not in (b"SYNC", b"ASYNC")):
+    if len(mode) > 1:
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.")
+    if mode and mode[0].upper() not in (b"SYNC", b"ASYNC"):
         raise CommandError("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")
     ctx.server.runner.libraries.flush()
     ctx.keyspace.dirty += 1
@@ -137,22 +140,22 @@ def function_list(ctx: Context, *options: bytes) -> list[Any]:
 )  # fmt: skip
 def function_dump(ctx: Context) -> bytes:
     """Returns all libraries as one payload."""
-    payload: bytes = ctx.server.runner.libraries.dump()
-    return payload
+    records: bytes = ctx.server.runner.libraries.records()
+    return records + payload.footer(records)
 
 
 @command(
     "FUNCTION|RESTORE", arity=-3, flags=NOSCRIPT | WRITE | DENYOOM, group=GROUP, since="7.0.0", acl=(GROUP,),
     complexity="O(N) where N is the number of functions on the payload", tips=EVERYWHERE,
 )  # fmt: skip
-def function_restore(ctx: Context, payload: bytes, *policy: bytes) -> str:
+def function_restore(ctx: Context, data: bytes, *policy: bytes) -> str:
     """Restores libraries from a payload."""
     if len(policy) > 1:
-        raise CommandError("ERR Unknown subcommand or wrong number of arguments for 'restore'. Try FUNCTION HELP.")
+        raise CommandError("ERR unknown subcommand or wrong number of arguments for 'restore'. Try FUNCTION HELP.")
     chosen = policy[0].upper() if policy else b"APPEND"
     if chosen not in (b"APPEND", b"REPLACE", b"FLUSH"):
         raise CommandError("ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.")
-    ctx.server.runner.libraries.restore(payload, chosen)
+    ctx.server.runner.libraries.restore(payload.verify(data), chosen)
     ctx.keyspace.dirty += 1
     return "OK"
 

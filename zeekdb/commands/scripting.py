@@ -45,7 +45,7 @@ def split_keys(
 def _evaluate(ctx: Context, name: bytes, body: bytes, words: tuple[bytes, ...], read_only: bool) -> Any:
     keys, args = split_keys(words[0], words[1:])
     runner = ctx.server.runner
-    if name.startswith(b"EVALSHA"):
+    if name.startswith(b"evalsha"):
         script = runner.scripts.find(body)
         if script is None:
             raise CommandError(NO_SCRIPT)
@@ -57,25 +57,25 @@ def _evaluate(ctx: Context, name: bytes, body: bytes, words: tuple[bytes, ...], 
 @command("EVAL", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="2.6.0", complexity=COST)
 def eval_(ctx: Context, body: bytes, *words: bytes) -> Any:
     """Runs a Lua script."""
-    return _evaluate(ctx, b"EVAL", body, words, False)
+    return _evaluate(ctx, b"eval", body, words, False)
 
 
 @command("EVAL_RO", arity=-3, flags=RUNS | READONLY, keys=READS, group=GROUP, since="7.0.0", complexity=COST)
 def eval_ro(ctx: Context, body: bytes, *words: bytes) -> Any:
     """Runs a Lua script that may not write."""
-    return _evaluate(ctx, b"EVAL_RO", body, words, True)
+    return _evaluate(ctx, b"eval_ro", body, words, True)
 
 
 @command("EVALSHA", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="2.6.0", complexity=COST)
 def evalsha(ctx: Context, sha: bytes, *words: bytes) -> Any:
     """Runs a Lua script that is in the cache, by its SHA-1."""
-    return _evaluate(ctx, b"EVALSHA", sha, words, False)
+    return _evaluate(ctx, b"evalsha", sha, words, False)
 
 
 @command("EVALSHA_RO", arity=-3, flags=RUNS | READONLY, keys=READS, group=GROUP, since="7.0.0", complexity=COST)
 def evalsha_ro(ctx: Context, sha: bytes, *words: bytes) -> Any:
     """Runs a Lua script that is in the cache and may not write, by its SHA-1."""
-    return _evaluate(ctx, b"EVALSHA_RO", sha, words, True)
+    return _evaluate(ctx, b"evalsha_ro", sha, words, True)
 
 
 container("SCRIPT", group=GROUP, since="2.6.0", summary="A container for commands about the script cache.")

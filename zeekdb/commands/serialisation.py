@@ -59,8 +59,9 @@ def create(ctx: Context, key: bytes, ttl: bytes, data: bytes, words: tuple[bytes
     if existed and not options.replace:
         raise CommandError("BUSYKEY Target key name already exists.")
     deadline = deadline_of(ctx, ttl, options.absolute)
-    payload.restore(ctx.db, key, data, deadline, ctx.server.config.proto_max_bulk_len)
-    if deadline and deadline <= ctx.keyspace.now_ms():
+    is_over = 0 < deadline <= ctx.keyspace.now_ms()
+    payload.restore(ctx.db, key, data, 0 if is_over else deadline, ctx.server.config.proto_max_bulk_len)
+    if is_over:
         ctx.db.remove(key)
         if existed:
             ctx.changed(key, "del")
@@ -115,7 +116,7 @@ def parse_options(words: tuple[bytes, ...]) -> Options:
 def deadline_of(ctx: Context, ttl: bytes, absolute: bool) -> int:
     """The deadline that a TTL in milliseconds means, 0 for none."""
     number = parse_int(ttl)
-    if number and not absolute:
+    if number > 0 and not absolute:
         number += ctx.keyspace.now_ms()
     if not 0 <= number <= INT64_MAX:
         raise CommandError("ERR Invalid TTL value, must be >= 0")

@@ -115,8 +115,8 @@ def _window(plan: _Plan, length: int) -> tuple[int, int]:
 def _pick(ctx: Context, value: Any, plan: _Plan) -> list[bytes]:
     """The elements in the order wanted, cut to LIMIT."""
     constant = plan.by is not None and b"*" not in plan.by
-    if constant and isinstance(value, Set) and plan.store is not None:
-        plan.by, plan.alpha, constant = None, True, False  # a stored set has to come out the same everywhere
+    if constant and isinstance(value, Set) and (plan.store is not None or ctx.in_script):
+        plan.by, plan.alpha, constant = None, True, False  # what is stored has to come out the same everywhere
     if value is None:
         return []
     start, stop = _window(plan, len(value))

@@ -34,6 +34,8 @@ class Reading:
 
 
 def _parse_block(ctx: Context, name: str, word: bytes) -> int:
+    if ctx.in_script:
+        raise CommandError(f"ERR {name} command is not allowed with BLOCK option from scripts")
     timeout_ms = parse_int(word, "ERR timeout is not an integer or out of range")
     if timeout_ms < 0:
         raise CommandError("ERR timeout is negative")

@@ -188,7 +188,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("enable-protected-configs", ACTION, "no", "Who may set protected directives by CONFIG SET: nobody, everybody, local connections.", immutable=True),
         D("enable-debug-command", ACTION, "no", "Who may use DEBUG.", immutable=True),
         D("enable-module-command", ACTION, "no", "Who may use MODULE.", immutable=True),
-        D("sanitize-dump-payload", Enum("no", "yes", "clients"), "no", "Whether RESTORE checks payloads deeply.", later=True),
+        D("sanitize-dump-payload", Enum("no", "yes", "clients"), "no", "Whether RESTORE checks payloads deeply; here it always does.", later=True),
     )),
     ("Memory", (
         D("maxmemory", Memory(0, ULONG_MAX), 0, "Most memory for data; 0 has no limit.", "bytes", hook="maxmemory", later=True),
@@ -246,7 +246,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     ("Snapshots", (
         D("save", SavePoints(), ((3600, 1), (300, 100), (60, 10000)), 'Take a snapshot after so many seconds with so many changes; "" never does.', later=True),
         D("dbfilename", base_name("filename", "dbfilename", may_be_empty=True), "dump.rdb", "Name of the snapshot.", protected=True, later=True),
-        D("rdbcompression", YES_NO, True, "Compress strings in snapshots.", later=True),
+        D("rdbcompression", YES_NO, True, "Compress strings in snapshots and payloads."),
         D("rdbchecksum", YES_NO, True, "Put a checksum at the end of snapshots.", immutable=True, later=True),
         D("rdb-del-sync-files", YES_NO, False, "Delete snapshots that were made for replication.", later=True),
         D("rdb-save-incremental-fsync", YES_NO, True, "Write snapshots to disk as they grow.", later=True),

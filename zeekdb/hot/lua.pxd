@@ -12,7 +12,6 @@ cdef class Interpreter:
     cdef lua_State* L
     cdef Budget budget
     cdef int handler         # registry reference of the error handler
-    cdef int run_api         # of what scripts see as `redis`
     cdef int load_api        # of what libraries see as `redis` while they are loaded
     cdef bint running
     cdef bint loading

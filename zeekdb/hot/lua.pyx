@@ -22,7 +22,7 @@ from zeekdb.hot.lua_api cimport (
 from zeekdb.hot.lua_bit cimport open_bit
 from zeekdb.hot.lua_json cimport open_cjson
 from zeekdb.hot.lua_msgpack cimport open_cmsgpack
-from zeekdb.hot.lua_sandbox cimport protect, sandbox_open, set_global
+from zeekdb.hot.lua_sandbox cimport protect, sandbox_open, set_global, show_all, show_only
 from zeekdb.hot.lua_struct cimport open_struct
 from zeekdb.hot.lua_values cimport push_bytes, push_error, push_reply, take_value, text_at
 
@@ -511,7 +511,7 @@ cdef class Interpreter:
                 set_global(L, b"redis")
                 api.pushvalue(L, -1)
                 set_global(L, b"server")
-                self.run_api = api.ref(L, LUA_REGISTRYINDEX)
+                pop(L, 1)
         open_cjson(L)
         protect(L, False)
         set_global(L, b"cjson")
@@ -583,7 +583,7 @@ cdef class Interpreter:
         cdef lua_State* L = self.L
         self.budget.lenient = True
         api.rawgeti(L, LUA_REGISTRYINDEX, self.load_api)
-        set_global(L, b"redis")
+        show_only(L, b"redis")
         api.rawgeti(L, LUA_REGISTRYINDEX, self.handler)
         api.rawgeti(L, LUA_REGISTRYINDEX, reference)
         self.loading = True
@@ -592,8 +592,7 @@ cdef class Interpreter:
         finally:
             self.loading = False
             self.budget.lenient = True
-            api.rawgeti(L, LUA_REGISTRYINDEX, self.run_api)
-            set_global(L, b"redis")
+            show_all(L)
             self.budget.lenient = False
 
     cdef object protected_call(self, int arguments, bytes name, int protocol):

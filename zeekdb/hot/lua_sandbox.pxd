@@ -7,3 +7,6 @@ cdef void sandbox_open(lua_State* L) noexcept nogil
 cdef void set_global(lua_State* L, const char* name) noexcept nogil
 # The table on top of the stack becomes one that scripts can read and not change. `strict`: an absent field is an error.
 cdef void protect(lua_State* L, bint strict) noexcept nogil
+# Globals are the value on top of the stack only, under this name; and all of them again.
+cdef void show_only(lua_State* L, const char* name) noexcept nogil
+cdef void show_all(lua_State* L) noexcept nogil

@@ -21,6 +21,7 @@ cdef enum:
     PROTECTED_MAX = 64          # tables per process: two interpreters of a dozen each
     PATTERN_MAX = 8192          # bytes of a pattern
     SOURCE_MAX = 16777216       # bytes of what `load` gathers
+    RESULTS_MAX = 8000          # of unpack: what the stack of a C function holds
 
 cdef const void* PROTECTED[PROTECTED_MAX]
 cdef int PROTECTED_COUNT = 0
@@ -57,10 +58,33 @@ cdef int absent(lua_State* L) noexcept nogil:
     return api.error(L)
 
 
+cdef void push_blank(lua_State* L) noexcept nogil:
+    """What `getmetatable` shows of protected tables: an empty one, as closed as they are."""
+    api.getfield(L, LUA_REGISTRYINDEX, b"zeekdb.blank")
+    if not is_type(L, -1, LUA_TNIL):
+        return
+    pop(L, 1)
+    api.createtable(L, 0, 0)
+    api.createtable(L, 0, 2)
+    set_function(L, b"__newindex", refuse)
+    api.pushboolean(L, 0)
+    api.setfield(L, -2, b"__metatable")
+    api.setmetatable(L, -2)
+    remember(L)
+    api.pushvalue(L, -1)
+    api.setfield(L, LUA_REGISTRYINDEX, b"zeekdb.blank")
+
+
+cdef void remember(lua_State* L) noexcept nogil:
+    """The table on top is a protected one from now on."""
+    global PROTECTED_COUNT
+    if PROTECTED_COUNT < PROTECTED_MAX:
+        PROTECTED[PROTECTED_COUNT] = api.topointer(L, -1)
+        PROTECTED_COUNT += 1
+
+
 cdef void protect(lua_State* L, bint strict) noexcept nogil:
     """Stack: table → protected table."""
-    cdef int real
-    global PROTECTED_COUNT
     if strict:  # what the real table lacks is asked of `absent`
         api.createtable(L, 0, 1)
         set_function(L, b"__index", absent)
@@ -70,12 +94,10 @@ cdef void protect(lua_State* L, bint strict) noexcept nogil:
     api.pushvalue(L, -3)
     api.setfield(L, -2, b"__index")
     set_function(L, b"__newindex", refuse)
-    api.pushboolean(L, 0)
+    push_blank(L)
     api.setfield(L, -2, b"__metatable")
     api.setmetatable(L, -2)
-    if PROTECTED_COUNT < PROTECTED_MAX:
-        PROTECTED[PROTECTED_COUNT] = api.topointer(L, -1)
-        PROTECTED_COUNT += 1
+    remember(L)
     api.pushvalue(L, -1)  # the registry keeps it, so that its address stays its own, and the real one behind it
     api.pushvalue(L, -3)
     api.rawset(L, LUA_REGISTRYINDEX)
@@ -167,6 +189,25 @@ cdef int safe_sort(lua_State* L) noexcept nogil:
 
 cdef int safe_setn(lua_State* L) noexcept nogil:
     return refuse(L) if is_protected(L, 1) else TABLE_SETN(L)
+
+
+cdef int safe_unpack(lua_State* L) noexcept nogil:
+    """Lua 5.1's own adds up its bounds in an int, and overflows."""
+    cdef double begin = 1, end
+    cdef int i
+    api.checktype(L, 1, LUA_TTABLE)
+    if api.type(L, 2) > LUA_TNIL:
+        begin = api.checknumber(L, 2)
+    end = api.checknumber(L, 3) if api.type(L, 3) > LUA_TNIL else <double>api.objlen(L, 1)
+    if begin > end:
+        return 0
+    if not -2147483648.0 <= begin <= end <= 2147483647.0 or end - begin >= RESULTS_MAX:
+        return raise_text(L, b"too many results to unpack")
+    if not api.checkstack(L, <int>(end - begin) + 1):
+        return raise_text(L, b"too many results to unpack")
+    for i in range(<int>(end - begin) + 1):
+        api.rawgeti(L, 1, <int>(begin + i))
+    return <int>(end - begin) + 1
 
 
 # ---------------------------------------------------------------- patterns
@@ -283,6 +324,31 @@ cdef void set_global(lua_State* L, const char* name) noexcept nogil:
     pop(L, 1)
 
 
+cdef void show_globals(lua_State* L) noexcept nogil:
+    """What scripts see as globals from now on: the table on top of the stack, which is strict."""
+    api.getfield(L, LUA_REGISTRYINDEX, b"zeekdb.view")
+    api.insert(L, -2)
+    api.setfield(L, -2, b"__index")
+    pop(L, 1)
+
+
+cdef void show_only(lua_State* L, const char* name) noexcept nogil:
+    """Globals are one thing, the value on top of the stack, under this name."""
+    api.createtable(L, 0, 1)
+    api.insert(L, -2)
+    api.setfield(L, -2, name)
+    api.createtable(L, 0, 1)
+    set_function(L, b"__index", absent)
+    api.setmetatable(L, -2)
+    show_globals(L)
+
+
+cdef void show_all(lua_State* L) noexcept nogil:
+    """Globals are all of them again."""
+    api.getfield(L, LUA_REGISTRYINDEX, b"zeekdb.globals")
+    show_globals(L)
+
+
 cdef void protect_field(lua_State* L, const char* name) noexcept nogil:
     """The library of that name in the table on top of the stack."""
     api.getfield(L, -1, name)
@@ -323,6 +389,8 @@ cdef void sandbox_open(lua_State* L) noexcept nogil:
     protect(L, True)
     api.pushvalue(L, -1)
     api.setfield(L, -3, b"_G")
+    api.getmetatable(L, -1)
+    api.setfield(L, LUA_REGISTRYINDEX, b"zeekdb.view")
     api.replace(L, LUA_GLOBALSINDEX)  # what scripts, and everything compiled from now on, see
     pop(L, 1)
 
@@ -342,6 +410,7 @@ cdef void for_globals(lua_State* L) noexcept nogil:
     take(L, b"setmetatable", safe_setmetatable)
     take(L, b"next", safe_next)
     take(L, b"pairs", safe_pairs)
+    take(L, b"unpack", safe_unpack)
     take(L, b"load", safe_load)
     take(L, b"loadstring", safe_loadstring)
     api.getfield(L, -1, b"os")  # of the system, the time that the script has taken

@@ -1,7 +1,7 @@
 # Listpacks, and what came before them: ziplists and zipmaps. See packs.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from zeekdb.hot.rdbwire cimport Buffer, buffer_room
+from zeekdb.hot.rdbwire cimport Buffer, Reader, buffer_room
 
 # --- writing listpacks: listpack_begin, elements, listpack_end
 
@@ -70,3 +70,8 @@ ctypedef struct Pack:
 cdef bint pack_open(Pack* k, PackKind kind, const uint8_t* p, size_t n) noexcept nogil   # False: damaged
 # 1: the next element; 0: there is none and the pack is sound to its end; -1: damaged.
 cdef int pack_next(Pack* k, Piece* piece) noexcept nogil
+
+# The next string, which is a pack. It may lie in the reader's first buffer: nothing else may use that meanwhile.
+cdef bint open_pack(Reader* r, Pack* pack, PackKind kind) noexcept nogil
+# All strings of a pack into the reader's run, packed as our structures do (packed.pxd); how many, and the longest.
+cdef bint fill_run(Reader* r, Pack* pack, uint64_t* strings, size_t* longest) noexcept nogil

@@ -8,6 +8,8 @@ held against what is left, and what is said twice has to agree.
 
 from libc.stdint cimport INT32_MAX, INT32_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from zeekdb.hot.packed cimport packed_need, packed_write
+from zeekdb.hot.rdbwire cimport DAMAGED, Text, fail, get_string
 from zeekdb.hot.wire cimport format_int, parse_int
 
 cdef enum:
@@ -297,3 +299,32 @@ cdef inline int next_of_zipmap(Pack* k, Piece* piece) noexcept nogil:
     k.at = at + n + spare
     k.value_next = not k.value_next
     return 1
+
+
+# --- in a file or payload -------------------------------------------------------------------------------------------
+
+cdef bint open_pack(Reader* r, Pack* pack, PackKind kind) noexcept nogil:
+    """A string that is a pack. It may lie in the reader's first buffer: nothing else may use that meanwhile."""
+    cdef Text text
+    if not get_string(r, &text, 0):
+        return False
+    return True if pack_open(pack, kind, text.p, text.n) else fail(r, DAMAGED, b"a damaged head of a packed collection")
+
+
+cdef bint fill_run(Reader* r, Pack* pack, uint64_t* strings, size_t* longest) noexcept nogil:
+    """All strings of a pack, packed as our structures do."""
+    cdef Piece piece
+    cdef int got
+    r.run.size = 0
+    strings[0] = 0
+    longest[0] = 0
+    while True:
+        got = pack_next(pack, &piece)
+        if got <= 0:
+            break
+        packed_write(buffer_room(&r.run, packed_need(piece.n)), piece.p, piece.n)
+        r.run.size += packed_need(piece.n)
+        strings[0] += 1
+        if piece.n > longest[0]:
+            longest[0] = piece.n
+    return True if got == 0 else fail(r, DAMAGED, b"a damaged packed collection")

@@ -12,7 +12,7 @@ from zeekdb.hot.rdbwire cimport (
     EMPTY, SOUND, Reader, Text, Writer, get_byte, get_length, get_string, put_byte, put_fixed, put_length, put_string,
     reader_free, writer_free,
 )
-from zeekdb.hot.rdbwrite cimport rdb_type, rdb_write
+from zeekdb.hot.rdbwrite cimport rdb_type, rdb_version, rdb_write
 from zeekdb.hot.shards cimport ks_expire_fields, set_clock_field
 from zeekdb.hot.table cimport Entry, hash_bytes
 
@@ -73,9 +73,10 @@ cdef Entry* find(Db* db, bytes key) noexcept:
     return ks_find(db, raw(key), PyBytes_GET_SIZE(key), h)
 
 
-cdef int write_entry(Entry* e, bint compress) except -1:
+cdef int write_entry(Entry* e, bint compress, bint modern=False) except -1:
     open_writer(compress)
-    put_byte(&WRITER, rdb_type(e))
+    WRITER.modern = modern
+    put_byte(&WRITER, rdb_type(&WRITER, e))
     if not rdb_write(&WRITER, e):
         raise ValueError("a value of a type that has no form in a file")
     return 0
@@ -95,8 +96,8 @@ def dump(db not None, bytes key not None, bint compress=True):
     if e == NULL:
         return None
     write_entry(e, compress)
-    put_byte(&WRITER, RDB_VERSION & 0xFF)
-    put_byte(&WRITER, RDB_VERSION >> 8)
+    put_byte(&WRITER, rdb_version(WRITER.out.data[0]))
+    put_byte(&WRITER, 0)
     crc = crc64_update(0, WRITER.out.data, WRITER.out.size)
     put_fixed(&WRITER, crc)
     return written()
@@ -136,7 +137,7 @@ def round_trip(db not None, bytes key not None, bint compress=True):
         return False
     clock = e.meta & 0xFFFFFF
     deadline = ks_deadline(e)
-    write_entry(e, compress)
+    write_entry(e, compress, True)
     open_reader(WRITER.out.data, WRITER.out.size, 0, <uint64_t>-1)
     e = read_entry(pointer, key, True, deadline)
     set_clock_field(e, clock)

@@ -10,31 +10,31 @@ If the limits allow, the structure takes over a copy of it; otherwise the elemen
 """
 
 from libc.math cimport isnan
-from libc.stdint cimport UINT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from zeekdb.hot.hash_deadlines cimport Timed, timed_begin, timed_expect, timed_of, timed_put, timed_set
 from zeekdb.hot.hashes cimport hash_adopt, hash_expect, hash_put
 from zeekdb.hot.intset cimport ints_load
-from zeekdb.hot.keyspace cimport TypeOps
 from zeekdb.hot.lists cimport list_length, list_push
-from zeekdb.hot.lzf cimport lzf_unpack
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release
-from zeekdb.hot.packed cimport Packed, packed_need, packed_read, packed_write
-from zeekdb.hot.packs cimport LISTPACK, ZIPLIST, ZIPMAP, Pack, PackKind, Piece, pack_next, pack_open
+from zeekdb.hot.packed cimport Packed, packed_read, packed_write
+from zeekdb.hot.packs cimport LISTPACK, ZIPLIST, ZIPMAP, Pack, PackKind, Piece, fill_run, open_pack, pack_next
 from zeekdb.hot.rdbobjects cimport object_read
 from zeekdb.hot.rdbtypes cimport (
     RDB_HASH, RDB_HASH_LISTPACK, RDB_HASH_LISTPACK_TTL, RDB_HASH_LISTPACK_TTL_EARLY, RDB_HASH_TTL, RDB_HASH_TTL_EARLY,
-    RDB_HASH_ZIPLIST, RDB_HASH_ZIPMAP, RDB_LIST, RDB_LIST_QUICKLIST, RDB_LIST_QUICKLIST_2, RDB_LIST_ZIPLIST, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_SET_LISTPACK, RDB_STRING, RDB_ZSET, RDB_ZSET_2,
-    RDB_ZSET_LISTPACK, RDB_ZSET_ZIPLIST,
+    RDB_HASH_ZIPLIST, RDB_HASH_ZIPMAP, RDB_LIST, RDB_LIST_QUICKLIST, RDB_LIST_QUICKLIST_2, RDB_LIST_ZIPLIST,
+    RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_SET_LISTPACK, RDB_STREAM, RDB_STREAM_2, RDB_STREAM_3, RDB_STRING,
+    RDB_ZSET, RDB_ZSET_2, RDB_ZSET_LISTPACK, RDB_ZSET_ZIPLIST,
 )
+from zeekdb.hot.rdbstreams cimport stream_read
 from zeekdb.hot.rdbwire cimport (
-    DAMAGED, EMPTY, UNKNOWN, NO_MEMORY, Buffer, buffer_room, buffer_try, fail, get_byte, get_bytes, get_count,
-    get_double, get_fixed, get_length, get_string, left,
+    DAMAGED, EMPTY, NO_MEMORY, UNKNOWN, buffer_room, buffer_try, fail, get_byte, get_bytes, get_count, get_double,
+    get_fixed, get_length, get_string,
 )
 from zeekdb.hot.sets cimport set_add, set_adopt, set_adopt_ints, set_expect
 from zeekdb.hot.shards cimport ks_put, type_ops
 from zeekdb.hot.table cimport (
-    BOXED, FIELDS_EXPIRE, INLINE_MAX, T_HASH, T_LIST, T_OBJECT, T_SET, T_STRING, T_ZSET, hash_bytes,
+    BOXED, FIELDS_EXPIRE, INLINE_MAX, T_HASH, T_LIST, T_OBJECT, T_SET, T_STREAM, T_STRING, T_ZSET, hash_bytes,
 )
 from zeekdb.hot.wire cimport format_int, parse_double, parse_int
 from zeekdb.hot.zrun cimport pair_need, read_pair, score_write
@@ -78,6 +78,8 @@ cdef bint rdb_read(Reader* r, uint8_t type, Value* v) noexcept nogil:
         done = read_timed(r, begin_timed(v), type == RDB_HASH_TTL)
     elif type == RDB_HASH_LISTPACK_TTL or type == RDB_HASH_LISTPACK_TTL_EARLY:
         done = read_timed_pack(r, begin_timed(v), type == RDB_HASH_LISTPACK_TTL)
+    elif type == RDB_STREAM or type == RDB_STREAM_2 or type == RDB_STREAM_3:
+        done = stream_read(r, type, begin(v, T_STREAM))
     elif type == RDB_MODULE_2:
         v.type = T_OBJECT
         v.box = object_read(r)
@@ -190,35 +192,6 @@ cdef inline bint is_new(Reader* r, uint64_t place, const uint8_t* p, size_t n) n
     marks[i].n = n
     marks[i].hash = h
     return True
-
-
-# --- packs ----------------------------------------------------------------------------------------------------------
-
-cdef bint open_pack(Reader* r, Pack* pack, PackKind kind) noexcept nogil:
-    """A string that is a pack. It may lie in the reader's first buffer: nothing else may use that meanwhile."""
-    cdef Text text
-    if not get_string(r, &text, 0):
-        return False
-    return True if pack_open(pack, kind, text.p, text.n) else fail(r, DAMAGED, b"a damaged head of a packed collection")
-
-
-cdef bint fill_run(Reader* r, Pack* pack, uint64_t* strings, size_t* longest) noexcept nogil:
-    """All strings of a pack, packed as our structures do."""
-    cdef Piece piece
-    cdef int got
-    r.run.size = 0
-    strings[0] = 0
-    longest[0] = 0
-    while True:
-        got = pack_next(pack, &piece)
-        if got <= 0:
-            break
-        packed_write(buffer_room(&r.run, packed_need(piece.n)), piece.p, piece.n)
-        r.run.size += packed_need(piece.n)
-        strings[0] += 1
-        if piece.n > longest[0]:
-            longest[0] = piece.n
-    return True if got == 0 else fail(r, DAMAGED, b"a damaged packed collection")
 
 
 cdef bint run_differs(Reader* r, uint64_t count, int step) noexcept nogil:

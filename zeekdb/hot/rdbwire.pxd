@@ -45,6 +45,7 @@ ctypedef struct Writer:
     Buffer out
     Buffer pack             # a listpack under construction
     bint compress           # rdbcompression
+    bint modern             # what redis-server 7.2 reads (RDB 11), not 7.0
     Lzf lzf
 
 cdef void writer_free(Writer* w) noexcept nogil

@@ -1,7 +1,8 @@
 """Values to Redis's serialisation, straight from the structures: no Python object is made.
 
-What is written is what redis-server 7.0 reads (RDB 10), but for hashes with fields that expire: these take 7.4. A small collection becomes the packed form of its type, a large
-one a count and its elements; large sorted sets go from the greatest to the least, which redis-server loads fastest.
+What is written is what redis-server 7.0 reads (RDB 10), but for hashes with fields that expire: these take 7.4. A small
+collection becomes the packed form of its type, a large one a count and its elements; large sorted sets go from the
+greatest to the least, which redis-server loads fastest.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -13,10 +14,13 @@ from zeekdb.hot.lists cimport ListValue, list_length, list_range
 from zeekdb.hot.packs cimport listpack_add, listpack_add_int, listpack_add_text, listpack_begin, listpack_end
 from zeekdb.hot.rdbobjects cimport object_write
 from zeekdb.hot.rdbtypes cimport (
-    RDB_HASH, RDB_HASH_LISTPACK, RDB_HASH_TTL, RDB_LIST_QUICKLIST_2, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET, RDB_STREAM_2, RDB_STRING,
-    RDB_ZSET_2, RDB_ZSET_LISTPACK,
+    RDB_HASH, RDB_HASH_LISTPACK, RDB_HASH_TTL, RDB_LIST_QUICKLIST_2, RDB_MODULE_2, RDB_SET, RDB_SET_INTSET,
+    RDB_STREAM_2, RDB_STREAM_3, RDB_STRING, RDB_ZSET_2, RDB_ZSET_LISTPACK,
 )
-from zeekdb.hot.rdbwire cimport Buffer, buffer_put, buffer_room, put_blob, put_double, put_fixed, put_length, put_string
+from zeekdb.hot.rdbstreams cimport stream_write
+from zeekdb.hot.rdbwire cimport (
+    Buffer, buffer_put, buffer_room, put_blob, put_double, put_fixed, put_length, put_string,
+)
 from zeekdb.hot.sets cimport set_ints, set_length, set_walk
 from zeekdb.hot.table cimport T_HASH, T_LIST, T_OBJECT, T_SET, T_STREAM, T_STRING, T_ZSET, entry_box, entry_type
 from zeekdb.hot.wire cimport format_double
@@ -33,7 +37,7 @@ cdef inline bint has_deadlines(void* hash) noexcept nogil:
     return t != NULL and t.next_ms != 0
 
 
-cdef uint8_t rdb_type(const Entry* e) noexcept nogil:
+cdef uint8_t rdb_type(const Writer* w, const Entry* e) noexcept nogil:
     cdef uint8_t type = entry_type(e)
     cdef uint32_t width
     cdef uint64_t members
@@ -49,7 +53,9 @@ cdef uint8_t rdb_type(const Entry* e) noexcept nogil:
         return RDB_HASH_TTL
     if type == T_HASH:
         return RDB_HASH if hash_is_large(entry_box(e)) else RDB_HASH_LISTPACK
-    return RDB_STREAM_2 if type == T_STREAM else RDB_MODULE_2
+    if type == T_STREAM:
+        return RDB_STREAM_3 if w.modern else RDB_STREAM_2
+    return RDB_MODULE_2
 
 
 cdef bint rdb_write(Writer* w, const Entry* e) noexcept nogil:
@@ -67,6 +73,8 @@ cdef bint rdb_write(Writer* w, const Entry* e) noexcept nogil:
         write_zset(w, entry_box(e))
     elif type == T_HASH:
         write_hash(w, entry_box(e))
+    elif type == T_STREAM:
+        stream_write(w, entry_box(e))
     elif type == T_OBJECT:
         return object_write(w, entry_box(e))
     else:

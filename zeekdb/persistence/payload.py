@@ -4,7 +4,7 @@ A payload is the value's type and Redis's serialisation of it, two bytes of vers
 stands before, both little endian. The checksum guards against accidents only, so the value itself is read with
 distrust: see `zeekdb/hot/rdbread.pyx`.
 
-Types that are Python objects bring a codec of their own: `register_object`.
+Types that are Python objects have codecs in `types.py`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 from zeekdb.errors import CommandError
 from zeekdb.hot import rdb
 from zeekdb.hot.crc64 import crc64
-from zeekdb.hot.keyspace import Database
+from zeekdb.hot.keyspace import Database, Keyspace
 from zeekdb.hot.rdb import DamagedValue, decode_length, decode_string, dump, encode_length, encode_string
 from zeekdb.hot.rdbobjects import register_object
 
 __all__ = [
     "DamagedValue", "checks", "decode_length", "decode_string", "dump", "encode_length", "encode_string", "footer",
-    "register_object", "restore", "verify",
+    "register_object", "reload", "restore", "verify",
 ]  # fmt: skip
 
 FOOTER_BYTES = 10
@@ -62,3 +62,10 @@ def restore(db: Database, key: bytes, data: bytes, deadline_ms: int = 0, string_
         rdb.decode(db, key, data, 0, len(data) - FOOTER_BYTES, True, deadline_ms, string_max)
     except DamagedValue:
         raise CommandError("ERR Bad data format") from None
+
+
+def reload(keyspace: Keyspace, compress: bool = True) -> None:
+    """Sends every value of every database through its serialisation; deadlines and the LRU or LFU fields stay."""
+    for db in keyspace.databases:
+        for key in db.keys(None):
+            rdb.round_trip(db, key, compress)

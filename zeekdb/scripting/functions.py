@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from zeekdb.errors import CommandError
 from zeekdb.hot.lua import Interpreter, ScriptError
 from zeekdb.hot.rdb import DamagedValue, decode_string, encode_string
-from zeekdb.persistence.payload import footer, verify
 from zeekdb.scripting.shebang import FLAGS, ScriptFlag, library_header
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -34,11 +33,11 @@ class Library:
     name: str
     engine: str
     code: bytes
-    functions: dict[bytes, Function] = field(default_factory=dict)
+    functions: dict[bytes, Function] = field(default_factory=dict)  # by lower-case name
 
 
 class Libraries:
-    """All libraries, and their functions by name."""
+    """All libraries, and their functions by lower-case name."""
 
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
@@ -58,7 +57,7 @@ class Libraries:
                 "ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one "
                 "character long"
             )
-        if name in library.functions:
+        if name.lower() in library.functions:
             raise CommandError("ERR Function already exists in the library")
         known = ScriptFlag(0)
         for flag in flags:
@@ -66,7 +65,7 @@ class Libraries:
             if word not in FLAGS:
                 raise CommandError("ERR unknown flag given")
             known |= FLAGS[word]
-        library.functions[name] = Function(name, library, reference, known, description)
+        library.functions[name.lower()] = Function(name, library, reference, known, description)
 
     def compile(self, code: bytes) -> Library:
         """A library that is not yet among the others. CommandError."""
@@ -113,13 +112,14 @@ class Libraries:
         return library.name
 
     @staticmethod
-    def _check(library: Library, others: dict[str, Library], replace: bool) -> None:
+    def _check(library: Library, others: dict[str, Library], replace: bool, quote: str = "'") -> None:
         if library.name in others and not replace:
-            raise CommandError(f"ERR Library '{library.name}' already exists")
+            raise CommandError(f"ERR Library {quote}{library.name}{quote} already exists")
         for other in others.values():
             for name in library.functions.keys() & other.functions.keys():
                 if other.name != library.name:
-                    raise CommandError(f"ERR Function {name.decode('utf-8', 'surrogateescape')} already exists")
+                    shown = library.functions[name].name.decode("utf-8", "surrogateescape")
+                    raise CommandError(f"ERR Function {shown} already exists")
 
     def _put(self, library: Library) -> None:
         self.drop(library.name)
@@ -154,23 +154,21 @@ class Libraries:
             bytes([RECORD]) + encode_string(library.code, compress=False) for library in self.libraries.values()
         )
 
-    def dump(self) -> bytes:
-        """FUNCTION DUMP."""
-        records = self.records()
-        return records + footer(records)
+    def restore(self, records: bytes, policy: bytes) -> None:
+        """FUNCTION RESTORE, of what `records` made: APPEND (nothing of it may be there already), REPLACE or FLUSH.
 
-    def restore(self, payload: bytes, policy: bytes) -> None:
-        """FUNCTION RESTORE: APPEND (nothing may be there already), REPLACE or FLUSH. All or nothing. CommandError."""
+        All or nothing. CommandError.
+        """
         fresh: dict[str, Library] = {}
         try:
-            for code in self._codes(payload):
+            for code in self._codes(records):
                 library = self.compile(code)
-                self._check(library, fresh, replace=False)
+                self._check(library, fresh, replace=False, quote="")
                 fresh[library.name] = library
             if policy != b"FLUSH":
                 kept = {name: each for name, each in self.libraries.items() if name not in fresh}
                 for library in fresh.values():
-                    self._check(library, self.libraries if policy == b"APPEND" else kept, replace=False)
+                    self._check(library, self.libraries if policy == b"APPEND" else kept, replace=False, quote="")
         except CommandError:
             for library in fresh.values():
                 self._release(library)
@@ -181,11 +179,7 @@ class Libraries:
             self._put(library)
 
     @staticmethod
-    def _codes(payload: bytes) -> list[bytes]:
-        try:
-            data = verify(payload)
-        except CommandError:
-            raise CommandError("ERR DUMP payload version or checksum are wrong") from None
+    def _codes(data: bytes) -> list[bytes]:
         codes, at = [], 0
         try:
             while at < len(data):

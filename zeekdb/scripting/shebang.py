@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntFlag, auto
 
+from zeekdb.config.file import split_arguments
 from zeekdb.errors import CommandError
 
 
@@ -57,7 +58,10 @@ def library_header(code: bytes) -> tuple[str, str, bytes]:
     head, newline, _ = code.partition(b"\n")
     if not newline:
         raise CommandError("ERR Invalid library metadata")
-    engine, *words = head[2:].decode("utf-8", "surrogateescape").split() or [""]
+    words = split_arguments(head[2:].decode("utf-8", "surrogateescape"))
+    if words is None:
+        raise CommandError("ERR Invalid library metadata")
+    engine = words.pop(0) if words and not head[2:3].isspace() else ""
     name = ""
     for word in words:
         key, equals, value = word.partition("=")

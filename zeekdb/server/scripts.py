@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zeekdb.commands.context import Context
 from zeekdb.commands.spec import Command, Flag
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 KNOWN_MAX = 4096  # spellings of command names remembered
+MAY_NOT_BLOCK = frozenset({"XREAD", "XREADGROUP"})  # they see to it themselves that they do not wait
 LOAD_LIMIT_S = 0.5  # for the code of a library to run
 BUSY_EVERY_S = 0.002  # how often others are served while a script runs on
 LOG_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING - 5, logging.WARNING)
@@ -49,7 +50,7 @@ class ScriptClient:
         self.protocol = 2
         self.db_index = 0
         self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
-        self.ctx.deny_blocking = True
+        self.ctx.deny_blocking = self.ctx.in_script = True
 
     def take_place(self, client: Client) -> None:
         """Begin where `client` is."""
@@ -94,6 +95,18 @@ class Run:
 Callee = tuple[int, Command, Any]
 
 
+class Figures(NamedTuple):
+    """What INFO and MEMORY STATS tell."""
+
+    scripts: int
+    libraries: int
+    functions: int
+    eval_bytes: int  # of the interpreter
+    function_bytes: int
+    script_bytes: int  # of source
+    library_bytes: int
+
+
 class ScriptRunner:
     """The interpreters, for scripts and for functions, and whatever runs in them."""
 
@@ -113,7 +126,16 @@ class ScriptRunner:
         self.running: Run | None = None
         self.lua = self.eval_lua
         self.load_begin_s = 0.0
+        self.allows_all = False  # DEBUG SET-DISABLE-DENY-SCRIPTS
         self.known: dict[bytes, Callee] = {}
+
+    def figures(self) -> Figures:
+        """Counts and sizes."""
+        libraries = self.libraries.libraries.values()
+        return Figures(
+            len(self.scripts), len(libraries), len(self.libraries.functions), self.eval_lua.memory_used,
+            self.function_lua.memory_used, self.scripts.memory, sum(len(library.code) for library in libraries),
+        )  # fmt: skip
 
     # ------------------------------------------------------------ running
 
@@ -191,7 +213,7 @@ class ScriptRunner:
             if spec.arity != given and (spec.arity > 0 or given < -spec.arity):
                 raise CommandError("ERR Wrong number of args calling Redis command from script")
             flags = spec.flags
-            if flags & Flag.NOSCRIPT:
+            if flags & (Flag.NOSCRIPT | Flag.BLOCKING) and spec.name not in MAY_NOT_BLOCK and not self.allows_all:
                 raise CommandError("ERR This Redis command is not allowed from script")
             self._may_run(run, spec, words)
         except CommandError as error:

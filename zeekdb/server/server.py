@@ -39,6 +39,7 @@ from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
+from zeekdb.server.migration import Migration
 from zeekdb.server.propagation import Propagation
 from zeekdb.server.replication import Primary
 from zeekdb.server.scripts import ScriptRunner
@@ -92,6 +93,7 @@ class Server:
         self.primary = Primary(self, self._image)
         self.key_listeners = [self.watches.touched, self.blocking.touched]
         self.keyspace.database_listeners.extend([self.watches.database_changes, self.blocking.database_changes])
+        self.migration = Migration(self)
         self.runner = ScriptRunner(self)
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
@@ -509,6 +511,7 @@ class Server:
     def _end(self) -> None:
         self.loop.remove_reader(self.engine.fileno())
         self.listeners_.close()
+        self.migration.close()
         for client in self.clients():
             client.close()
         self.engine.settle()

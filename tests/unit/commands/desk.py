@@ -13,6 +13,7 @@ from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import CommandCounters, Sampler, Stats
 from zeekdb.server.acl.store import Acl
+from zeekdb.server.scripts import Figures
 
 load_declarations()
 
@@ -77,6 +78,9 @@ class FakeServer:
         self.start_s = self.last_save_s = 0.0
         self.startup_memory = 0
         self.cron_paused = False
+        self.migration = SimpleNamespace(cached=0)
+        self.primary = SimpleNamespace(replicas={}, backlog=None, offset=0)
+        self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}
         self.deeds: list[Any] = []
         self.counters: dict[str, CommandCounters] = {}
