@@ -40,6 +40,10 @@ def redacted(words: list[bytes]) -> list[bytes]:
     if name == b"HELLO":
         auth_at = next((at for at, word in enumerate(words) if word.upper() == b"AUTH"), len(words))
         return [REDACTED if auth_at < at <= auth_at + 2 else word for at, word in enumerate(words)]
+    if name == b"MIGRATE":
+        secrets = {b"AUTH": 1, b"AUTH2": 2}  # words that follow
+        places = {at + n for at, word in enumerate(words) if at > 5 for n in range(1, secrets.get(word.upper(), 0) + 1)}
+        return [REDACTED if at in places else word for at, word in enumerate(words)]
     if name == b"ACL" and len(words) > 2 and words[1].upper() == b"SETUSER":
         return words[:2] + [REDACTED] * (len(words) - 2)
     if name == b"CONFIG" and len(words) > 3 and words[1].upper() == b"SET":

@@ -184,6 +184,8 @@ def test_unblock(desk: Desk) -> None:
         (b"HELLO 3 AUTH a b SETNAME c", b"HELLO 3 AUTH (redacted) (redacted) SETNAME c"),
         (b"config set requirepass x hz 5", b"config set requirepass (redacted) hz 5"),
         (b"CONFIG GET requirepass", b"CONFIG GET requirepass"),
+        (b"migrate h 1 k 0 9 auth x", b"migrate h 1 k 0 9 auth (redacted)"),
+        (b"MIGRATE h 1 auth 0 9 AUTH2 a b KEYS k", b"MIGRATE h 1 auth 0 9 AUTH2 (redacted) (redacted) KEYS k"),
         (b"acl setuser a on >b", b"acl setuser (redacted) (redacted) (redacted)"),
         (b"set a b", b"set a b"),
     ],
