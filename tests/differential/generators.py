@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from tests.differential import gen_geo, gen_hyperloglog, gen_streams
+from tests.differential import gen_acl, gen_geo, gen_hyperloglog, gen_streams
 from tests.differential.grammar import Make, Pools, compile_template
 
 Command = tuple[bytes, ...]
@@ -347,7 +347,9 @@ _JUNK: list[bytes] = [
 ]
 _UNDAMAGED = {b"SETBIT", b"BITFIELD", b"HRANDFIELD", b"SRANDMEMBER", b"ZRANDMEMBER", b"SETRANGE", b"CLIENT", b"HELLO"}
 
-for _family, _module in {"geo": gen_geo, "hyperloglog": gen_hyperloglog, "stream": gen_streams}.items():
+for _family, _module in {
+    "geo": gen_geo, "hyperloglog": gen_hyperloglog, "stream": gen_streams, "acl": gen_acl,
+}.items():
     POOLS |= _module.POOLS
     FAMILIES[_family] = _module.TEMPLATES
     _WEIGHTS[_family] = _module.WEIGHT

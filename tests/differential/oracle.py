@@ -127,10 +127,14 @@ class Pair:
         return list(zip(*answers, strict=True))
 
     def start(self, protocol: int) -> None:
-        """Empty servers, database 0, the protocol wanted."""
+        """Empty servers without users of their own, database 0, the protocol wanted."""
         for expected, actual in self.ask([(b"FLUSHALL",), (b"SELECT", b"0")]):
             assert expected == actual == ("simple", "OK"), (expected, actual)
-        self.ask([(b"HELLO", b"%d" % protocol)])
+        self.ask([(b"ACL", b"LOG", b"RESET"), (b"HELLO", b"%d" % protocol)])
+        (((_, one), (_, two)),) = self.ask([(b"ACL", b"USERS")])
+        users = {name for _, name in (*one, *two)} - {b"default"}
+        if users:
+            self.ask([(b"ACL", b"DELUSER", *sorted(users))])
 
     def compare(self, commands: Sequence[Command], protocol: int = 2, state: bool = True) -> Difference | None:
         """Run commands on empty servers; the first reply, or the first piece of what they left, that differs."""

@@ -20,6 +20,11 @@ PASSWORD_BITS, PASSWORD_BITS_MAX = 256, 4096
 container("ACL", group="server", since="6.0.0", summary="A container for Access List Control commands")
 
 
+def spoken(word: bytes) -> str:
+    """A client's word inside an error, as C prints it: up to a NUL."""
+    return show(word.partition(b"\0")[0])
+
+
 def wrong_use(subcommand: str) -> CommandError:
     """More words than a subcommand takes, where its arity does not say so."""
     return CommandError(f"ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try ACL HELP.")
@@ -117,10 +122,10 @@ def acl_dryrun(ctx: Context, name: bytes, *call: bytes) -> Any:
     acl = ctx.server.acl
     user = acl.users.get(name)
     if user is None:
-        raise CommandError(f"ERR User '{show(name)}' not found")
+        raise CommandError(f"ERR User '{spoken(name)}' not found")
     spec = lookup(call)
     if spec is None:
-        raise CommandError(f"ERR Command '{show(call[0])}' not found")
+        raise CommandError(f"ERR Command '{spoken(call[0])}' not found")
     if (spec.arity > 0 and spec.arity != len(call)) or len(call) < -spec.arity:
         raise WrongArity(spec.lower)
     refusal = acl.dry_run(user, spec, call)
@@ -142,7 +147,7 @@ def acl_cat(ctx: Context, *words: bytes) -> list[bytes]:
         raise wrong_use("CAT")
     category = show(words[0]).lower()
     if category not in CATEGORIES:
-        raise CommandError(f"ERR Unknown category '{show(words[0][:128])}'")
+        raise CommandError(f"ERR Unknown category '{spoken(words[0][:128])}'")
     return [spec.lower.encode() for spec in everything() if category in categories(spec)]
 
 

@@ -486,6 +486,7 @@ cdef class Engine(Sockets):
                 args[0] = owner.ctx
                 reply = (<object>kind.handler)(*args)
             if reply is DEFERRED:
+                owner.blocked_call = args
                 self.block(c)
             elif reply is not NO_REPLY:
                 write_reply(&c.port.out, reply, c.port.protocol)

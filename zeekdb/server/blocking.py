@@ -151,7 +151,7 @@ class Blocking:
         ctx = waiter.client.ctx
         ctx.keyspace.touching = not waiter.client.no_touch
         try:
-            reply = waiter.attempt(key)
+            reply = self.server.dispatcher.late_refusal(waiter.client) or waiter.attempt(key)
         except CommandError as error:
             reply = error
         finally:

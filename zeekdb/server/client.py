@@ -57,6 +57,7 @@ class Client(Connection):
         self.watched: set[WatchedKey] = set()
         self.watch_failed = False  # a watched key was changed
         self.in_exec = False
+        self.blocked_call: list[Any] = []  # the command that waits; the first item stands for its name
         self.write_offset = 0  # of the replication stream, behind this connection's last change
         self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
 
@@ -84,6 +85,8 @@ class Client(Connection):
 
     @property
     def last_command(self) -> str:
+        if self.in_exec:
+            return "exec"
         return self.server.dispatcher.last_name(self)
 
     @property

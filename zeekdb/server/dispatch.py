@@ -240,6 +240,13 @@ class Dispatcher:
             return Refused(self.server.busy_reason)
         return None
 
+    def late_refusal(self, client: Client) -> CommandError | None:
+        """Why a command that waits must not go on: its user has changed meanwhile."""
+        if not client.gate & GATE_ACL:
+            return None
+        spec = self.specs[client.last_command_index]
+        return self.server.acl.check(client, spec, [spec.name.encode(), *client.blocked_call[1:]])
+
     def release(self, client: Client) -> None:
         """Runs the command that a pause has held back, and lets the connection go on."""
         if client.waiting is None or client.closed:
@@ -254,14 +261,18 @@ class Dispatcher:
         except Exception as error:
             self.report_bug(client, index, error)
             reply = CommandError("ERR internal error, see the server's log")
-        if reply is not DEFERRED:
+        if reply is DEFERRED:
+            client.blocked_call = args
+        else:
             client.resume(reply)
 
     def count_late_error(self, client: Client, error: CommandError) -> None:
         """An error that ends the waiting of a blocked command."""
         self.engine.error_replies += 1
         index = client.last_command_index
-        if index >= 0:
+        if index >= 0 and isinstance(error, Refused):
+            self.engine.count_outcome(index, failed=False, rejected=True)
+        elif index >= 0:
             self.engine.count_late_failure(index)
         self.count_error(client, index, error)
 

@@ -186,6 +186,8 @@ def test_unblock(desk: Desk) -> None:
         (b"CONFIG GET requirepass", b"CONFIG GET requirepass"),
         (b"migrate h 1 k 0 9 COPY AUTH p", b"migrate h 1 k 0 9 COPY AUTH (redacted)"),
         (b"migrate h 1 k 0 9 auth2 auth p keys auth b", b"migrate h 1 k 0 9 auth2 (redacted) (redacted) keys auth b"),
+        (b"migrate h 1 k 0 9 auth x", b"migrate h 1 k 0 9 auth (redacted)"),
+        (b"MIGRATE h 1 auth 0 9 AUTH2 a b KEYS k", b"MIGRATE h 1 auth 0 9 AUTH2 (redacted) (redacted) KEYS k"),
         (b"acl setuser a on >b", b"acl setuser (redacted) (redacted) (redacted)"),
         (b"set a b", b"set a b"),
     ],

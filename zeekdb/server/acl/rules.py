@@ -17,7 +17,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Final
 
-from zeekdb.commands.introspection import CATEGORIES, categories, everything, key_places, lookup_name
+from zeekdb.commands.introspection import CATEGORIES, categories, everything, exact_access, key_places, lookup_name
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.config.file import split_arguments
 from zeekdb.config.units import quoted
@@ -25,6 +25,7 @@ from zeekdb.errors import CommandError
 from zeekdb.hot.keyspace import glob_match
 
 READ, WRITE = 1, 2
+BY_OPTIONS = -1
 EVERY_COMMAND: Final = -1  # all bits, those of commands yet to come too
 # What a key specification's words ask of a pattern. The others (RO, RW …) say how a value is used, not what is learnt.
 NEEDS: Final = {"access": READ, "insert": WRITE, "delete": WRITE, "update": WRITE}
@@ -104,8 +105,10 @@ def _category_bits(name: str, commands: int) -> int:
 
 
 def category_bits(name: str) -> int:
-    """All commands of a category, without '@'; 0 when there is none of that name."""
-    return _category_bits(name, len(REGISTRY)) if name in CATEGORIES else 0
+    """All commands of a category, without '@'. UnknownCommand."""
+    if name not in CATEGORIES:
+        raise UnknownCommand
+    return _category_bits(name, len(REGISTRY))
 
 
 # --- a call -------------------------------------------------------------------------------------------------------
@@ -118,6 +121,24 @@ def needs(access: tuple[str, ...]) -> int:
     for word in access:
         mask |= NEEDS.get(word, 0)
     return mask
+
+
+_LAYOUTS: dict[str, tuple[int, int, int, int] | None] = {}
+
+
+def layout(spec: Command) -> tuple[int, int, int, int] | None:
+    """(first, last, step, what is needed) of a command whose keys stand at plain places, as most do; `last` counts
+    from the first, or from the end where it is negative. BY_OPTIONS stands for what a call's options decide."""
+    if spec.name not in _LAYOUTS:
+        plain = None
+        if len(spec.keys) == 1 and spec.get_keys is None:
+            only = spec.keys[0]
+            ruled_out = {"not_key", "incomplete"} & set(only.flags)
+            if not (only.unknown or only.keyword or only.count_at >= 0 or only.limit or ruled_out):
+                mask = BY_OPTIONS if "variable_flags" in only.flags else needs(only.flags)
+                plain = (only.index, only.last, only.step, mask)
+        _LAYOUTS[spec.name] = plain
+    return _LAYOUTS[spec.name]
 
 
 class Call:
@@ -134,13 +155,23 @@ class Call:
     def keys(self) -> list[tuple[int, int]]:
         """(place, what is needed) of every key; none where the call is malformed: its handler will say so."""
         if self._keys is None:
-            self._keys = []
-            if self.spec.keys or self.spec.get_keys is not None:
-                try:
-                    self._keys = [(at, needs(access)) for at, access in key_places(self.spec, tuple(self.words))]
-                except CommandError:
-                    pass
+            self._keys = self._find_keys()
         return self._keys
+
+    def _find_keys(self) -> list[tuple[int, int]]:
+        plain = layout(self.spec)
+        if plain is not None:
+            first, last, step, mask = plain
+            last = first + last if last >= 0 else len(self.words) + last
+            if mask == BY_OPTIONS:
+                mask = needs(exact_access(self.spec, self.spec.keys[0], tuple(self.words)))
+            return [(at, mask) for at in range(first, last + 1, step)] if last < len(self.words) else []
+        if not self.spec.keys and self.spec.get_keys is None:
+            return []
+        try:
+            return [(at, needs(access)) for at, access in key_places(self.spec, tuple(self.words))]
+        except CommandError:
+            return []
 
     @property
     def channels(self) -> range:
@@ -219,10 +250,7 @@ class Selector:
         elif kind == b"&":
             self._add_channel(rule[1:])
         elif kind in (b"+", b"-") and rule[1:2] == b"@":
-            bits = category_bits(rule[2:].lower().decode("latin-1"))
-            if not bits:
-                raise UnknownCommand
-            self._change(bits, kind == b"+")
+            self._change(category_bits(rule[2:].lower().decode("latin-1")), kind == b"+")
             self._note(rule)
         elif kind == b"-":
             spec = lookup(rule[1:])
@@ -352,7 +380,10 @@ class Selector:
         """Whether one pattern grants all of `mask` for the key."""
         if self.all_keys:
             return True
-        return any(access & mask == mask and glob_match(pattern, key) for pattern, access in self.patterns.items())
+        for pattern, access in self.patterns.items():  # noqa: SIM110 (a generator costs as much as the question)
+            if access & mask == mask and glob_match(pattern, key):
+                return True
+        return False
 
     def allows_every_key(self, mask: int) -> bool:
         """Whether `mask` is granted for whatever key."""

@@ -214,7 +214,8 @@ class Acl:
             try:
                 changed.apply(rule, self._all_channels)
             except RuleError as error:
-                raise CommandError(f"ERR Error in ACL SETUSER modifier '{show(rule)}': {error}") from None
+                told = show(rule.partition(b"\0")[0])
+                raise CommandError(f"ERR Error in ACL SETUSER modifier '{told}': {error}") from None
         if user is None:
             self.users[name] = changed
             return
