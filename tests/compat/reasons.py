@@ -24,9 +24,8 @@ FAMILIES = (
     (r"module", "modules"),
     (r"migrate", "MIGRATE"),
 )
-# Tests that only wait for something absent, five seconds each: left out while the server has no such command.
-# (command, pattern of test names, reason)
-WAITING = (("BLPOP", r"B[LRZ]M?(POP|MOVE|PUSH)|[Bb]lock", f"blocking commands: {LATER}"),)
+# Tests that only wait for something absent and take the rest of their unit with them: (pattern of names, reason).
+WAITING = ((r"evicted events", f"eviction: {LATER}"),)
 RULES = (
     (r"unit/type/stream", r"", r"", f"streams: {LATER}"),
     (r"unit/(scripting|functions|cluster-scripting)", r"", r"", f"scripts: {LATER}"),

@@ -156,12 +156,11 @@ def parse(unit: str, text: str) -> Outcome:
 def run_unit(unit: str, place: Path, program: tuple[str, ...], deadline_s: float, base_port: int) -> Outcome:
     """Run one unit against a server of its own. The whole output stays in the cache, under `output/`."""
     with Server(*DIRECTIVES, program=program) as server:
-        waiting = without(server)
         command = [
             "tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(server.port),
             "--baseport", str(base_port), "--ignore-encoding", "--ignore-digest", "--clients", "1",
             "--tags", "-slow -large-memory", "--verbose", "--durable", "--timeout", str(STALL_S), "--single", unit,
-            *(word for pattern, _ in waiting for word in ("--skiptest", f"/{pattern}")),
+            *(word for pattern, _ in WAITING for word in ("--skiptest", f"/{pattern}")),
         ]  # fmt: skip
         output = CACHE / "output" / (unit.replace("/", ".") + ".txt")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -177,17 +176,9 @@ def run_unit(unit: str, place: Path, program: tuple[str, ...], deadline_s: float
                     os.killpg(suite.pid, signal.SIGKILL)
                 suite.wait()
         outcome = parse(unit, output.read_text(errors="replace"))
-        outcome.waiting = waiting
+        outcome.waiting = list(WAITING)
         if overdue:
             outcome.ending = f"the unit's deadline of {deadline_s:.0f} s passed"
         if server.process.poll() is not None:
             outcome.ending = f"the server ended with status {server.process.returncode}:\n{server.log()[-2000:]}"
         return outcome
-
-
-
-def without(server: Server) -> list[tuple[str, str]]:
-    """(pattern of names, reason) of tests that would only wait for a command that the server does not have."""
-    with server.wire() as wire:
-        known = wire("COMMAND", "INFO", *(command for command, _, _ in WAITING))
-    return [(pattern, why) for row, (_, pattern, why) in zip(known, WAITING, strict=True) if not isinstance(row, list)]

@@ -139,7 +139,16 @@ def encoding_of(ctx: Context, key: bytes) -> str:
 
 
 def object_(ctx: Context, key: bytes) -> str:
-    """OBJECT key"""
+    """OBJECT key: as it lies there, also when it is due."""
+    now_ms = ctx.keyspace.now_ms()
+    ctx.keyspace.set_clock(0)
+    try:
+        return _describe_object(ctx, key)
+    finally:
+        ctx.keyspace.set_clock(now_ms)
+
+
+def _describe_object(ctx: Context, key: bytes) -> str:
     encoding = encoding_of(ctx, key)
     size, idle_s = ctx.db.memory_of(key, 0) or 0, ctx.db.idle_s(key) or 0
     clock = (int(time.time()) - idle_s) & 0xFFFFFF

@@ -134,7 +134,7 @@ def spop(ctx: Context, key: bytes, *options: bytes) -> bytes | Members | None:
         return _reply_set(ctx, []) if options else None
     popped = present.pop_many(count)
     ctx.changed(key, "spop", len(popped))
-    ctx.effect(*((b"SREM", key, *popped) if present else (b"DEL", key)))
+    ctx.effect(*((b"SREM", key, *popped) if present or not options else (b"DEL", key)))
     ctx.remove_if_empty(key, present)
     return _reply_set(ctx, popped) if options else popped[0]
 

@@ -25,6 +25,8 @@ class Connection:
         """Keeps a command for EXEC; a queue over the query limit ends the connection."""
     def run_queue(self) -> None:
         """Runs what is queued, and answers it as one array."""
+    def queued_calls(self) -> list[tuple[int, list[bytes]]]:
+        """Index and words of what is queued, which stays."""
     def drop_queue(self) -> None: ...
     @property
     def queue_length(self) -> int: ...

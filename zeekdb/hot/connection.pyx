@@ -1,11 +1,12 @@
 """A client's connection as Python sees it."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from zeekdb.hot.engine cimport Engine
 from zeekdb.hot.keyspace cimport db_pointer
-from zeekdb.hot.queue cimport queue_add, queue_free
+from zeekdb.hot.kinds cimport Kind
+from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.replies cimport write_reply
 from zeekdb.hot.sockets cimport GONE, Conn, Link
 from zeekdb.hot.wire cimport Arg, Out, out_pending, out_raw
@@ -74,6 +75,20 @@ cdef class Connection(Link):
     def run_queue(self):
         """Runs what is queued, and answers it as one array."""
         (<Engine>self.engine).run_queue(self.c)
+
+    def queued_calls(self):
+        """[(index, [word, …]), …]: what is queued, which stays."""
+        cdef CommandQueue* q = &self.c.queue
+        cdef Arg* argv = <Arg*>malloc(max(q.most_args, <uint32_t>1) * sizeof(Arg))
+        cdef Kind* kind = NULL
+        cdef size_t at = 0
+        cdef uint32_t i, k, argc
+        cdef list calls = []
+        for i in range(q.count):
+            argc = queue_next(q, &at, &kind, argv)
+            calls.append((kind.index, [PyBytes_FromStringAndSize(<char*>argv[k].p, argv[k].n) for k in range(argc)]))
+        free(argv)
+        return calls
 
     def drop_queue(self):
         """Forgets what is queued."""

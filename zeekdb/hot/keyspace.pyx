@@ -45,6 +45,7 @@ cdef Db* db_pointer(object database) except NULL:
 
 ctypedef struct Collector:
     void* keys               # a Python list, borrowed
+    void* dead               # another, of keys that are due and were met; NULL: they are passed over
     Db* db
     const uint8_t* pattern
     size_t pattern_size
@@ -55,9 +56,12 @@ cdef void collect(Entry* e, uint64_t h, void* arg) noexcept nogil:
     cdef Collector* c = <Collector*>arg
     cdef size_t n
     cdef uint8_t* key
-    if e.flags & EXPIRES and ks_deadline(e) <= G.now_ms:
-        return
     key = entry_key(e, &n)
+    if e.flags & EXPIRES and ks_deadline(e) <= G.now_ms:
+        if c.dead != NULL:
+            with gil:
+                (<list>c.dead).append(PyBytes_FromStringAndSize(<char*>key, n))
+        return
     if c.filtered and not glob_matches(c.pattern, c.pattern_size, key, n, False):
         return
     with gil:
@@ -301,23 +305,30 @@ cdef class Database:
 
     def scan(self, uint64_t cursor, size_t count):
         cdef list found = []
+        cdef list dead = []
+        cdef uint64_t following = self.walk(cursor, count, found, dead)
+        for key in dead:  # a walk takes with it what is due
+            self.find(key)
+        return following, found
+
+    cdef uint64_t walk(self, uint64_t cursor, size_t count, list found, list dead):
         cdef Collector c
         cdef uint64_t shard = cursor % self.db.nshards
         cdef uint64_t at = cursor // self.db.nshards
-        c.keys = <void*>found
+        c.keys, c.dead = <void*>found, <void*>dead
         c.db = &self.db
         c.filtered = False
         if self.db.shards == NULL:
-            return 0, found
+            return 0
         at = table_scan(&self.db.shards[shard].table, at, count, collect, &c)
         while at == 0:
             shard += 1
             if shard == self.db.nshards:
-                return 0, found
+                return 0
             if <size_t>len(found) >= count:
                 break
             at = table_scan(&self.db.shards[shard].table, 0, count - len(found), collect, &c)
-        return at * self.db.nshards + shard, found
+        return at * self.db.nshards + shard
 
     def keys(self, pattern=None):
         cdef list found = []
@@ -325,7 +336,7 @@ cdef class Database:
         cdef uint32_t i
         cdef uint64_t at
         cdef bytes text = pattern
-        c.keys = <void*>found
+        c.keys, c.dead = <void*>found, NULL
         c.db = &self.db
         c.filtered = text is not None
         if c.filtered:

@@ -30,6 +30,7 @@ import hashlib
 import logging
 
 from zeekdb.errors import CommandError
+from zeekdb.hot.lua_values import CountedError
 from zeekdb.hot.replies import Error
 
 log = logging.getLogger("zeekdb")
@@ -160,7 +161,7 @@ cdef int return_field(lua_State* L, const char* name) noexcept with gil:
         if name[0] == b"e" and text[:1] == b"-":
             text = text[1:]
         if name[0] == b"e":
-            push_error(L, text)
+            push_error(L, text if b" " in text else b"ERR " + text if text else b"ERR")
             return 1
         api.createtable(L, 0, 1)
         push_bytes(L, text)
@@ -618,7 +619,7 @@ cdef class Interpreter:
             except CommandError as error:
                 raise ScriptError(error.message) from None
             if isinstance(reply, Error):
-                raise ScriptError(reply.message)
+                raise ScriptError(reply.message, isinstance(reply, CountedError))
             return reply
         finally:
             self.budget.lenient = False

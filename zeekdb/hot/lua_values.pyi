@@ -1,1 +1,4 @@
-"""For the hot room only: nothing here is called from Python."""
+from zeekdb.hot.replies import Error
+
+class CountedError(Error):
+    """An error that a command has raised inside the script: it is counted already."""

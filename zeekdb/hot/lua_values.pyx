@@ -192,9 +192,12 @@ cdef bytes one_line(bytes text):
 cdef object take_table(lua_State* L, int protocol, int depth):
     cdef int i = 0
     if field_is(L, b"err", LUA_TSTRING):
-        message = Error(text_at(L, -1).decode("utf-8", "surrogateescape"))
+        text = text_at(L, -1).decode("utf-8", "surrogateescape")
         pop(L, 1)
-        return message
+        if field_is(L, b"ignore_error_stats_update", LUA_TBOOLEAN):
+            pop(L, 1)
+            return CountedError(text)
+        return Error(text)
     if field_is(L, b"ok", LUA_TSTRING):
         status = one_line(text_at(L, -1)).decode("utf-8", "surrogateescape")
         pop(L, 1)
@@ -248,6 +251,10 @@ cdef object take_table(lua_State* L, int protocol, int depth):
             return items
         items.append(take_value(L, protocol, depth + 1))
         pop(L, 1)
+
+
+class CountedError(Error):
+    """An error that a command has raised inside the script: it is counted already."""
 
 
 class Members(frozenset):

@@ -139,6 +139,8 @@ class Blocking:
 
     def serve(self) -> None:
         """Lets the waiters of changed keys try again. Not while writes are paused."""
+        if self.ready:
+            self.server.engine.tick()  # a transaction may have taken its time: what is due by now is gone
         while self.ready and not self.server.pause_end_ms:
             place = next(iter(self.ready))
             del self.ready[place]
@@ -149,6 +151,7 @@ class Blocking:
 
     def _try(self, waiter: Waiter, key: bytes) -> None:
         ctx = waiter.client.ctx
+        begin = time.perf_counter()
         ctx.keyspace.touching = not waiter.client.no_touch
         try:
             reply = self.server.dispatcher.late_refusal(waiter.client) or waiter.attempt(key)
@@ -158,4 +161,11 @@ class Blocking:
             ctx.keyspace.touching = True
         if reply is not None:
             self._answer(waiter, reply)
+            self._note_slow(waiter.client, (time.perf_counter() - begin) * 1e6)
         self.server.propagation.flush()
+
+    def _note_slow(self, client: Client, us: float) -> None:
+        """The part of a command that came after the wait, for the slow log and the latency monitor."""
+        if client.last_command_index >= 0 and client.blocked_call:
+            spec = self.server.dispatcher.specs[client.last_command_index]
+            self.server.note_slow(client, spec, [spec.lower.encode(), *client.blocked_call[1:]], us)

@@ -192,7 +192,7 @@ class Dispatcher:
         else:
             reply = self.server.propagation.run(spec, client.db_index, args, handler, client.ctx)
         if client.gate & GATE_TRACKING:
-            if spec.flags & Flag.READONLY:
+            if spec.flags & Flag.READONLY and spec.group != "scripting":
                 self.server.tracking.remember(client, spec, args)
             self.server.tracking.command_ended(client, spec)
         return reply

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zeekdb.commands.context import Context
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.errors import CommandError
-from zeekdb.hot.gates import GATE_ACL, GATE_MONITOR, GATE_OOM
+from zeekdb.hot.gates import GATE_ACL, GATE_MONITOR, GATE_OOM, GATE_TRACKING
 from zeekdb.hot.lua import Interpreter, ScriptError
 from zeekdb.scripting.functions import Function, Libraries
 from zeekdb.scripting.scripts import Script, Scripts
-from zeekdb.scripting.shebang import ScriptFlag
+from zeekdb.scripting.shebang import ScriptFlag, script_flags
 
 if TYPE_CHECKING:
     from zeekdb.server.client import Client
@@ -23,6 +23,7 @@ log = logging.getLogger("zeekdb")
 
 KNOWN_MAX = 4096  # spellings of command names remembered
 MAY_NOT_BLOCK = frozenset({"XREAD", "XREADGROUP"})  # they see to it themselves that they do not wait
+TELLS_REPLICAS = frozenset({"PUBLISH", "SPUBLISH", "PFCOUNT"})  # though they write nothing
 LOAD_LIMIT_S = 0.5  # for the code of a library to run
 BUSY_EVERY_S = 0.002  # how often others are served while a script runs on
 LOG_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING - 5, logging.WARNING)
@@ -43,6 +44,7 @@ class ScriptClient:
 
     no_touch = False
     reply_mode = "on"
+    gate = 0  # what stands before the client's own commands was asked when the script began
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -82,6 +84,7 @@ class Run:
         self.killed = False
         self.slow = False
         self.out_of_memory = False
+        self.read = False
 
     @property
     def duration_ms(self) -> int:
@@ -137,6 +140,21 @@ class ScriptRunner:
             self.function_lua.memory_used, self.scripts.memory, sum(len(library.code) for library in libraries),
         )  # fmt: skip
 
+    def may_write(self, name: str, args: list[bytes]) -> bool:
+        """Whether EVAL, EVALSHA or FCALL with these words may write; what cannot run does not."""
+        if len(args) < 2:
+            return False
+        if name == "FCALL":
+            function = self.libraries.functions.get(args[1].lower())
+            return function is not None and not function.flags & ScriptFlag.NO_WRITES
+        if name == "EVALSHA":
+            script = self.scripts.find(args[1])
+            return script is not None and not script.flags & ScriptFlag.NO_WRITES
+        try:
+            return not script_flags(args[1])[0] & ScriptFlag.NO_WRITES
+        except CommandError:
+            return False
+
     # ------------------------------------------------------------ running
 
     def run_script(self, client: Client, script: Script, call: list[bytes], keys: list[bytes], args: list[bytes],
@@ -179,10 +197,15 @@ class ScriptRunner:
         self.lua = self.function_lua if run.is_function else self.eval_lua
         self.client.take_place(run.client)
         self.running = run
+        if self.server.engine.gate & GATE_MONITOR:
+            self.server.feed_monitors(run.client, run.call)
 
     def _end(self) -> None:
         run, self.running = self.running, None
         self.client.real = None
+        if run is not None and run.read and run.client.gate & GATE_TRACKING:
+            spec = self._find(run.call)[1]  # what it has read may be anything: its own keys stand for that
+            self.server.tracking.remember(run.client, spec, run.call)
         if run is not None and run.slow:
             log.warning("The slow script has ended after %d milliseconds.", run.duration_ms)
 
@@ -205,6 +228,7 @@ class ScriptRunner:
         """redis.call: the reply. CommandError."""
         run, server = self.running, self.server
         assert run is not None
+        index = -1
         try:
             index, spec, handler = self._find(words)
             given = len(words)
@@ -217,8 +241,11 @@ class ScriptRunner:
                 raise CommandError("ERR This Redis command is not allowed from script")
             self._may_run(run, spec, words)
         except CommandError as error:
+            if index >= 0:
+                server.engine.count_call(index, 0.0, rejected=True)
             server.dispatcher.count_inner_error(error)
             raise
+        run.read |= bool(flags & Flag.READONLY)
         client = self.client
         client.protocol = self.lua.protocol
         begin = time.perf_counter()
@@ -240,6 +267,8 @@ class ScriptRunner:
         server = self.server
         if run.client.gate & GATE_ACL and (denied := server.acl.check(run.client, spec, words, "lua")) is not None:
             raise denied
+        if run.read_only and spec.name in TELLS_REPLICAS:
+            raise CommandError("ERR Write commands are not allowed from read-only scripts.")
         if spec.flags & Flag.WRITE:
             if run.read_only:
                 raise CommandError("ERR Write commands are not allowed from read-only scripts.")

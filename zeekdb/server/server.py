@@ -44,7 +44,7 @@ from zeekdb.server.notifications import Notifications
 from zeekdb.server.propagation import Propagation
 from zeekdb.server.pubsub import PubSub
 from zeekdb.server.replication import Primary
-from zeekdb.server.scripts import ScriptRunner
+from zeekdb.server.scripts import TELLS_REPLICAS, ScriptRunner
 from zeekdb.server.tracking import Tracking
 from zeekdb.server.transactions import Watches, note_exec
 
@@ -132,6 +132,7 @@ class Server:
             (("maxmemory", "min-replicas-to-write", "min-replicas-max-lag"), self.update_gates),
             (("lua-memory-limit",), self._limit_scripts),
             (("notify-keyspace-events",), self.notifications.configure),
+            (("tracking-table-max-keys",), self.tracking.trim),
         ]
         for names, hook in hooks:
             for name in names:
@@ -364,10 +365,20 @@ class Server:
         """Whether a pause holds this command back."""
         if spec.name == "CLIENT" and len(args) > 1 and args[1].upper() in (b"UNPAUSE", b"PAUSE"):
             return False
-        if self.pause_writes_only:
-            flags = client.queue_flags if spec.name == "EXEC" else spec.flags
-            return bool(flags & (Flag.WRITE | Flag.MAY_REPLICATE))
-        return True
+        if not self.pause_writes_only:
+            return True
+        if spec.name == "EXEC":
+            calls = client.queued_calls()
+            return any(self._may_change(self.dispatcher.specs[index], call) for index, call in calls)
+        return self._may_change(spec, args)
+
+    def _may_change(self, spec: Command, args: list[bytes]) -> bool:
+        """Whether a call may change something here or on replicas."""
+        if spec.name in ("EVAL", "EVALSHA", "FCALL"):
+            return self.runner.may_write(spec.name, args)
+        if spec.subcommands and len(args) > 1:
+            spec = spec.subcommands.get(args[1].decode("latin-1").upper(), spec)
+        return bool(spec.flags & (Flag.WRITE | Flag.MAY_REPLICATE)) or spec.name in TELLS_REPLICAS
 
     def pause_holds_blocked(self, client: Client) -> bool:
         """Whether a pause keeps a waiting client from timing out."""

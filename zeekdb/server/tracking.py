@@ -160,8 +160,12 @@ class Tracking:
                 readers = self.readers[args[at]] = {}
                 self.keyspace.watch_key(args[at])
             readers[client.id] = None
+        self.trim()
+
+    def trim(self) -> None:
+        """No more keys than `tracking-table-max-keys`: whoever has read one that goes must forget it."""
         most = self.server.config.tracking_table_max_keys
-        while most and len(self.readers) > most:  # whoever read the evicted one has to forget it
+        while most and len(self.readers) > most:
             self._invalidate(next(iter(self.readers)), None)
 
     def command_ended(self, client: Client, spec: Command) -> None:
