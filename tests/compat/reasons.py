@@ -25,7 +25,7 @@ FAMILIES = (
     (r"migrate", "MIGRATE"),
 )
 # Tests that only wait for something absent and take the rest of their unit with them: (pattern of names, reason).
-WAITING = ((r"evicted events", f"eviction: {LATER}"),)
+WAITING = ((r"evicted events|message of eviction keys", f"eviction: {LATER}"),)
 RULES = (
     (r"unit/type/stream", r"", r"", f"streams: {LATER}"),
     (r"unit/(scripting|functions|cluster-scripting)", r"", r"", f"scripts: {LATER}"),

@@ -41,7 +41,7 @@ def test_an_image_is_an_rdb_file(feed: Feed) -> None:
     ("SET k v GET", "SET k v"), ("SET n v XX", ""), ("GETDEL s", "DEL s"), ("GETEX s EX 10", "PEXPIREAT s *"),
     ("GETEX s", ""), ("EXPIRE s 10", "PEXPIREAT s *"), ("EXPIRE s -1", "DEL s"),
     ("INCRBYFLOAT f 0.5", "SET f 2 KEEPTTL"),
-    ("HINCRBYFLOAT h f 1", "HSET h f 2"), ("SPOP one", "DEL one"), ("LMPOP 1 l LEFT COUNT 9", "LPOP l 2"),
+    ("HINCRBYFLOAT h f 1", "HSET h f 2"), ("SPOP one", "SREM one m"), ("SPOP one 5", "DEL one"), ("LMPOP 1 l LEFT COUNT 9", "LPOP l 2"),
     ("BLPOP l 0", "LPOP l"), ("BRPOPLPUSH l m 0", "LMOVE l m RIGHT LEFT"),
     ("BLMOVE l m LEFT LEFT 0", "LMOVE l m LEFT LEFT"),
     ("ZMPOP 1 z MAX", "ZPOPMAX z 1"), ("BZPOPMIN z 0", "ZPOPMIN z"), ("LPOP none", ""), ("DEL none", ""), ("GET s", ""),

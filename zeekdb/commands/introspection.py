@@ -27,7 +27,7 @@ KEYS_MAX = 1 << 20  # keys of one call that GETKEYS lists; the arguments themsel
 GROUP_CATEGORIES = {
     "string": "string", "list": "list", "set": "set", "sorted-set": "sortedset", "sorted_set": "sortedset",
     "hash": "hash", "bitmap": "bitmap", "hyperloglog": "hyperloglog", "geo": "geo", "stream": "stream",
-    "pubsub": "pubsub", "scripting": "scripting", "transactions": "transaction", "vector_set": "vectorset",
+    "scripting": "scripting", "transactions": "transaction", "vector_set": "vectorset",
 }  # fmt: skip
 CATEGORIES = (
     "keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zeekdb.commands.args import parse_int
 from zeekdb.commands.connection import PLAIN
@@ -11,12 +11,10 @@ from zeekdb.commands.introspection import SetOf
 from zeekdb.commands.spec import command
 from zeekdb.errors import CommandError, SyntaxError_
 
-if TYPE_CHECKING:
-    from zeekdb.server.tracking import Tracked
 
-
-def _parse(ctx: Context, words: tuple[bytes, ...]) -> Tracked:
-    wanted: Tracked = ctx.server.tracking.wish()
+def _parse(ctx: Context, words: tuple[bytes, ...]) -> Any:
+    """server.tracking.Tracked, filled in."""
+    wanted = ctx.server.tracking.wish()
     at = 0
     while at < len(words):
         word = words[at].upper()

@@ -160,11 +160,10 @@ cdef int return_field(lua_State* L, const char* name) noexcept with gil:
         text = text_at(L, 1)
         if name[0] == b"e" and text[:1] == b"-":
             text = text[1:]
-        if name[0] == b"e":
-            push_error(L, text if b" " in text else b"ERR " + text if text else b"ERR")
-            return 1
+        if name[0] == b"e":  # without a code it gets one
+            text = text if b" " in text else b"ERR " + text if text else b"ERR"
         api.createtable(L, 0, 1)
-        push_bytes(L, text)
+        push_bytes(L, text.replace(b"\r", b" ").replace(b"\n", b" "))
         api.setfield(L, -2, name)
         return 1
     finally:

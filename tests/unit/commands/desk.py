@@ -27,7 +27,7 @@ class FakeClient(SimpleNamespace):
             "addr": f"127.0.0.1:{5000 + number}", "laddr": "127.0.0.1:6379", "protocol": 2,
             "db_index": 0, "created_s": 0.0, "last_interaction_s": 0.0, "last_command": "client|list",
             "kind": "normal", "reply_mode": "on", "deeds": [],
-            "in_exec": False, "channels": (), "patterns": (), "shard_channels": (),
+            "in_exec": False, "tracked": None, "channels": (), "patterns": (), "shard_channels": (),
         }  # fmt: skip
         for flag in ("is_monitor", "is_blocked", "is_unix", "in_multi", "no_evict", "no_touch", "closing"):
             defaults[flag] = False
