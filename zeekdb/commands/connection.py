@@ -151,7 +151,7 @@ def hello(ctx: Context, *words: bytes) -> dict[bytes, Any]:
         b"proto": protocol,
         b"id": client.id,
         b"mode": b"cluster" if server.config.cluster_enabled else b"standalone",
-        b"role": b"master",
+        b"role": b"replica" if server.replica.active else b"master",
         b"modules": [],
     }
 

@@ -24,24 +24,29 @@ from zeekdb.hot.replies import NO_REPLY, NoReply
 ATTACH: Final = ADMIN | NOSCRIPT | NO_ASYNC_LOADING
 ADDRESS_BYTES_MAX: Final = 255
 MIN_OF_SHARDS: Final = ("request_policy:all_shards", "response_policy:agg_min")
-NOT_YET: Final = "ERR this release of ZeekDB does not replicate"
 WITHOUT_AOF: Final = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."
 
 
 # --- becoming a replica, or none ----------------------------------------------------------------------------------
 
 
-def _replicate(host: bytes, port: bytes) -> str:
+def _replicate(ctx: Context, host: bytes, port: bytes) -> str:
+    replica = ctx.server.replica
     if host.upper() == b"NO" and port.upper() == b"ONE":
+        replica.promote()
         return "OK"
-    parse_range(port, 0, 65535, "ERR Invalid master port")
-    raise CommandError(f"{NOT_YET}: this server cannot become a replica")
+    number = parse_range(port, 0, 65535, "ERR Invalid master port")
+    name = show(host)
+    if replica.active and (replica.host, replica.port) == (name, number):
+        return "OK Already connected to specified master"
+    replica.follow(name, number)
+    return "OK"
 
 
 @command("REPLICAOF", arity=3, flags=ATTACH | STALE, group="server", since="5.0.0", complexity="O(1)")
 def replicaof(ctx: Context, host: bytes, port: bytes) -> str:
     """Makes the server a replica of another, or with `NO ONE` of none."""
-    return _replicate(host, port)
+    return _replicate(ctx, host, port)
 
 
 @command(
@@ -50,7 +55,7 @@ def replicaof(ctx: Context, host: bytes, port: bytes) -> str:
 )  # fmt: skip
 def slaveof(ctx: Context, host: bytes, port: bytes) -> str:
     """Makes the server a replica of another, or with `NO ONE` of none."""
-    return _replicate(host, port)
+    return _replicate(ctx, host, port)
 
 
 @command("FAILOVER", arity=-1, flags=ADMIN | NOSCRIPT | STALE, group="server", since="6.2.0", complexity="O(1)")

@@ -89,7 +89,9 @@ def lastsave(ctx: Context) -> int:
 )  # fmt: skip
 def role(ctx: Context) -> list[Any]:
     """Returns the server's part in replication."""
-    primary = ctx.server.primary
+    primary, replica = ctx.server.primary, ctx.server.replica
+    if replica.active:
+        return [b"slave", replica.host.encode(), replica.port, replica.state.encode(), replica.offset]
     replicas = [
         [(each.address or each.client.addr.rsplit(":", 1)[0]).encode(), b"%d" % each.port, b"%d" % each.acknowledged]
         for each in primary.replicas.values()

@@ -301,7 +301,8 @@ def replication_section(server: Any, keyspace: Any) -> Fields:
     primary = server.primary
     replicas = list(primary.replicas.values())
     backlog = primary.backlog
-    fields: Fields = [("role", "master"), ("connected_slaves", len(replicas))]
+    fields: Fields = server.replica.fields() if server.replica.active else [("role", "master")]
+    fields.append(("connected_slaves", len(replicas)))
     if server.config.min_replicas_to_write and server.config.min_replicas_max_lag:
         fields.append(("min_slaves_good_slaves", primary.good_replicas()))
     for number, replica in enumerate(replicas):

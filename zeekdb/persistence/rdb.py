@@ -26,13 +26,13 @@ EXPIRE_S, IDLE, FREQUENCY, FUNCTION = b"\xfd", b"\xf8", b"\xf9", b"\xf5"
 CHECKED_SINCE: Final = 5  # the version that brought the checksum
 
 
-def image(keyspace: Keyspace) -> bytes:
-    """Everything, made at once: for as long as that takes nothing else happens."""
-    data = b"".join(pieces(keyspace))
+def image(keyspace: Keyspace, libraries: bytes = b"") -> bytes:
+    """Everything, made at once: for as long as that takes nothing else happens. `libraries`: records of functions."""
+    data = b"".join(pieces(keyspace, libraries))
     return data + crc64(data).to_bytes(8, "little")
 
 
-def pieces(keyspace: Keyspace) -> Iterator[bytes]:
+def pieces(keyspace: Keyspace, libraries: bytes) -> Iterator[bytes]:
     """The file's parts but for the checksum at its end."""
     yield MAGIC
     for name, value in (
@@ -43,6 +43,7 @@ def pieces(keyspace: Keyspace) -> Iterator[bytes]:
         (b"aof-base", b"0"),
     ):
         yield AUX + encode_string(name) + encode_string(value)
+    yield libraries
     for db in keyspace.databases:
         if len(db):
             yield SELECT_DB + encode_length(db.index)

@@ -229,6 +229,8 @@ class Dispatcher:
         flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
         if self.engine.gate & GATE_READONLY and flags & Flag.WRITE and (why := self.server.write_refusal()):
             return Refused(why)
+        if self.engine.gate & GATE_READONLY and self.server.is_stale() and not self._may_be_stale(client, spec):
+            return Refused("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.")
         if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")
         if client.gate & GATE_SUBSCRIBED and client.protocol == 2 and spec.name not in WHILE_SUBSCRIBED:
@@ -239,6 +241,12 @@ class Dispatcher:
         if self.engine.gate & GATE_BUSY and not spec.flags & Flag.ALLOW_BUSY:
             return Refused(self.server.busy_reason)
         return None
+
+    def _may_be_stale(self, client: Client, spec: Command) -> bool:
+        """Whether the command is answered although the data may be old; EXEC, if all that it runs is."""
+        if spec.name == "EXEC" and client.in_multi:
+            return all(self.specs[index].flags & Flag.STALE for index, _ in client.queued_calls())
+        return bool(spec.flags & Flag.STALE)
 
     def late_refusal(self, client: Client) -> CommandError | None:
         """Why a command that waits must not go on: its user has changed meanwhile."""

@@ -128,6 +128,28 @@ class Primary:
         for client in list(self.replicas):
             client.write_raw(data)
 
+    def drop_all(self) -> None:
+        """The stream is another one from now on: replicas ask again, and are not told of the command under way."""
+        if self.server.keyspace.effects is not None:
+            self.server.keyspace.effects = []
+        for client in list(self.replicas):
+            client.kill()
+
+    def become(self, replication_id: str, offset: int) -> None:
+        """The stream has this name and place."""
+        self.server.replication_id = replication_id
+        self.offset = offset
+        if self.backlog is not None:
+            self.backlog = Backlog(offset)
+
+    def pass_on(self, data: bytes) -> None:
+        """Bytes of the stream that we follow ourselves."""
+        self.offset += len(data)
+        if self.backlog is not None:
+            self.backlog.add(data, self.server.config.repl_backlog_size)
+        for client in list(self.replicas):
+            client.write_raw(data)
+
     # ------------------------------------------------------------ acknowledgements
 
     def acknowledge(self, client: Client, offset: int) -> None:
@@ -158,7 +180,8 @@ class Primary:
         """Pings replicas, and stops keeping the stream when none has been there for long."""
         now_s = time.monotonic()
         config = self.server.config
-        if self.replicas and now_s - self.pinged_s >= config.repl_ping_replica_period:
+        is_top = not self.server.replica.active  # below it the pings of the primary's own stream go through
+        if self.replicas and is_top and now_s - self.pinged_s >= config.repl_ping_replica_period:
             self.pinged_s = now_s
             self.feed(PING)
         if (

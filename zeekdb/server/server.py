@@ -43,6 +43,7 @@ from zeekdb.server.migration import Migration
 from zeekdb.server.notifications import Notifications
 from zeekdb.server.propagation import Propagation
 from zeekdb.server.pubsub import PubSub
+from zeekdb.server.replica import Replica
 from zeekdb.server.replication import Primary
 from zeekdb.server.scripts import TELLS_REPLICAS, ScriptRunner
 from zeekdb.server.tracking import Tracking
@@ -97,6 +98,7 @@ class Server:
         self.tracking = Tracking(self)
         self.propagation = Propagation(self)
         self.primary = Primary(self, self._image)
+        self.replica = Replica(self)
         interested = (self.watches, self.blocking, self.tracking)
         self.key_listeners = [each.touched for each in interested]
         self.keyspace.database_listeners.extend(each.database_changes for each in interested)
@@ -200,7 +202,7 @@ class Server:
             gate |= GATE_JOURNAL
         if self.busy_reason:
             gate |= GATE_BUSY
-        if self.config.min_replicas_to_write:
+        if self.config.min_replicas_to_write or self.replica.active:
             gate |= GATE_READONLY
         if self.is_out_of_memory():
             gate |= GATE_OOM
@@ -209,10 +211,16 @@ class Server:
     def write_refusal(self) -> str | None:
         """Why nobody may write now, if so."""
         config = self.config
+        if self.replica.active and config.replica_read_only:
+            return "READONLY You can't write against a read only replica."
         wanted = config.min_replicas_to_write if config.min_replicas_max_lag else 0
         if wanted and self.primary.good_replicas() < wanted:
             return "NOREPLICAS Not enough good replicas to write."
         return None
+
+    def is_stale(self) -> bool:
+        """Whether reads are refused too: a replica without its primary, if the directive says so."""
+        return self.replica.active and not self.replica.link_up and not self.config.replica_serve_stale_data
 
     def is_out_of_memory(self) -> bool:
         """Whether the keyspace holds more than `maxmemory` allows and nothing may be evicted."""
@@ -242,7 +250,7 @@ class Server:
 
     def _image(self) -> bytes:
         """All data as an RDB file."""
-        return rdb.image(self.keyspace)
+        return rdb.image(self.keyspace, self.runner.libraries.records())
 
     def settle(self) -> None:
         """After something that was no command of a client: the same, and the output goes out."""
@@ -510,6 +518,8 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._signalled, number)
         self.loop.add_reader(self.engine.fileno(), self.engine.turn)
+        if config.replicaof:
+            self.replica.follow(config.replicaof[0], int(config.replicaof[1]))
         cron = Cron(self, self.loop)
         cron.start()
         self._announce()

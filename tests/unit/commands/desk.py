@@ -82,6 +82,7 @@ class FakeServer:
         nothing = SimpleNamespace(audiences={})
         self.pubsub = SimpleNamespace(channels=nothing, patterns=nothing, shard_channels=nothing)
         self.tracking = SimpleNamespace(clients={}, readers={}, prefixes={}, items=lambda: 0)
+        self.replica = SimpleNamespace(active=False)
         self.primary = SimpleNamespace(replicas={}, backlog=None, offset=0)
         self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}
