@@ -226,6 +226,8 @@ class Dispatcher:
             denied = self.server.acl.check(client, spec, args)
             if denied is not None:
                 return denied
+        if client.in_exec:  # the state of the server was asked about when EXEC began
+            return None
         flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
         if self.engine.gate & GATE_READONLY and flags & Flag.WRITE and (why := self.server.write_refusal()):
             return Refused(why)
