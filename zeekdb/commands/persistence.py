@@ -1,4 +1,4 @@
-"""SAVE and its kin. Nothing writes to disk yet, and nobody is told that something did."""
+"""SAVE and its kin. There is no append-only file yet, and nobody is told that there is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SAVING: Final = ADMIN | NOSCRIPT | NO_ASYNC_LOADING
 
 
 def refuse() -> NoReturn:
-    """The one answer to everything that should write to disk."""
-    raise CommandError("ERR this release of ZeekDB keeps its data in memory only: nothing was saved")
+    """The one answer to everything about the append-only file."""
+    raise CommandError("ERR this release of ZeekDB has no append-only file: nothing was saved")
 
 
 @command(
@@ -22,7 +22,8 @@ def refuse() -> NoReturn:
 )  # fmt: skip
 def save(ctx: Context) -> str:
     """Saves the data to disk, and everyone waits for it."""
-    refuse()
+    ctx.server.saving.save()
+    return "OK"
 
 
 @command(
@@ -33,7 +34,8 @@ def bgsave(ctx: Context, *options: bytes) -> str:
     """Saves the data to disk in the background."""
     if options and (len(options) > 1 or options[0].upper() != b"SCHEDULE"):
         raise SyntaxError_
-    refuse()
+    ctx.server.saving.save_in_background()
+    return "Background saving started"
 
 
 @command("BGREWRITEAOF", arity=1, flags=SAVING, group="server", since="1.0.0", complexity="O(1)")

@@ -245,7 +245,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     )),
     ("Snapshots", (
         D("save", SavePoints(), ((3600, 1), (300, 100), (60, 10000)), 'Take a snapshot after so many seconds with so many changes; "" never does.', later=True),
-        D("dbfilename", base_name("filename", "dbfilename", may_be_empty=True), "dump.rdb", "Name of the snapshot.", protected=True, later=True),
+        D("dbfilename", base_name("filename", "dbfilename", may_be_empty=True), "dump.rdb", "Name of the snapshot.", protected=True),
         D("rdbcompression", YES_NO, True, "Compress strings in snapshots and payloads."),
         D("rdbchecksum", YES_NO, True, "Put a checksum at the end of snapshots.", immutable=True, later=True),
         D("rdb-del-sync-files", YES_NO, False, "Delete snapshots that were made for replication.", later=True),

@@ -191,6 +191,7 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
 
 def persistence_section(server: Any, keyspace: Any) -> Fields:
     """# Persistence"""
+    saving = server.saving
     return [
         ("loading", 0),
         ("async_loading", 0),
@@ -201,15 +202,15 @@ def persistence_section(server: Any, keyspace: Any) -> Fields:
         ("current_save_keys_processed", 0),
         ("current_save_keys_total", 0),
         ("rdb_changes_since_last_save", keyspace.dirty),
-        ("rdb_bgsave_in_progress", 0),
+        ("rdb_bgsave_in_progress", int(saving.in_progress)),
         ("rdb_last_save_time", int(server.last_save_s)),
-        ("rdb_last_bgsave_status", "ok"),
-        ("rdb_last_bgsave_time_sec", -1),
+        ("rdb_last_bgsave_status", "ok" if saving.last_ok else "err"),
+        ("rdb_last_bgsave_time_sec", saving.last_seconds),
         ("rdb_current_bgsave_time_sec", -1),
-        ("rdb_saves", 0),
+        ("rdb_saves", saving.saves),
         ("rdb_last_cow_size", 0),
         ("rdb_last_load_keys_expired", 0),
-        ("rdb_last_load_keys_loaded", 0),
+        ("rdb_last_load_keys_loaded", saving.loaded_keys),
         ("aof_enabled", 0),
         ("aof_rewrite_in_progress", 0),
         ("aof_rewrite_scheduled", 0),

@@ -66,10 +66,11 @@ def records(db: Database) -> Iterator[bytes]:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def load(keyspace: Keyspace, data: bytes) -> list[bytes]:
+def load(keyspace: Keyspace, data: bytes, replace: bool = True) -> list[bytes]:
     """Adds everything in an image to the databases; the code of the function libraries in it.
 
-    Keys that have expired are left out. DamagedValue says what is wrong; what came before it is there.
+    Keys that have expired are left out; one that is there already is replaced, or an error. DamagedValue says what is
+    wrong; what came before it is there.
     """
     version = check(data)
     libraries: list[bytes] = []
@@ -104,13 +105,15 @@ def load(keyspace: Keyspace, data: bytes) -> list[bytes]:
             code, at = decode_string(data, at + 1)
             libraries.append(code)
         else:
-            at = _load_key(db, data, at, deadline_ms, now_ms)
+            at = _load_key(db, data, at, deadline_ms, now_ms, replace)
             deadline_ms = 0
 
 
-def _load_key(db: Database, data: bytes, at: int, deadline_ms: int, now_ms: int) -> int:
+def _load_key(db: Database, data: bytes, at: int, deadline_ms: int, now_ms: int, replace: bool) -> int:
     """One key: its type, its name, its value. Where it ends."""
     key, end_of_key = decode_string(data, at + 1)
+    if not replace and db.exists(key):
+        raise DamagedValue(f"the key {key!r} is there already")
     end = decode(db, key, data, end_of_key, deadline_ms=deadline_ms, type=data[at])
     if deadline_ms and deadline_ms <= now_ms:
         db.remove(key)

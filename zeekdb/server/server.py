@@ -45,6 +45,7 @@ from zeekdb.server.propagation import Propagation
 from zeekdb.server.pubsub import PubSub
 from zeekdb.server.replica import Replica
 from zeekdb.server.replication import Primary
+from zeekdb.server.saving import Saving
 from zeekdb.server.scripts import TELLS_REPLICAS, ScriptRunner
 from zeekdb.server.tracking import Tracking
 from zeekdb.server.transactions import Watches, note_exec
@@ -97,8 +98,9 @@ class Server:
         self.notifications = Notifications(self)
         self.tracking = Tracking(self)
         self.propagation = Propagation(self)
-        self.primary = Primary(self, self._image)
+        self.primary = Primary(self, self.image)
         self.replica = Replica(self)
+        self.saving = Saving(self)
         interested = (self.watches, self.blocking, self.tracking)
         self.key_listeners = [each.touched for each in interested]
         self.keyspace.database_listeners.extend(each.database_changes for each in interested)
@@ -248,7 +250,7 @@ class Server:
         self.keyspace.due = False
         self.current_client = None
 
-    def _image(self) -> bytes:
+    def image(self) -> bytes:
         """All data as an RDB file."""
         return rdb.image(self.keyspace, self.runner.libraries.records())
 
@@ -481,9 +483,13 @@ class Server:
         self.loop.call_soon(callback, *args)
 
     def request_shutdown(self, save: bool | None, now: bool, force: bool) -> None:
-        """Stop after this command. Nothing is saved yet: persistence comes with a later release."""
+        """Stop after this command. Data are saved if it says so; save points are not kept yet."""
         if save:
-            raise CommandError("ERR Errors trying to SHUTDOWN. Check logs.")
+            try:
+                self.saving.save()
+            except CommandError:
+                if not force:
+                    raise CommandError("ERR Errors trying to SHUTDOWN. Check logs.") from None
         log.warning("User requested shutdown...")
         self.loop.call_soon(self._stop)
 
@@ -518,6 +524,8 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._signalled, number)
         self.loop.add_reader(self.engine.fileno(), self.engine.turn)
+        if not self.saving.load_at_start():
+            return 1
         if config.replicaof:
             self.replica.follow(config.replicaof[0], int(config.replicaof[1]))
         cron = Cron(self, self.loop)

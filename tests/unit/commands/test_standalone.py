@@ -53,17 +53,9 @@ def test_modules(bench: Bench) -> None:
     assert bench("MODULE", "UNLOAD", "x") == "ERR Error unloading module: no such module with that name"
 
 
-def test_saving_is_refused_openly(bench: Bench) -> None:
-    for call in (("SAVE",), ("BGSAVE",), ("BGSAVE", "schedule"), ("BGREWRITEAOF",)):
-        assert "nothing was saved" in bench(*call)
+def test_what_has_no_append_only_file(bench: Bench) -> None:
+    assert "nothing was saved" in bench("BGREWRITEAOF")
     assert bench("BGSAVE", "foo") == bench("BGSAVE", "SCHEDULE", "x") == SYNTAX
-
-
-def test_replicaof(bench: Bench) -> None:
-    for name in ("REPLICAOF", "SLAVEOF"):
-        assert bench(name, "no", "one") == "OK"
-        assert bench(name, "a", "b") == bench(name, "a", 65536) == "ERR Invalid master port"
-        assert bench(name, "127.0.0.1", 6379).startswith("ERR this release of ZeekDB does not replicate")
 
 
 def test_failover(bench: Bench) -> None:

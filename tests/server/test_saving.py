@@ -1,0 +1,55 @@
+"""SAVE and BGSAVE: what a server had, the next one has; and redis-server reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import REDIS, ZEEKDB, Server, wait_for
+
+Start = Callable[..., Server]
+
+
+@pytest.mark.parametrize("program", [ZEEKDB, REDIS], ids=["zeekdb", "redis-server"])
+@pytest.mark.parametrize("command", ["SAVE", "BGSAVE"])
+def test_the_next_server_has_it(start_server: Start, tmp_path: Path, command: str, program: tuple[str, ...]) -> None:
+    first = start_server("--dir", str(tmp_path))
+    with first.wire() as wire:
+        wire.pipeline([
+            ("SET", "s", "v"), ("SET", "gone", "v", "PX", "1"), ("HSET", "h", "f", "v"), ("EXPIRE", "h", "1000"),
+            ("SELECT", "5"), ("RPUSH", "l", "a", "b"), ("SELECT", "0"),
+            ("FUNCTION", "LOAD", "#!lua name=l\nredis.register_function('f', function() return 1 end)"),
+        ])  # fmt: skip
+        assert wire(command) in ("OK", "Background saving started")
+        wait_for(lambda: b"rdb_saves:1" in wire("INFO", "persistence"))
+        assert b"rdb_changes_since_last_save:0" in wire("INFO", "persistence")
+    first.stop()
+    with start_server("--dir", str(tmp_path), program=program).wire() as wire:
+        assert wire("GET", "s") == b"v"
+        assert wire("EXISTS", "gone") == 0
+        assert 900 < wire("TTL", "h") <= 1000
+        assert wire("FCALL", "f", "0") == 1
+        wire("SELECT", "5")
+        assert wire("LRANGE", "l", "0", "-1") == [b"a", b"b"]
+
+
+def test_a_full_disk_is_an_error_and_the_old_file_stays(start_server: Start, tmp_path: Path) -> None:
+    with start_server("--dir", str(tmp_path)).wire() as wire:
+        wire("SET", "k", "v")
+        assert wire("SAVE") == "OK"
+        before = (tmp_path / "dump.rdb").read_bytes()
+        wire("CONFIG", "SET", "dir", str(tmp_path))
+        (tmp_path / "dump.rdb").rename(tmp_path / "kept")
+        (tmp_path / "dump.rdb").mkdir()  # nothing can take the name of a folder
+        assert wire("SAVE").startswith("ERR")
+        assert b"rdb_last_bgsave_status:err" in wire("INFO", "persistence")
+        assert (tmp_path / "kept").read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("temp-")] == []
+
+
+def test_a_damaged_file_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"REDIS0010\xfe\x00\x00\x01k")
+    with pytest.raises(RuntimeError):
+        Server("--dir", str(tmp_path)).stop()
