@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.differential.gen_acl import same_and_more, same_dry_run, same_length, same_users
+from tests.differential.gen_scripting import same_libraries
 from tests.differential.gen_streams import same_facts, same_pending
 
 Tree = tuple[str, Any]
@@ -187,6 +188,7 @@ RULES = [
         _same_members,
     ),
     Rule("hashes have no order", _names("HGETALL"), _same_pairs),
+    Rule("libraries and functions have no order", _names("FUNCTION"), same_libraries),
     Rule(
         "random by definition: types and counts are compared",
         _names("RANDOMKEY SRANDMEMBER HRANDFIELD ZRANDMEMBER SPOP"),

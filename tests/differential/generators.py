@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from tests.differential import gen_acl, gen_geo, gen_hyperloglog, gen_streams
+from tests.differential import gen_acl, gen_geo, gen_hyperloglog, gen_scripting, gen_streams
 from tests.differential.grammar import Make, Pools, compile_template
 
 Command = tuple[bytes, ...]
@@ -345,10 +345,13 @@ _JUNK: list[bytes] = [
     b"z1",
     b"l1",
 ]
-_UNDAMAGED = {b"SETBIT", b"BITFIELD", b"HRANDFIELD", b"SRANDMEMBER", b"ZRANDMEMBER", b"SETRANGE", b"CLIENT", b"HELLO"}
+_UNDAMAGED = {b"SETBIT", b"BITFIELD", b"HRANDFIELD", b"SRANDMEMBER", b"ZRANDMEMBER", b"SETRANGE", b"CLIENT", b"HELLO",
+    b"EVAL", b"EVAL_RO", b"SCRIPT", b"FUNCTION",  # another script could run for ever
+}  # fmt: skip
 
 for _family, _module in {
     "geo": gen_geo, "hyperloglog": gen_hyperloglog, "stream": gen_streams, "acl": gen_acl,
+    "scripting": gen_scripting,
 }.items():
     POOLS |= _module.POOLS
     FAMILIES[_family] = _module.TEMPLATES

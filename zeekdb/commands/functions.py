@@ -21,6 +21,7 @@ from zeekdb.commands.spec import (
 )
 from zeekdb.errors import CommandError
 from zeekdb.hot.keyspace import glob_match
+from zeekdb.hot.lua_values import Members
 from zeekdb.persistence import payload
 
 GROUP = "scripting"
@@ -123,7 +124,7 @@ def function_list(ctx: Context, *options: bytes) -> list[Any]:
                 {
                     b"name": function.name,
                     b"description": function.description,
-                    b"flags": frozenset(word.encode() for word in function.flags.words),
+                    b"flags": Members(function.flags.words),
                 }
                 for function in library.functions.values()
             ],

@@ -24,6 +24,7 @@ from zeekdb.errors import CommandError
 
 GROUP = "scripting"
 NO_SCRIPT = "NOSCRIPT No matching script. Please use EVAL."
+SHA_LENGTH = 40  # hex digits
 RUNS = NOSCRIPT | SKIP_MONITOR | STALE | NO_MANDATORY_KEYS
 COST = "Depends on the script that is executed."
 WRITES: tuple[KeySpec, ...] = counted_keys(2, "RW", "access", "update")
@@ -43,6 +44,8 @@ def split_keys(
 
 
 def _evaluate(ctx: Context, name: bytes, body: bytes, words: tuple[bytes, ...], read_only: bool) -> Any:
+    if name.startswith(b"evalsha") and len(body) != SHA_LENGTH:
+        raise CommandError(NO_SCRIPT)
     keys, args = split_keys(words[0], words[1:])
     runner = ctx.server.runner
     if name.startswith(b"evalsha"):

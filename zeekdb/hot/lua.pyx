@@ -141,7 +141,9 @@ cdef int return_field(lua_State* L, const char* name) noexcept with gil:
     CURRENT.budget.lenient = True
     try:
         if api.gettop(L) != 1 or not is_type(L, 1, LUA_TSTRING):
-            push_error(L, b"ERR wrong number or type of arguments")
+            api.createtable(L, 0, 1)
+            push_text(L, b"ERR wrong number or type of arguments")
+            api.setfield(L, -2, b"err")
             return 1
         text = text_at(L, 1)
         if name[0] == b"e" and text[:1] == b"-":

@@ -55,15 +55,21 @@ cdef int bit_bxor(lua_State* L) noexcept nogil:
 
 
 cdef int bit_lshift(lua_State* L) noexcept nogil:
-    return give(L, operand(L, 1) << (operand(L, 2) & 31))
+    cdef uint32_t a = operand(L, 1)
+    cdef uint32_t b = operand(L, 2)
+    return give(L, a << (b & 31))
 
 
 cdef int bit_rshift(lua_State* L) noexcept nogil:
-    return give(L, operand(L, 1) >> (operand(L, 2) & 31))
+    cdef uint32_t a = operand(L, 1)
+    cdef uint32_t b = operand(L, 2)
+    return give(L, a >> (b & 31))
 
 
 cdef int bit_arshift(lua_State* L) noexcept nogil:
-    return give(L, <uint32_t>(<int32_t>operand(L, 1) >> (operand(L, 2) & 31)))
+    cdef uint32_t a = operand(L, 1)
+    cdef uint32_t b = operand(L, 2)
+    return give(L, <uint32_t>(<int32_t>a >> (b & 31)))
 
 
 cdef inline uint32_t rotate(uint32_t bits, uint32_t n) noexcept nogil:
@@ -72,11 +78,15 @@ cdef inline uint32_t rotate(uint32_t bits, uint32_t n) noexcept nogil:
 
 
 cdef int bit_rol(lua_State* L) noexcept nogil:
-    return give(L, rotate(operand(L, 1), operand(L, 2)))
+    cdef uint32_t a = operand(L, 1)
+    cdef uint32_t b = operand(L, 2)
+    return give(L, rotate(a, b))
 
 
 cdef int bit_ror(lua_State* L) noexcept nogil:
-    return give(L, rotate(operand(L, 1), 32 - (operand(L, 2) & 31)))
+    cdef uint32_t a = operand(L, 1)
+    cdef uint32_t b = operand(L, 2)
+    return give(L, rotate(a, 32 - (b & 31)))
 
 
 cdef int bit_bswap(lua_State* L) noexcept nogil:

@@ -354,8 +354,10 @@ cdef int msgpack_unpack_one(lua_State* L) noexcept nogil:
 
 
 cdef int msgpack_unpack_limit(lua_State* L) noexcept nogil:
-    cdef double limit = optional(L, 2)
-    cdef double offset = optional(L, 3)
+    cdef double limit, offset
+    api.checknumber(L, 2)
+    limit = optional(L, 2)
+    offset = optional(L, 3)
     api.settop(L, 1)
     return unpack(L, limit, offset, True)
 

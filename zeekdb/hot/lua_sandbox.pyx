@@ -14,8 +14,8 @@ could outlive the error that ends it: xpcall, whose handler Lua would run where 
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 from zeekdb.hot.lua_api cimport (
-    LUA_GLOBALSINDEX, LUA_MULTRET, LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TNIL, LUA_TSTRING, LUA_TTABLE,
-    LUA_YIELD, api, is_type, lua_CFunction, lua_Debug, lua_State, pop, push_text, raise_text, set_function,
+    LUA_GLOBALSINDEX, LUA_MULTRET, LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING,
+    LUA_TTABLE, LUA_YIELD, api, is_type, lua_CFunction, lua_Debug, lua_State, pop, push_text, raise_text, set_function,
 )
 from zeekdb.hot.lua_guard cimport is_runnable, look, tick, watch
 from zeekdb.hot.lua_match cimport match_find, match_gmatch, match_gsub, match_match
@@ -263,6 +263,26 @@ cdef int safe_collectgarbage(lua_State* L) noexcept nogil:
 
 
 # ---------------------------------------------------------------- errors and coroutines
+
+
+cdef int safe_pcall(lua_State* L) noexcept nogil:
+    """As Redis's: of an error that is a table with a string `err`, that string is shown."""
+    api.checkany(L, 1)
+    api.pushboolean(L, 1)
+    api.insert(L, 1)
+    if api.pcall(L, api.gettop(L) - 2, LUA_MULTRET, 0) == 0:
+        return api.gettop(L)
+    look(L)
+    if is_type(L, -1, LUA_TTABLE):
+        push_text(L, b"err")
+        api.rawget(L, -2)
+        if is_type(L, -1, LUA_TSTRING) or is_type(L, -1, LUA_TNUMBER):
+            api.replace(L, -2)
+        else:
+            pop(L, 1)
+    api.pushboolean(L, 0)
+    api.insert(L, -2)
+    return 2
 
 
 cdef int safe_xpcall(lua_State* L) noexcept nogil:
@@ -528,6 +548,7 @@ cdef void for_globals(lua_State* L) noexcept nogil:
     """Of the base library, what Redis allows; stack: the globals."""
     global BASE_COLLECTGARBAGE
     BASE_COLLECTGARBAGE = take(L, b"collectgarbage", safe_collectgarbage)
+    take(L, b"pcall", safe_pcall)
     take(L, b"xpcall", safe_xpcall)
     drop(L, b"dofile")
     drop(L, b"loadfile")

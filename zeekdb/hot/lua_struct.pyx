@@ -6,6 +6,7 @@ string), `s` up to a zero.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memchr, memcpy, memset
 from zeekdb.hot.lua_api cimport (
     LUA_TNUMBER, api, is_type, lua_State, pop, push_text, raise_text, set_function,
@@ -150,14 +151,9 @@ cdef double read_float(const uint8_t* at, size_t size, bint little) noexcept nog
 
 
 cdef int invalid_option(lua_State* L, char option) noexcept nogil:
-    cdef char text[1]
-    text[0] = option
-    api.where(L, 1)
-    push_text(L, b"invalid format option '")
-    api.pushlstring(L, text, 1)
-    push_text(L, b"'")
-    api.concat(L, 4)
-    return api.error(L)
+    cdef char text[40]
+    snprintf(text, sizeof(text), b"invalid format option '%c'", option)
+    return api.argerror(L, 1, text)
 
 
 cdef int lay_out(lua_State* L, uint8_t* out, size_t* total) noexcept nogil:

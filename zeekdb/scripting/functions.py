@@ -90,7 +90,6 @@ class Libraries:
             self._release(library)
             message = error.message
             if message.startswith("ERR "):
-                message = message.removeprefix("ERR ")
                 raise CommandError(f"ERR Error registering functions: {message}") from None
             raise CommandError(f"ERR Error compiling function: {message}") from None
         except CommandError:
