@@ -33,7 +33,7 @@ cdef int bit_bnot(lua_State* L) noexcept nogil:
 cdef int bit_band(lua_State* L) noexcept nogil:
     cdef uint32_t bits = operand(L, 1)
     cdef int i
-    for i in range(2, api.gettop(L) + 1):
+    for i in range(api.gettop(L), 1, -1):
         bits &= operand(L, i)
     return give(L, bits)
 
@@ -41,7 +41,7 @@ cdef int bit_band(lua_State* L) noexcept nogil:
 cdef int bit_bor(lua_State* L) noexcept nogil:
     cdef uint32_t bits = operand(L, 1)
     cdef int i
-    for i in range(2, api.gettop(L) + 1):
+    for i in range(api.gettop(L), 1, -1):
         bits |= operand(L, i)
     return give(L, bits)
 
@@ -49,7 +49,7 @@ cdef int bit_bor(lua_State* L) noexcept nogil:
 cdef int bit_bxor(lua_State* L) noexcept nogil:
     cdef uint32_t bits = operand(L, 1)
     cdef int i
-    for i in range(2, api.gettop(L) + 1):
+    for i in range(api.gettop(L), 1, -1):
         bits ^= operand(L, i)
     return give(L, bits)
 

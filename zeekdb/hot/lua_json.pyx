@@ -16,6 +16,9 @@ from zeekdb.hot.lua_api cimport (
 from zeekdb.hot.lua_guard cimport look, tick
 from zeekdb.hot.lua_text cimport Text, add, add_byte, begin_text, reserve
 
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char* a, const char* b, size_t n)
+
 cdef enum:
     DEPTH_LIMIT = 1000
     ERROR_MAX = 160
@@ -392,6 +395,11 @@ cdef bint is_odd_number(Source* s) noexcept nogil:
     return not 49 <= p[0] <= 57
 
 
+cdef bint is_special_number(const char* p) noexcept nogil:
+    """What only decode_invalid_numbers(true) lets through; Lua's strings end with a zero."""
+    return p[0] == 43 or strncasecmp(p, b"inf", 3) == 0 or strncasecmp(p, b"nan", 3) == 0
+
+
 cdef int read_number(lua_State* L, Source* s) noexcept nogil:
     cdef char* end
     cdef double value
@@ -430,7 +438,7 @@ cdef int read_value(lua_State* L, Source* s, int depth) noexcept nogil:
         s.at += 4
         api.pushlightuserdata(L, NULL)
         return 0
-    if c == 45 or 48 <= c <= 57 or (S.decode_invalid and c in (43, 105, 73, 110, 78)):
+    if c == 45 or 48 <= c <= 57 or (S.decode_invalid and is_special_number(s.at)):
         return read_number(L, s)
     return expected(L, s, b"value")
 

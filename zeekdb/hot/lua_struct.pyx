@@ -12,6 +12,9 @@ from zeekdb.hot.lua_api cimport (
     LUA_TNUMBER, api, is_type, lua_State, pop, push_text, raise_text, set_function,
 )
 
+cdef extern from "<ctype.h>" nogil:
+    int isalnum(int c)
+
 cdef enum:
     INTEGER_MAX = 32         # bytes
     ALIGN_MAX = 8
@@ -56,7 +59,7 @@ cdef size_t option_size(Layout* layout, char option, bint* bad) noexcept nogil:
         return number(layout, 1)
     if option in (105, 73):          # i I
         n = number(layout, 4)
-        bad[0] = n == 0 or n > INTEGER_MAX
+        bad[0] = n > INTEGER_MAX
         return n
     return 0
 
@@ -119,7 +122,7 @@ cdef double read_integer(const uint8_t* at, size_t size, bint signed_, bint litt
         bits |= <uint64_t>at[i if little else size - 1 - i] << (8 * i)
     if not signed_:
         return <double>bits
-    if used < 8 and bits >> (8 * used - 1) & 1:
+    if 0 < used < 8 and bits >> (8 * used - 1) & 1:
         bits |= <uint64_t>-1 << (8 * used)
     return <double><int64_t>bits
 
@@ -156,6 +159,12 @@ cdef int invalid_option(lua_State* L, char option) noexcept nogil:
     return api.argerror(L, 1, text)
 
 
+cdef int too_wide(lua_State* L, size_t size) noexcept nogil:
+    cdef char text[80]
+    snprintf(text, sizeof(text), b"integral size %d is larger than limit of %d", <int>size, INTEGER_MAX)
+    return raise_text(L, text)
+
+
 cdef int lay_out(lua_State* L, uint8_t* out, size_t* total) noexcept nogil:
     """Writes the values to `out`, or only counts their bytes where it is NULL. Below 0: an error was raised."""
     cdef Layout layout
@@ -175,7 +184,7 @@ cdef int lay_out(lua_State* L, uint8_t* out, size_t* total) noexcept nogil:
             continue
         size = option_size(&layout, option, &bad)
         if bad:
-            return raise_text(L, b"integral size is out of limits [1, 32]")
+            return too_wide(L, size)
         gap = padding(&layout, option, size, at)
         if out != NULL:
             memset(out + at, 0, gap)
@@ -216,6 +225,7 @@ cdef int struct_pack(lua_State* L) noexcept nogil:
     cdef size_t total = 0
     cdef uint8_t* out
     cdef int values = api.gettop(L)
+    api.checklstring(L, 1, NULL)
     api.pushnil(L)  # behind the values: what is missing is no number and no string
     lay_out(L, NULL, &total)
     out = <uint8_t*>api.newuserdata(L, total + 1)
@@ -251,7 +261,7 @@ cdef int struct_unpack(lua_State* L) noexcept nogil:
             continue
         size = option_size(&layout, option, &bad)
         if bad:
-            return raise_text(L, b"integral size is out of limits [1, 32]")
+            return too_wide(L, size)
         at += padding(&layout, option, size, at)
         if at > n or size > n - at:
             return api.argerror(L, 2, b"data string too short")
@@ -306,13 +316,13 @@ cdef int struct_size(lua_State* L) noexcept nogil:
             continue
         size = option_size(&layout, option, &bad)
         if bad:
-            return raise_text(L, b"integral size is out of limits [1, 32]")
+            return too_wide(L, size)
         if option == 115:
             return api.argerror(L, 1, b"variable-size format 's'")
         if option == 99 and size == 0:
             return api.argerror(L, 1, b"variable-size format 'c0'")
-        if size == 0:
-            return invalid_option(L, option)
+        if size == 0 and not isalnum(<unsigned char>option):
+            return invalid_option(L, option)  # Redis's overlooks letters that mean nothing
         total += padding(&layout, option, size, total) + size
     api.pushnumber(L, <double>total)
     return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from zeekdb.errors import CommandError
@@ -67,8 +68,8 @@ class Libraries:
             known |= FLAGS[word]
         library.functions[name.lower()] = Function(name, library, reference, known, description)
 
-    def compile(self, code: bytes) -> Library:
-        """A library that is not yet among the others. CommandError."""
+    def compile(self, code: bytes, taken: Collection[str] = ()) -> Library:
+        """A library that is not yet among the others, and has none of the `taken` names. CommandError."""
         engine, name, body = library_header(code)
         if engine.lower() != "lua":
             raise CommandError(f"ERR Engine '{engine}' not found")
@@ -77,6 +78,8 @@ class Libraries:
                 "ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one "
                 "character long"
             )
+        if name in taken:
+            raise CommandError(f"ERR Library '{name}' already exists")
         library = self._loading = Library(name, engine.upper(), code)
         try:
             chunk = self.interpreter.compile(body, SOURCE_NAME)
@@ -101,7 +104,7 @@ class Libraries:
 
     def load(self, code: bytes, replace: bool) -> str:
         """FUNCTION LOAD: the library's name. CommandError, and everything is as before."""
-        library = self.compile(code)
+        library = self.compile(code, () if replace else self.libraries)
         try:
             self._check(library, self.libraries, replace)
         except CommandError:
