@@ -130,7 +130,8 @@ class Pair:
         """Empty servers without users of their own, database 0, the protocol wanted."""
         for expected, actual in self.ask([(b"FLUSHALL",), (b"SELECT", b"0")]):
             assert expected == actual == ("simple", "OK"), (expected, actual)
-        self.ask([(b"ACL", b"LOG", b"RESET"), (b"FUNCTION", b"FLUSH"), (b"SCRIPT", b"FLUSH"), (b"HELLO", b"%d" % protocol)])
+        self.ask([(b"ACL", b"LOG", b"RESET"), (b"FUNCTION", b"FLUSH"), (b"SCRIPT", b"FLUSH")])
+        self.ask([(b"HELLO", b"%d" % protocol)])
         (((_, one), (_, two)),) = self.ask([(b"ACL", b"USERS")])
         users = {name for _, name in (*one, *two)} - {b"default"}
         if users:

@@ -1,4 +1,4 @@
-"""Fuzzes the interpreter with hostile scripts: known tricks, random calls of everything with everything, damaged source.
+"""Fuzzes the interpreter with hostile scripts: known tricks, random calls of everything, damaged source.
 
     python -m tests.fuzz.scripts --minutes 5 --seed 7
     python -m tests.fuzz.scripts --seed 7 --first 123 --count 1
@@ -134,7 +134,7 @@ class Room:
 
 # --- scripts ----------------------------------------------------------------------------------------------------------
 
-FUNCTIONS = """
+FUNCTIONS = str.split("""
     assert error getmetatable ipairs load loadstring next pairs pcall rawequal rawget rawset select setmetatable
     tonumber tostring type unpack xpcall collectgarbage gcinfo
     string.byte string.char string.dump string.find string.format string.gmatch string.gsub string.len string.lower
@@ -149,12 +149,12 @@ FUNCTIONS = """
     struct.size bit.tobit bit.band bit.bor bit.bxor bit.bnot bit.lshift bit.rshift bit.arshift bit.rol bit.ror
     bit.bswap bit.tohex redis.call redis.pcall redis.error_reply redis.status_reply redis.sha1hex redis.log
     redis.setresp redis.set_repl redis.acl_check_cmd redis.breakpoint redis.debug redis.register_function os.clock
-""".split()
+""")
 OPERATORS = ["+", "-", "*", "/", "%", "^", "..", "==", "~=", "<", "<=", ">", ">=", "and", "or"]
-EVENTS = ["index", "newindex", "call", "add", "concat", "eq", "lt", "le", "len", "unm", "tostring", "gc", "mode", "metatable"]  # fmt: skip
-TOKENS = """and break do else elseif end false for function if in local nil not or repeat return then true until while
+EVENTS = str.split("index newindex call add concat eq lt le len unm tostring gc mode metatable")
+TOKENS = str.split("""and break do else elseif end false for function if in local nil not or repeat return then true until while
     ( ) { } [ ] [[ ]] [==[ ]==] = == ~= < <= > >= + - * / % ^ # , ; : . .. ... " ' \\ \\n \\0 -- --[[ 0x 1e309 1 a b _G
-    self string.rep V KEYS ARGV redis.call""".split()
+    self string.rep V KEYS ARGV redis.call""")
 
 
 def _operand(dice: random.Random) -> str:
@@ -195,7 +195,8 @@ def _statement(dice: random.Random, depth: int = 0) -> str:
 def _program(dice: random.Random) -> str:
     lines = ["local V = {" + ", ".join(dice.choice(VALUES) for _ in range(8)) + "}"]
     lines += [_statement(dice) for _ in range(dice.choice((1, 3, 8, 20)))]
-    lines.append(dice.choice((f"return V[{dice.randrange(1, 9)}]", "return V", f"error({_operand(dice)})", _call(dice))))
+    ends = (f"return V[{dice.randrange(1, 9)}]", "return V", f"error({_operand(dice)})", _call(dice))
+    lines.append(dice.choice(ends))
     return "\n".join(lines)
 
 

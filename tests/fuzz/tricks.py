@@ -4,6 +4,11 @@ from __future__ import annotations
 
 _PARAMETERS = ", ".join(f"p{number}" for number in range(190))
 _DEEP = 5000
+_VARARGS_AT_ALL_DEPTHS = (
+    "local function g(n) if n > 0 then return 1 + g(n - 1) end f() return 1 end "
+    "for d = 1, 300 do coroutine.wrap(function() return g(d) end)() end"
+)
+_HOLES = "local b, t = {}, {} for i = 1, 1e6 do b[i] = 1 end for i = 2, 1e6 do b[i] = nil end"
 
 TRICKS = [
     # compiled code
@@ -16,8 +21,7 @@ TRICKS = [
     f"local function f({_PARAMETERS}, ...) local x = ... return p1 end return coroutine.wrap(f)()",
     f"return loadstring('local function f({_PARAMETERS}, ...) local x = ... return p1 end f()')()",
     f"local function f({_PARAMETERS}) return p1 end return coroutine.wrap(f)()",
-    "local function f(a,b,c,d,e,f,g,h,i,j, ...) local x = ... return a end local function g(n) if n > 0 then "
-    "return 1 + g(n - 1) end f() return 1 end for d = 1, 300 do coroutine.wrap(function() return g(d) end)() end",
+    "local function f(a,b,c,d,e,f,g,h,i,j, ...) local x = ... return a end " + _VARARGS_AT_ALL_DEPTHS,
     "local function f(...) return f(1, ...) end return f()",
     "local function f(...) return select('#', ...) end return f(unpack({}, 1, 7999))",
     "return unpack({}, 1, 1e8)",
@@ -175,7 +179,8 @@ TRICKS = [
     "cjson.encode_max_depth(1) cjson.decode_max_depth(1) cjson.encode_sparse_array(true, 0, 0)",
     "cjson.encode_max_depth(1e308) cjson.encode_number_precision(0/0)",
     "math.randomseed(0/0) return math.random(0), math.random(1, 0), math.random(-1e308, 1e308)",
-    "collectgarbage('stop') collectgarbage('setpause', 1e9) collectgarbage('setstepmul', -1) collectgarbage('step', -1)",
+    "collectgarbage('stop') collectgarbage('setpause', 1e9) collectgarbage('setstepmul', -1)",
+    "collectgarbage('step', -1)",
     "setfenv(1, {})",
     "return getfenv(0)",
     "return newproxy(true)",
@@ -193,8 +198,7 @@ TRICKS = [
     "local t = {} t.x = t return cmsgpack.pack(t)",
     "local t = {} for i = 1, 100 do t[i] = t end return cmsgpack.pack(t)",
     "local t = {1} for i = 1, 60 do t = {t, t} end return cjson.encode(t)",
-    "local b = {} for i = 1, 1e6 do b[i] = 1 end for i = 2, 1e6 do b[i] = nil end local t = {} "
-    "for i = 1, 1e5 do t[i] = b end return cmsgpack.pack(t)",
+    _HOLES + " for i = 1, 1e5 do t[i] = b end return cmsgpack.pack(t)",
     "return cjson.decode(('['):rep(1e5))",
     "return cjson.decode(('{\"a\":'):rep(1e5))",
     "return cjson.decode('\"' .. ('\\\\u0000'):rep(1e5) .. '\"')",
@@ -230,7 +234,8 @@ TRICKS = [
 
 VALUES = [
     "nil", "true", "false", "0", "1", "-1", "2", "3", "100", "0/0", "1/0", "-1/0", "2^31", "-2^31", "2^53", "1e308",
-    "1.5", "''", "'x'", "'abc def'", "'\\0'", "'10'", "'0x10'", "('x'):rep(1000)", "('ab'):rep(1e5)", "('\\255'):rep(70)",
+    "1.5", "''", "'x'", "'abc def'", "'\\0'", "'10'", "'0x10'", "('x'):rep(1000)", "('ab'):rep(1e5)",
+    "('\\255'):rep(70)",
     "'%s%d%q'", "'%99.99f'", "'(a*(.)%w(%s*))'", "'%b()%f[%w]'", "'[^%]]-$'", "'^(.-)%1()'", "'[a-'", "'.-.-.-x'",
     "'return 1'", "'return ...'", "'[1,{\"a\":null}]'", "'\\146\\1\\163abc'", "'>I2i4!8ds'", "'c0bLs'", "'count'",
     "{}", "{1, 2, 3}", "{'a', 'b'}", "{a = 1, b = {}}", "{[3] = 1}", "{err = 'E x'}", "{ok = 'x'}", "{map = {1}}", "V",
@@ -240,5 +245,6 @@ VALUES = [
     "error", "pcall", "string.rep", "coroutine.yield", "coroutine.running()", "function(...) return ... end", "next",
     "function() error({}) end", "function(a, b) return a end", "function() coroutine.yield(1) end", "redis.call",
     "coroutine.create(function(...) coroutine.yield(...) end)", "coroutine.wrap(function() error('x') end)",
-    "cjson.null", "'echo'", "'deep'", "'fail'", "function() while true do end end", "setmetatable", "rawset", "'collect'",
+    "cjson.null", "'echo'", "'deep'", "'fail'", "function() while true do end end", "setmetatable", "rawset",
+    "'collect'",
 ]  # fmt: skip

@@ -149,6 +149,7 @@ cdef int return_field(lua_State* L, const char* name) noexcept with gil:
         if name[0] == b"e" and text[:1] == b"-":
             text = text[1:]
         if name[0] == b"e":  # without a code it gets one
+            text = text.split(b"\0", 1)[0]
             text = text if b" " in text else b"ERR " + text if text else b"ERR"
         api.createtable(L, 0, 1)
         push_bytes(L, text.replace(b"\r", b" ").replace(b"\n", b" "))

@@ -1,20 +1,18 @@
 """The library `bit`: operations on 32 bits. Numbers are taken modulo 2^32, results are signed."""
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from zeekdb.hot.lua_api cimport api, lua_State, set_function
 
-cdef extern from "<math.h>" nogil:
-    double fmod(double a, double b)
-    double nearbyint(double x)
+cdef enum:
+    LOW_BITS = 6755399441055744  # 2**52 + 2**51: added to a double, it leaves the rounded number in the lowest bits
 
 
 cdef inline uint32_t operand(lua_State* L, int at) noexcept nogil:
-    cdef double number = nearbyint(api.checknumber(L, at))
-    if not -9e15 < number < 9e15:
-        number = fmod(number, 4294967296.0)
-        if number != number:
-            return 0
-    return <uint32_t><int64_t>number
+    cdef double number = api.checknumber(L, at) + <double>LOW_BITS
+    cdef uint64_t bits
+    memcpy(&bits, &number, 8)
+    return <uint32_t>bits
 
 
 cdef inline int give(lua_State* L, uint32_t bits) noexcept nogil:

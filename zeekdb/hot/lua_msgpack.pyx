@@ -318,10 +318,11 @@ cdef int unpack(lua_State* L, double limit, double offset, bint tells) noexcept 
     cdef Source s
     cdef int values = 0
     if not offset >= 0 or not limit >= 0:
-        snprintf(text, ERROR_MAX, b"Invalid request to unpack with offset of %.0f and limit of %.0f.", offset, <double>n)
+        snprintf(text, ERROR_MAX, b"Invalid request to unpack with offset of %d and limit of %d.",
+                 <int><int64_t>offset, <int>n)
         return raise_text(L, text)
     if offset > n:
-        snprintf(text, ERROR_MAX, b"Start offset %.0f greater than input length %.0f.", offset, <double>n)
+        snprintf(text, ERROR_MAX, b"Start offset %d greater than input length %d.", <int><int64_t>offset, <int>n)
         return raise_text(L, text)
     if tells:
         api.pushnil(L)  # its place
@@ -338,17 +339,19 @@ cdef int unpack(lua_State* L, double limit, double offset, bint tells) noexcept 
 
 
 cdef int msgpack_unpack(lua_State* L) noexcept nogil:
+    api.checklstring(L, 1, NULL)
     api.settop(L, 1)
     return unpack(L, 0, 0, False)
 
 
 cdef double optional(lua_State* L, int at) noexcept nogil:
     cdef double value = api.checknumber(L, at) if api.type(L, at) > LUA_TNIL else 0
-    return <double><int64_t>value if -1e15 < value < 1e15 else -1
+    return <double><int64_t>value if -9e18 < value < 9e18 else -1
 
 
 cdef int msgpack_unpack_one(lua_State* L) noexcept nogil:
     cdef double offset = optional(L, 2)
+    api.checklstring(L, 1, NULL)
     api.settop(L, 1)
     return unpack(L, 1, offset, True)
 
@@ -358,6 +361,7 @@ cdef int msgpack_unpack_limit(lua_State* L) noexcept nogil:
     api.checknumber(L, 2)
     limit = optional(L, 2)
     offset = optional(L, 3)
+    api.checklstring(L, 1, NULL)
     api.settop(L, 1)
     return unpack(L, limit, offset, True)
 

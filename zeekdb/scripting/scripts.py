@@ -10,6 +10,7 @@ from zeekdb.hot.lua import Interpreter, ScriptError
 from zeekdb.scripting.shebang import ScriptFlag, script_flags
 
 EVALUATED_MAX = 500  # scripts kept that nobody has loaded, only run; the oldest go first
+FORGOTTEN_AT_ONCE = 50  # when they take too much memory
 SOURCE_NAME = b"@user_script"
 
 
@@ -40,6 +41,8 @@ class Scripts:
         """The script with this body, compiled when it is new. CommandError."""
         script = self.by_body.get(body)
         if script is None:
+            if self.interpreter.memory_used > self.interpreter.memory_limit // 2:
+                self._make_room()
             script = self._compile(body)
             if not load:
                 self.evaluated[body] = None
@@ -63,6 +66,14 @@ class Scripts:
         sha = hashlib.sha1(body, usedforsecurity=False).hexdigest().encode()
         script = self.by_body[body] = self.by_sha[sha] = Script(body, sha, reference, flags, loaded=False)
         return script
+
+    def _make_room(self) -> None:
+        """Forgets scripts that were only run, the oldest first, until all take half of the memory at most."""
+        self.interpreter.collect()
+        while self.evaluated and self.interpreter.memory_used > self.interpreter.memory_limit // 2:
+            for body in list(self.evaluated)[:FORGOTTEN_AT_ONCE]:
+                self._forget(body)
+            self.interpreter.collect()
 
     def _forget(self, body: bytes) -> None:
         script = self.by_body.pop(body)
