@@ -152,7 +152,8 @@ FUNCTIONS = str.split("""
 """)
 OPERATORS = ["+", "-", "*", "/", "%", "^", "..", "==", "~=", "<", "<=", ">", ">=", "and", "or"]
 EVENTS = str.split("index newindex call add concat eq lt le len unm tostring gc mode metatable")
-TOKENS = str.split("""and break do else elseif end false for function if in local nil not or repeat return then true until while
+TOKENS = str.split("""
+    and break do else elseif end false for function if in local nil not or repeat return then true until while
     ( ) { } [ ] [[ ]] [==[ ]==] = == ~= < <= > >= + - * / % ^ # , ; : . .. ... " ' \\ \\n \\0 -- --[[ 0x 1e309 1 a b _G
     self string.rep V KEYS ARGV redis.call""")
 

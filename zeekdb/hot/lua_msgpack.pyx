@@ -363,7 +363,7 @@ cdef int msgpack_unpack_limit(lua_State* L) noexcept nogil:
     offset = optional(L, 3)
     api.checklstring(L, 1, NULL)
     api.settop(L, 1)
-    return unpack(L, limit, offset, True)
+    return unpack(L, limit, offset, limit != 0 or offset != 0)
 
 
 cdef void open_cmsgpack(lua_State* L) noexcept nogil:

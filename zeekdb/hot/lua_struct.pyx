@@ -248,9 +248,9 @@ cdef int struct_unpack(lua_State* L) noexcept nogil:
     data = <const uint8_t*>api.checklstring(L, 2, &n)
     if api.type(L, 3) > 0:
         start = api.checknumber(L, 3)
-        if not start >= 1:
+        if -1 < start < 1:
             return api.argerror(L, 3, b"offset must be 1 or greater")
-        at = <size_t>start - 1 if start < 1e15 else <size_t>1 << 50
+        at = <size_t>start - 1 if 1 <= start < 1e15 else <size_t>1 << 50  # as in Redis, below 0 is far behind the end
     api.settop(L, 2)
     while layout.format[0]:
         option = layout.format[0]
@@ -318,9 +318,9 @@ cdef int struct_size(lua_State* L) noexcept nogil:
         if bad:
             return too_wide(L, size)
         if option == 115:
-            return api.argerror(L, 1, b"variable-size format 's'")
+            return api.argerror(L, 1, b"option 's' has no fixed size")
         if option == 99 and size == 0:
-            return api.argerror(L, 1, b"variable-size format 'c0'")
+            return api.argerror(L, 1, b"option 'c0' has no fixed size")
         if size == 0 and not isalnum(<unsigned char>option):
             return invalid_option(L, option)  # Redis's overlooks letters that mean nothing
         total += padding(&layout, option, size, total) + size
