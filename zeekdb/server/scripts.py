@@ -267,7 +267,7 @@ class ScriptRunner:
         server = self.server
         index = -1
         try:
-            index, spec, handler, flags, arity, simple = self._find(words[0])
+            index, spec, handler, flags, arity, _ = self._find(words[0])
             given = len(words)
             if spec.subcommands and given > 1:
                 spec = spec.subcommands.get(words[1].decode("latin-1").upper(), spec)
