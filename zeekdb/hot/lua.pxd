@@ -1,12 +1,6 @@
 # The interpreter. See lua.pyx.
-from libc.stdint cimport uint64_t
 from zeekdb.hot.lua_api cimport lua_State
-
-# What the allocator works with.
-ctypedef struct Budget:
-    size_t used
-    size_t limit
-    bint lenient             # the host is at work: it is never refused
+from zeekdb.hot.lua_guard cimport Budget
 
 cdef class Interpreter:
     cdef lua_State* L

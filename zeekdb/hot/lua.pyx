@@ -6,20 +6,19 @@ frame that Python knows of may lie between. Functions that Lua calls are therefo
 inner one that catches every exception, leaves a value or an error on the Lua stack and says which; the outer one then
 raises. While the host is at work the allocator refuses nothing, so none of its own Lua calls can raise.
 
-Every HOOK_COUNT instructions a hook asks whether the script may go on, which is also how the server stays reachable
-while one does not end. Once it may not, the hook raises at every further line, which no pcall survives.
+While a script runs the host is asked again and again whether it may go on (see lua_guard.pyx), which is also how the
+server stays reachable while one does not end.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from zeekdb.hot.lua_api cimport (
-    LUA_ERRMEM, LUA_GCCOLLECT, LUA_GCSTEP, LUA_MASKCOUNT, LUA_MASKLINE, LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TNIL,
-    LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, api, is_type, lua_Debug, lua_State, pop, push_text, raise_text,
+    LUA_GCCOLLECT, LUA_GCSTEP, LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, api, is_type, lua_Debug, lua_State, pop, push_text, raise_text,
     set_function,
 )
 from zeekdb.hot.lua_bit cimport open_bit
+from zeekdb.hot.lua_guard cimport allocate, begin_watch, end_watch, is_runnable, watch
 from zeekdb.hot.lua_json cimport open_cjson
 from zeekdb.hot.lua_msgpack cimport open_cmsgpack
 from zeekdb.hot.lua_sandbox cimport protect, sandbox_open, set_global, show_all, show_only
@@ -36,7 +35,7 @@ from zeekdb.hot.replies import Error
 log = logging.getLogger("zeekdb")
 
 cdef enum:
-    HOOK_COUNT = 100000      # instructions between two looks at the clock, about a millisecond
+    CALL_MAX = 1 << 29       # bytes of the arguments of one call; equal ones would cost a script nothing
     NUMBER_MAX = 64          # bytes of a number as text
 
 REDIS_VERSION = b"7.2.4"
@@ -52,23 +51,6 @@ class ScriptError(Exception):
         super().__init__(message)
         self.message = message
         self.counted = counted
-
-
-cdef void* allocate(void* ud, void* p, size_t old, size_t new) noexcept nogil:
-    cdef Budget* budget = <Budget*>ud
-    cdef void* got
-    if p == NULL:
-        old = 0
-    if new == 0:
-        free(p)
-        budget.used -= old
-        return NULL
-    if new > old and budget.used - old + new > budget.limit and not budget.lenient:
-        return NULL
-    got = realloc(p, new)
-    if got != NULL:
-        budget.used += new - old
-    return got
 
 
 # ---------------------------------------------------------------- what scripts call
@@ -92,16 +74,19 @@ cdef int fail(lua_State* L, bytes message) noexcept:
 
 
 cdef list arguments(lua_State* L):
-    """The call's arguments as bytes; None when one is neither string nor number."""
+    """The call's arguments as bytes; None when one is neither string nor number. CommandError."""
     cdef int i
     cdef char text[NUMBER_MAX]
     cdef double number
-    cdef size_t n = 0
+    cdef size_t n = 0, total = 0
     cdef const char* p
     cdef list words = []
     for i in range(1, api.gettop(L) + 1):
         if is_type(L, i, LUA_TSTRING):
             p = api.tolstring(L, i, &n)
+            total += n
+            if total > CALL_MAX:
+                raise CommandError("ERR the arguments of a command are too large")
             words.append(PyBytes_FromStringAndSize(p, n))
         elif is_type(L, i, LUA_TNUMBER):
             number = api.tonumber(L, i)
@@ -125,6 +110,7 @@ cdef int call_command(lua_State* L) noexcept with gil:
         words = arguments(L)
         if words is None:
             return fail(L, b"ERR Lua redis lib command arguments must be strings or integers")
+        api.settop(L, 0)  # so that there is room for the reply, however many they were
         reply = CURRENT.on_call(words)
         push_reply(L, reply, CURRENT.protocol)
         if isinstance(reply, (Error, CommandError)):
@@ -387,6 +373,14 @@ cdef int redis_register_function(lua_State* L) noexcept nogil:
 # ---------------------------------------------------------------- errors and time
 
 
+cdef void copy_field(lua_State* L, const char* name) noexcept nogil:
+    """From the table at 1 to the one on top."""
+    push_text(L, name)
+    push_text(L, name)
+    api.rawget(L, 1)
+    api.rawset(L, -3)
+
+
 cdef int handle_error(lua_State* L) noexcept nogil:
     """What lua_pcall calls with an error: makes it a table that says where it happened."""
     cdef lua_Debug place
@@ -397,8 +391,11 @@ cdef int handle_error(lua_State* L) noexcept nogil:
             known = True
             break
         level += 1
-    if not is_type(L, 1, LUA_TTABLE):
-        api.createtable(L, 0, 3)
+    api.createtable(L, 0, 4)  # never the script's own: what it has raised may be a table that all scripts share
+    if is_type(L, 1, LUA_TTABLE):
+        copy_field(L, b"err")
+        copy_field(L, b"ignore_error_stats_update")
+    else:
         push_text(L, b"ERR ")
         if is_type(L, 1, LUA_TSTRING) or is_type(L, 1, LUA_TNUMBER):
             api.pushvalue(L, 1)
@@ -406,8 +403,6 @@ cdef int handle_error(lua_State* L) noexcept nogil:
             push_text(L, b"nil" if is_type(L, 1, LUA_TNIL) else b"(error object is not a string)")
         api.concat(L, 2)
         api.setfield(L, -2, b"err")
-    else:
-        api.pushvalue(L, 1)
     if known:
         push_text(L, b"source")
         api.pushstring(L, place.source)
@@ -437,11 +432,7 @@ cdef int time_is_up(lua_State* L) noexcept with gil:
         CURRENT.budget.lenient = False
 
 
-cdef void on_count(lua_State* L, lua_Debug* where) noexcept nogil:
-    if time_is_up(L) < 0:
-        # From now on at every instruction, so that nothing that catches the error gets far.
-        api.sethook(L, on_count, LUA_MASKLINE | LUA_MASKCOUNT, 1)
-        api.error(L)
+watch.ask = time_is_up
 
 
 cdef int panic(lua_State* L) noexcept with gil:
@@ -464,7 +455,6 @@ cdef class Interpreter:
         if self.L == NULL:
             raise MemoryError
         api.atpanic(self.L, panic)
-        api.sethook(self.L, on_count, LUA_MASKCOUNT, HOOK_COUNT)
         sandbox_open(self.L)
         self.build_api()
         api.pushcclosure(self.L, handle_error, 0)
@@ -543,21 +533,36 @@ cdef class Interpreter:
         cdef int status
         if source[:1] == b"\x1b":
             raise ScriptError("attempt to load precompiled code")
+        self.budget.lenient = False
         status = api.loadbuffer(L, PyBytes_AS_STRING(source), PyBytes_GET_SIZE(source), PyBytes_AS_STRING(name))
-        if status:
-            message = text_at(L, -1) or b"not enough memory"
-            pop(L, 1)
-            raise ScriptError(message.decode("utf-8", "surrogateescape"))
-        return api.ref(L, LUA_REGISTRYINDEX)
+        self.budget.lenient = True
+        try:
+            if status:
+                message = text_at(L, -1) or b"not enough memory"
+                pop(L, 1)
+                raise ScriptError(message.decode("utf-8", "surrogateescape"))
+            fits = is_runnable(L)
+            if fits <= 0:
+                pop(L, 1)
+                raise ScriptError("not enough memory" if fits else "too many parameters before '...'")
+            return api.ref(L, LUA_REGISTRYINDEX)
+        finally:
+            self.budget.lenient = False
 
     def release(self, int reference):
+        self.budget.lenient = True
         api.unref(self.L, LUA_REGISTRYINDEX, reference)
+        self.budget.lenient = False
 
     def collect(self):
+        self.budget.lenient = True
         api.gc(self.L, LUA_GCCOLLECT, 0)
+        self.budget.lenient = False
 
     def step(self):
+        self.budget.lenient = True
         api.gc(self.L, LUA_GCSTEP, 50)
+        self.budget.lenient = False
 
     def run_chunk(self, int reference, list keys not None, list args not None, bytes name not None, int protocol):
         cdef lua_State* L = self.L
@@ -608,6 +613,7 @@ cdef class Interpreter:
         self.protocol = 2
         self.death = None
         self.budget.lenient = False
+        begin_watch(L)
         try:
             status = api.pcall(L, arguments, 1, bottom)
             self.budget.lenient = True
@@ -621,14 +627,14 @@ cdef class Interpreter:
                 raise ScriptError(reply.message, isinstance(reply, CountedError))
             return reply
         finally:
-            self.budget.lenient = False
-            api.settop(L, bottom - 1)
+            end_watch(L)
+            self.death = None
             CURRENT = None
+            self.budget.lenient = True
+            api.settop(L, bottom - 1)
             if self.budget.used > self.budget.limit // 2:  # what a script leaves behind must not starve the next
                 api.gc(L, LUA_GCCOLLECT, 0)
-            if self.death is not None:
-                self.death = None
-                api.sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT)
+            self.budget.lenient = False
 
     cdef tuple error_parts(self):
         """(message, source, line, counted) of the error table on top; None for what it lacks."""

@@ -24,6 +24,7 @@ cdef extern from *:
 
 ctypedef int (*lua_CFunction)(lua_State* L) noexcept nogil
 ctypedef void (*lua_Hook)(lua_State* L, lua_Debug* ar) noexcept nogil
+ctypedef int (*lua_Writer)(lua_State* L, const void* p, size_t n, void* ud) noexcept nogil
 ctypedef void* (*lua_Alloc)(void* ud, void* p, size_t old, size_t new) noexcept nogil
 
 cdef enum:
@@ -40,6 +41,7 @@ cdef enum:
     LUA_TFUNCTION = 6
     LUA_TUSERDATA = 7
     LUA_TTHREAD = 8
+    LUA_YIELD = 1
     LUA_ERRRUN = 2
     LUA_ERRSYNTAX = 3
     LUA_ERRMEM = 4
@@ -49,6 +51,9 @@ cdef enum:
     LUA_GCCOLLECT = 2
     LUA_GCCOUNT = 3
     LUA_GCSTEP = 5
+    LUA_GCRESTART = 1
+    LUA_GCSETPAUSE = 6
+    LUA_GCSETSTEPMUL = 7
 
 # The functions, by their names without `lua_` (`luaL_` where marked).
 ctypedef struct LuaApi:
@@ -101,6 +106,13 @@ ctypedef struct LuaApi:
     int (*sethook)(lua_State* L, lua_Hook hook, int mask, int count) noexcept nogil
     int (*getstack)(lua_State* L, int level, lua_Debug* ar) noexcept nogil
     int (*getinfo)(lua_State* L, const char* what, lua_Debug* ar) noexcept nogil
+    int (*lessthan)(lua_State* L, int a, int b) noexcept nogil
+    lua_State* (*tothread)(lua_State* L, int at) noexcept nogil
+    int (*status)(lua_State* L) noexcept nogil
+    int (*resume)(lua_State* L, int nargs) noexcept nogil
+    void (*xmove)(lua_State* source, lua_State* target, int n) noexcept nogil
+    void (*setlevel)(lua_State* source, lua_State* target) noexcept nogil
+    int (*dump)(lua_State* L, lua_Writer writer, void* data) noexcept nogil
     # luaL_
     int (*loadbuffer)(lua_State* L, const char* p, size_t n, const char* name) noexcept nogil
     void (*where)(lua_State* L, int level) noexcept nogil

@@ -13,6 +13,8 @@ from zeekdb.hot.lua_api cimport (
     LUA_TBOOLEAN, LUA_TLIGHTUSERDATA, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, api, is_type, lua_State, pop,
     push_text, raise_text, set_function,
 )
+from zeekdb.hot.lua_guard cimport look, tick
+from zeekdb.hot.lua_text cimport Text, add, add_byte, begin_text, reserve
 
 cdef enum:
     DEPTH_LIMIT = 1000
@@ -31,38 +33,6 @@ ctypedef struct Settings:
     bint keep_buffer
 
 cdef Settings S
-
-# The text under construction: a userdata on the Lua stack, so that an error frees it.
-ctypedef struct Text:
-    char* data
-    size_t size
-    size_t capacity
-    int place                # on the stack
-
-
-cdef void reserve(lua_State* L, Text* t, size_t need) noexcept nogil:
-    cdef char* more
-    cdef size_t capacity
-    if t.size + need <= t.capacity:
-        return
-    capacity = t.capacity * 2 if t.capacity * 2 > t.size + need else t.size + need
-    more = <char*>api.newuserdata(L, capacity)
-    memcpy(more, t.data, t.size)
-    api.replace(L, t.place)
-    t.data, t.capacity = more, capacity
-
-
-cdef inline void add(lua_State* L, Text* t, const char* p, size_t n) noexcept nogil:
-    reserve(L, t, n)
-    memcpy(t.data + t.size, p, n)
-    t.size += n
-
-
-cdef inline void add_byte(lua_State* L, Text* t, char c) noexcept nogil:
-    reserve(L, t, 1)
-    t.data[t.size] = c
-    t.size += 1
-
 
 # ---------------------------------------------------------------- encoding
 
@@ -191,12 +161,14 @@ cdef int add_table(lua_State* L, Text* t, int depth) noexcept nogil:
     cdef bint first = True
     if depth > S.encode_depth or not api.checkstack(L, 6):
         return cannot_depth(L, depth)
+    look(L)  # to find its length may take long, and it can be found often in the same text
     length = array_length(L, &sparse)
     if sparse:
         return cannot(L, b"table", b"excessively sparse array")
     if length >= 0:
         add_byte(L, t, 91)
         for i in range(1, length + 1):
+            tick(L)
             if i > 1:
                 add_byte(L, t, 44)
             api.rawgeti(L, -1, <int>i)
@@ -236,9 +208,8 @@ cdef int json_encode(lua_State* L) noexcept nogil:
     cdef Text t
     if api.gettop(L) != 1:
         return api.argerror(L, 1, b"expected 1 argument")
-    t.capacity, t.size, t.place = 256, 0, 1
-    t.data = <char*>api.newuserdata(L, t.capacity)
-    api.insert(L, 1)
+    begin_text(L, &t)
+    api.pushvalue(L, 1)
     add_value(L, &t, 0)
     api.pushlstring(L, t.data, t.size)
     return 1
@@ -436,6 +407,7 @@ cdef int read_number(lua_State* L, Source* s) noexcept nogil:
 
 cdef int read_value(lua_State* L, Source* s, int depth) noexcept nogil:
     cdef char c
+    tick(L)
     skip_space(s)
     if s.at >= s.end:
         return expected(L, s, b"value")

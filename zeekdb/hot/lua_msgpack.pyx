@@ -11,6 +11,7 @@ from zeekdb.hot.lua_api cimport (
     LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, api, is_type, lua_State, pop, push_text, raise_text,
     set_function,
 )
+from zeekdb.hot.lua_guard cimport look, tick
 
 cdef enum:
     NESTING_MAX = 16         # tables in tables, packing
@@ -135,8 +136,9 @@ cdef int64_t array_length(lua_State* L, uint64_t* items) noexcept nogil:
 
 cdef void put_table(lua_State* L, Text* t, int depth) noexcept nogil:
     cdef uint64_t items = 0
-    cdef int64_t length = array_length(L, &items)
-    cdef int64_t i
+    cdef int64_t length, i
+    look(L)  # to find its length may take long, and one table can be packed many times
+    length = array_length(L, &items)
     api.checkstack_or_raise(L, 6, b"in function mp_encode_lua_table")
     if length >= 0:
         put_count(L, t, length, 0x90, 15, 0xDC)
@@ -250,6 +252,7 @@ cdef void take_value(lua_State* L, Source* s, int depth) noexcept nogil:
     cdef uint32_t narrow
     cdef float single
     cdef double number
+    tick(L)
     if s.left == 0:
         missing(L)
     if depth > DEPTH_MAX:

@@ -6,38 +6,39 @@ whether the table is one of the few protected ones. No real table ever reaches a
 does is seen by the next.
 
 Nothing that reads files, loads modules, or sees the interpreter's inside is there; `load` and `loadstring` take source
-text only, since compiled code is not checked by Lua 5.1 and would be a way out. Patterns are bounded, because the
-matcher recurses on the C stack once for every item.
+text only, since compiled code is not checked by Lua 5.1 and would be a way out. Builtins that could work for hours in
+one instruction are replaced by ones that cannot or that look at the clock, and so are those through which a script
+could outlive the error that ends it: xpcall, whose handler Lua would run where no hook is called, and coroutines.
 """
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 from zeekdb.hot.lua_api cimport (
-    LUA_GLOBALSINDEX, LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TNIL, LUA_TSTRING, LUA_TTABLE, api, is_type,
-    lua_CFunction, lua_State, pop, push_text, raise_text, set_function,
+    LUA_GLOBALSINDEX, LUA_MULTRET, LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TNIL, LUA_TSTRING, LUA_TTABLE,
+    LUA_YIELD, api, is_type, lua_CFunction, lua_Debug, lua_State, pop, push_text, raise_text, set_function,
 )
+from zeekdb.hot.lua_guard cimport is_runnable, look, tick, watch
+from zeekdb.hot.lua_match cimport match_find, match_gmatch, match_gsub, match_match
 
 cdef enum:
-    PROTECTED_MAX = 64          # tables per process: two interpreters of a dozen each
-    PATTERN_MAX = 8192          # bytes of a pattern
+    REPEATED_MAX = 1 << 30      # bytes that string.rep makes
+    SHIFT_MIN = -1000           # where table.insert may insert: it moves all from there on
+    SORT_PLAIN_MAX = 50000      # elements that are sorted without a look at the clock
     SOURCE_MAX = 16777216       # bytes of what `load` gathers
     RESULTS_MAX = 8000          # of unpack: what the stack of a C function holds
 
-cdef const void* PROTECTED[PROTECTED_MAX]
-cdef int PROTECTED_COUNT = 0
-
 # The originals behind the bounded functions.
-cdef lua_CFunction STRING_FIND, STRING_MATCH, STRING_GMATCH, STRING_GSUB
-cdef lua_CFunction TABLE_INSERT, TABLE_REMOVE, TABLE_SORT, TABLE_SETN
+cdef lua_CFunction TABLE_INSERT, TABLE_REMOVE, TABLE_SORT, TABLE_SETN, TABLE_MAXN, BASE_COLLECTGARBAGE, CO_CREATE
 
 
-cdef inline bint is_protected(lua_State* L, int at) noexcept nogil:
-    cdef const void* table = api.topointer(L, at)
-    cdef int i
-    for i in range(PROTECTED_COUNT):
-        if PROTECTED[i] == table:
-            return True
-    return False
+cdef bint is_protected(lua_State* L, int at) noexcept nogil:
+    """Protected tables are keys of the registry, and no other table is."""
+    cdef bint known
+    api.pushvalue(L, at)
+    api.rawget(L, LUA_REGISTRYINDEX)
+    known = is_type(L, -1, LUA_TTABLE)
+    pop(L, 1)
+    return known
 
 
 cdef int refuse(lua_State* L) noexcept nogil:
@@ -70,17 +71,11 @@ cdef void push_blank(lua_State* L) noexcept nogil:
     api.pushboolean(L, 0)
     api.setfield(L, -2, b"__metatable")
     api.setmetatable(L, -2)
-    remember(L)
+    api.pushvalue(L, -1)
+    api.createtable(L, 0, 0)
+    api.rawset(L, LUA_REGISTRYINDEX)
     api.pushvalue(L, -1)
     api.setfield(L, LUA_REGISTRYINDEX, b"zeekdb.blank")
-
-
-cdef void remember(lua_State* L) noexcept nogil:
-    """The table on top is a protected one from now on."""
-    global PROTECTED_COUNT
-    if PROTECTED_COUNT < PROTECTED_MAX:
-        PROTECTED[PROTECTED_COUNT] = api.topointer(L, -1)
-        PROTECTED_COUNT += 1
 
 
 cdef void protect(lua_State* L, bint strict) noexcept nogil:
@@ -97,8 +92,7 @@ cdef void protect(lua_State* L, bint strict) noexcept nogil:
     push_blank(L)
     api.setfield(L, -2, b"__metatable")
     api.setmetatable(L, -2)
-    remember(L)
-    api.pushvalue(L, -1)  # the registry keeps it, so that its address stays its own, and the real one behind it
+    api.pushvalue(L, -1)  # the registry knows the real one behind it
     api.pushvalue(L, -3)
     api.rawset(L, LUA_REGISTRYINDEX)
     api.remove(L, -2)
@@ -147,10 +141,6 @@ cdef int safe_setmetatable(lua_State* L) noexcept nogil:
         if not is_type(L, -1, LUA_TNIL):
             return raise_text(L, b"cannot change a protected metatable")
     api.settop(L, 2)
-    if is_type(L, 2, LUA_TTABLE):
-        # A finalizer would run whenever the collector does, between scripts too. Only userdata have them in Lua 5.1,
-        # and scripts make none, so there is nothing to forbid.
-        pass
     api.setmetatable(L, 1)
     return 1
 
@@ -161,6 +151,7 @@ cdef int safe_next(lua_State* L) noexcept nogil:
     if is_protected(L, 1):
         push_real(L, 1)
         api.replace(L, 1)
+    tick(L)  # a table can have long holes
     if api.next(L, 1):
         return 2
     api.pushnil(L)
@@ -176,19 +167,44 @@ cdef int safe_pairs(lua_State* L) noexcept nogil:
 
 
 cdef int safe_insert(lua_State* L) noexcept nogil:
-    return refuse(L) if is_protected(L, 1) else TABLE_INSERT(L)
+    if is_protected(L, 1):
+        return refuse(L)
+    if api.gettop(L) == 3 and not SHIFT_MIN <= api.checknumber(L, 2) <= 2147483647.0:
+        return api.argerror(L, 2, b"position out of bounds")
+    look(L)
+    return TABLE_INSERT(L)
 
 
 cdef int safe_remove(lua_State* L) noexcept nogil:
-    return refuse(L) if is_protected(L, 1) else TABLE_REMOVE(L)
+    if is_protected(L, 1):
+        return refuse(L)
+    look(L)
+    return TABLE_REMOVE(L)
+
+
+cdef int before(lua_State* L) noexcept nogil:
+    """What sorting asks when no function is given."""
+    tick(L)
+    api.pushboolean(L, api.lessthan(L, 1, 2))
+    return 1
 
 
 cdef int safe_sort(lua_State* L) noexcept nogil:
-    return refuse(L) if is_protected(L, 1) else TABLE_SORT(L)
+    if is_protected(L, 1):
+        return refuse(L)
+    if api.type(L, 2) <= LUA_TNIL and is_type(L, 1, LUA_TTABLE) and api.objlen(L, 1) > SORT_PLAIN_MAX:
+        api.settop(L, 1)
+        api.pushcclosure(L, before, 0)
+    return TABLE_SORT(L)
 
 
 cdef int safe_setn(lua_State* L) noexcept nogil:
     return refuse(L) if is_protected(L, 1) else TABLE_SETN(L)
+
+
+cdef int safe_maxn(lua_State* L) noexcept nogil:
+    look(L)
+    return TABLE_MAXN(L)
 
 
 cdef int safe_unpack(lua_State* L) noexcept nogil:
@@ -210,32 +226,132 @@ cdef int safe_unpack(lua_State* L) noexcept nogil:
     return <int>(end - begin) + 1
 
 
-# ---------------------------------------------------------------- patterns
+cdef int safe_rep(lua_State* L) noexcept nogil:
+    """Lua's own appends one copy after the other, also empty ones."""
+    cdef size_t n = 0, total, made
+    cdef const char* text = api.checklstring(L, 1, &n)
+    cdef double given = api.checknumber(L, 2)
+    cdef int times = <int><int64_t>given if -9e18 < given < 9e18 else 0
+    cdef char* out
+    if times <= 0 or n == 0:
+        push_text(L, b"")
+        return 1
+    total = n * <size_t>times
+    if total > REPEATED_MAX:
+        return raise_text(L, b"resulting string too large")
+    out = <char*>api.newuserdata(L, total)
+    memcpy(out, text, n)
+    made = n
+    while made < total:
+        n = made if made <= total - made else total - made
+        memcpy(out + made, out, n)
+        made += n
+    api.pushlstring(L, out, total)
+    return 1
 
 
-cdef inline bint pattern_fits(lua_State* L) noexcept nogil:
-    cdef size_t n = 0
-    api.checklstring(L, 2, &n)
-    return n <= PATTERN_MAX
+cdef int safe_collectgarbage(lua_State* L) noexcept nogil:
+    """Scripts may have garbage collected, but not keep the collector from the next script's."""
+    cdef const char* what = b"collect"
+    look(L)
+    if api.type(L, 1) > LUA_TNIL:
+        what = api.checklstring(L, 1, NULL)
+    if what[0] == 115 and (what[1] == 116 and what[2] == 111 or what[1] == 101):  # stop, set…
+        api.pushnumber(L, 0)
+        return 1
+    return BASE_COLLECTGARBAGE(L)
 
 
-cdef int safe_find(lua_State* L) noexcept nogil:
-    # A plain search has no pattern: any length will do.
-    if api.toboolean(L, 4) or pattern_fits(L):
-        return STRING_FIND(L)
-    return raise_text(L, b"pattern too complex")
+# ---------------------------------------------------------------- errors and coroutines
 
 
-cdef int safe_match(lua_State* L) noexcept nogil:
-    return STRING_MATCH(L) if pattern_fits(L) else raise_text(L, b"pattern too complex")
+cdef int safe_xpcall(lua_State* L) noexcept nogil:
+    """Calls the handler when the stack is unwound: no script can see where it is called from."""
+    api.checkany(L, 2)
+    api.settop(L, 2)
+    api.pushvalue(L, 1)
+    if api.pcall(L, 0, LUA_MULTRET, 0) == 0:
+        api.pushboolean(L, 1)
+        api.replace(L, 2)
+        return api.gettop(L) - 1
+    look(L)
+    api.pushvalue(L, 2)
+    api.insert(L, -2)
+    api.pcall(L, 1, 1, 0)
+    api.pushboolean(L, 0)
+    api.insert(L, -2)
+    return 2
 
 
-cdef int safe_gmatch(lua_State* L) noexcept nogil:
-    return STRING_GMATCH(L) if pattern_fits(L) else raise_text(L, b"pattern too complex")
+cdef const char* why_not_resumable(lua_State* L, lua_State* co) noexcept nogil:
+    """NULL: it can be resumed."""
+    cdef lua_Debug place
+    cdef int status = api.status(co)
+    if L == co:
+        return b"cannot resume running coroutine"
+    if status == LUA_YIELD:
+        return NULL
+    if status == 0 and api.getstack(co, 0, &place) > 0:
+        return b"cannot resume normal coroutine"
+    if status == 0 and api.gettop(co):
+        return NULL
+    return b"cannot resume dead coroutine"
 
 
-cdef int safe_gsub(lua_State* L) noexcept nogil:
-    return STRING_GSUB(L) if pattern_fits(L) else raise_text(L, b"pattern too complex")
+cdef int resume(lua_State* L, lua_State* co, int given) noexcept nogil:
+    """With so many arguments from the top of the stack. How many results are there, -1: an error is."""
+    cdef const char* refusal
+    cdef int status, results
+    look(L)  # one that must end does not go on in another coroutine
+    if not api.checkstack(co, given):
+        return raise_text(L, b"too many arguments to resume")
+    refusal = why_not_resumable(L, co)
+    if refusal != NULL:
+        push_text(L, refusal)
+        return -1
+    api.xmove(L, co, given)
+    api.setlevel(L, co)
+    if watch.running == L:
+        watch.running = co
+    status = api.resume(co, given)
+    if watch.running == co:
+        watch.running = L
+    if status != 0 and status != LUA_YIELD:
+        api.xmove(co, L, 1)
+        return -1
+    results = api.gettop(co)
+    if not api.checkstack(L, results + 1):
+        return raise_text(L, b"too many results to resume")
+    api.xmove(co, L, results)
+    return results
+
+
+cdef int safe_resume(lua_State* L) noexcept nogil:
+    cdef lua_State* co = api.tothread(L, 1)
+    cdef int results
+    if co == NULL:
+        return api.argerror(L, 1, b"coroutine expected")
+    results = resume(L, co, api.gettop(L) - 1)
+    api.pushboolean(L, results >= 0)
+    api.insert(L, -2 if results < 0 else -(results + 1))
+    return 2 if results < 0 else results + 1
+
+
+cdef int call_wrapped(lua_State* L) noexcept nogil:
+    cdef int results = resume(L, api.tothread(L, LUA_GLOBALSINDEX - 1), api.gettop(L))
+    if results >= 0:
+        return results
+    if is_type(L, -1, LUA_TSTRING):
+        api.where(L, 1)
+        api.insert(L, -2)
+        api.concat(L, 2)
+    return api.error(L)
+
+
+cdef int safe_wrap(lua_State* L) noexcept nogil:
+    CO_CREATE(L)
+    api.pushcclosure(L, call_wrapped, 1)
+    return 1
 
 
 # ---------------------------------------------------------------- code
@@ -243,12 +359,16 @@ cdef int safe_gsub(lua_State* L) noexcept nogil:
 
 cdef int compile_text(lua_State* L, const char* source, size_t n, const char* name) noexcept nogil:
     """The function, or nil and a message. Only text: compiled code is not safe to run."""
+    cdef int fits
     if n and source[0] == 27:
         api.pushnil(L)
         push_text(L, b"attempt to load precompiled code")
         return 2
     if api.loadbuffer(L, source, n, name) == 0:
-        return 1
+        fits = is_runnable(L)
+        if fits > 0:
+            return 1
+        push_text(L, b"too many parameters before '...'" if fits == 0 else b"not enough memory")
     api.pushnil(L)
     api.insert(L, -2)
     return 2
@@ -357,7 +477,7 @@ cdef void protect_field(lua_State* L, const char* name) noexcept nogil:
 
 
 cdef void sandbox_open(lua_State* L) noexcept nogil:
-    global STRING_FIND, STRING_MATCH, STRING_GMATCH, STRING_GSUB, TABLE_INSERT, TABLE_REMOVE, TABLE_SORT, TABLE_SETN
+    global TABLE_INSERT, TABLE_REMOVE, TABLE_SORT, TABLE_SETN, TABLE_MAXN, CO_CREATE
     open_library(L, api.open_base, b"")
     open_library(L, api.open_table, b"table")
     open_library(L, api.open_string, b"string")
@@ -366,17 +486,26 @@ cdef void sandbox_open(lua_State* L) noexcept nogil:
     api.pushvalue(L, LUA_GLOBALSINDEX)
     for_globals(L)
     api.getfield(L, -1, b"string")
-    STRING_FIND = take(L, b"find", safe_find)
-    STRING_MATCH = take(L, b"match", safe_match)
-    STRING_GMATCH = take(L, b"gmatch", safe_gmatch)
-    take(L, b"gfind", safe_gmatch)
-    STRING_GSUB = take(L, b"gsub", safe_gsub)
+    take(L, b"find", match_find)
+    take(L, b"match", match_match)
+    take(L, b"gmatch", match_gmatch)
+    take(L, b"gfind", match_gmatch)
+    take(L, b"gsub", match_gsub)
+    take(L, b"rep", safe_rep)
     pop(L, 1)
     api.getfield(L, -1, b"table")
     TABLE_INSERT = take(L, b"insert", safe_insert)
     TABLE_REMOVE = take(L, b"remove", safe_remove)
     TABLE_SORT = take(L, b"sort", safe_sort)
     TABLE_SETN = take(L, b"setn", safe_setn)
+    TABLE_MAXN = take(L, b"maxn", safe_maxn)
+    pop(L, 1)
+    api.getfield(L, -1, b"coroutine")
+    api.getfield(L, -1, b"create")
+    CO_CREATE = api.tocfunction(L, -1)
+    pop(L, 1)
+    take(L, b"resume", safe_resume)
+    take(L, b"wrap", safe_wrap)
     pop(L, 1)
     protect_strings(L)
     protect_field(L, b"table")
@@ -397,6 +526,9 @@ cdef void sandbox_open(lua_State* L) noexcept nogil:
 
 cdef void for_globals(lua_State* L) noexcept nogil:
     """Of the base library, what Redis allows; stack: the globals."""
+    global BASE_COLLECTGARBAGE
+    BASE_COLLECTGARBAGE = take(L, b"collectgarbage", safe_collectgarbage)
+    take(L, b"xpcall", safe_xpcall)
     drop(L, b"dofile")
     drop(L, b"loadfile")
     drop(L, b"print")

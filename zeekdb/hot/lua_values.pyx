@@ -17,6 +17,10 @@ from zeekdb.hot.replies import BigNumber, Error, NullArray, Pairs, Push, Spelled
 
 cdef enum:
     DEPTH_MAX = 500              # tables in tables of a reply
+    REPLY_MAX = 1 << 29          # bytes of a reply; one table in many places would cost a script nothing
+    VALUE_COST = 128             # bytes of one value, with its place in a list
+
+cdef size_t TAKEN = 0            # bytes of the reply that is being taken
 
 
 cdef bytes double_text(double value):
@@ -273,7 +277,11 @@ class Members(frozenset):
 
 
 cdef object take_value(lua_State* L, int protocol, int depth):
+    global TAKEN
     cdef int type = api.type(L, -1)
+    TAKEN = (TAKEN if depth else 0) + VALUE_COST + (api.objlen(L, -1) if type == LUA_TSTRING else 0)
+    if TAKEN > REPLY_MAX:
+        raise CommandError("ERR the reply of a script is too large")
     if type == LUA_TSTRING:
         return text_at(L, -1)
     if type == LUA_TNUMBER:
