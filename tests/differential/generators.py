@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from tests.differential import gen_acl, gen_geo, gen_hyperloglog, gen_scripting, gen_streams
+from tests.differential import gen_acl, gen_geo, gen_hyperloglog, gen_scripting, gen_streams, gen_transactions
 from tests.differential.grammar import Make, Pools, compile_template
 
 Command = tuple[bytes, ...]
@@ -357,6 +357,10 @@ for _family, _module in {
     FAMILIES[_family] = _module.TEMPLATES
     _WEIGHTS[_family] = _module.WEIGHT
 
+FAMILIES["transaction"] = "EXEC"  # made by gen_transactions, of what these families have
+_WEIGHTS["transaction"] = 2
+PLAIN = ("string", "bitmap", "generic", "list", "hash", "set", "zset", "hyperloglog")
+
 MAKERS: dict[str, list[Make]] = {
     family: [compile_template(line.strip(), POOLS) for line in text.strip().splitlines()]
     for family, text in FAMILIES.items()
@@ -419,6 +423,9 @@ def commands(r: random.Random, families: tuple[str, ...] = tuple(FAMILIES)) -> I
         family = r.choices(families, weights)[0]
         if family in _FILL and r.random() < BULKY:
             yield _fill(r, family)
+            continue
+        if family == "transaction":
+            yield from gen_transactions.transaction(r, lambda dice: dice.choice(MAKERS[dice.choice(PLAIN)])(dice))
             continue
         words = r.choice(MAKERS[family])(r)
         if r.random() < MUTATED and words[0].upper() not in _UNDAMAGED:

@@ -139,6 +139,7 @@ class Pair:
 
     def compare(self, commands: Sequence[Command], protocol: int = 2, state: bool = True) -> Difference | None:
         """Run commands on empty servers; the first reply, or the first piece of what they left, that differs."""
+        self.ask([(b"DISCARD",), (b"UNWATCH",)])  # what the last story may have left open
         self.start(protocol)
         commands = _settled(commands)
         answers = self.ask(commands)
@@ -160,6 +161,7 @@ class Pair:
 
     def _compare_state(self, story: list[Command], protocol: int) -> Difference | None:
         """What the keys hold in the end."""
+        self.ask([(b"DISCARD",)])
         for index in range(DATABASES):
             select = (b"SELECT", b"%d" % index)
             looks: list[Command] = [select, (b"DBSIZE",), (b"KEYS", b"*")]

@@ -66,7 +66,12 @@ def stored(wire: Wire) -> dict[bytes, Any]:
     for key in wire("KEYS", "*"):
         kind = wire("TYPE", key)
         name, *rest = readers[kind]
-        found[key] = (kind, wire("OBJECT", "ENCODING", key), wire(name, key, *rest), wire("TTL", key) > 0)
+        value = wire(name, key, *rest)
+        if kind == "hash":
+            value = sorted(zip(value[::2], value[1::2], strict=True))
+        elif kind == "set":  # each table has an order of its own
+            value = sorted(value)
+        found[key] = (kind, wire("OBJECT", "ENCODING", key), value, wire("TTL", key) > 0)
     return found
 
 

@@ -12,7 +12,6 @@ from zeekdb.commands.spec import (
     NO_ASYNC_LOADING,
     NOSCRIPT,
     STALE,
-    Flag,
     Handler,
     command,
     container,
@@ -42,7 +41,7 @@ def refusing(summary: str) -> Handler:
     return refuse
 
 
-def declare(name: str, arity: int, flags: Flag, summary: str, complexity: str = "O(1)", **more: Any) -> None:
+def declare(name: str, arity: int, flags: int, summary: str, complexity: str = "O(1)", **more: Any) -> None:
     """One subcommand; `since` is 3.0.0 unless said otherwise."""
     facts: dict[str, Any] = {"group": "cluster", "since": "3.0.0", **more}
     command(f"CLUSTER|{name}", arity=arity, flags=flags, complexity=complexity, **facts)(refusing(summary))

@@ -23,6 +23,7 @@ from zeekdb.errors import CommandError
 from zeekdb.hot.keyspace import glob_match
 from zeekdb.hot.lua_values import Members
 from zeekdb.persistence import payload
+from zeekdb.scripting.shebang import flag_words
 
 GROUP = "scripting"
 EVERYWHERE = ("request_policy:all_shards", "response_policy:all_succeeded")
@@ -34,7 +35,7 @@ def _call(ctx: Context, name: bytes, function: bytes, words: tuple[bytes, ...], 
     if found is None:
         raise CommandError("ERR Function not found")
     keys, args = split_keys(words[0], words[1:], "ERR Bad number of keys provided")
-    return runner.run_function(ctx.client, found, [name, function, *words], keys, args, read_only)
+    return runner.run_function(ctx.client, found, (name, function, words), keys, args, read_only)
 
 
 @command("FCALL", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="7.0.0", complexity=COST)
@@ -124,7 +125,7 @@ def function_list(ctx: Context, *options: bytes) -> list[Any]:
                 {
                     b"name": function.name,
                     b"description": function.description,
-                    b"flags": Members(function.flags.words),
+                    b"flags": Members(flag_words(function.flags)),
                 }
                 for function in library.functions.values()
             ],

@@ -13,7 +13,7 @@ from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
 from zeekdb.commands.grammar import Argument, arguments_of
 from zeekdb.commands.reply import help_lines
-from zeekdb.commands.spec import LOADING, REGISTRY, STALE, Command, Flag, KeySpec, command
+from zeekdb.commands.spec import FLAG_NAMES, LOADING, REGISTRY, STALE, Command, Flag, KeySpec, command
 from zeekdb.errors import CommandError, SyntaxError_
 from zeekdb.hot.keyspace import glob_match
 
@@ -96,7 +96,7 @@ def flags(spec: Command) -> list[str]:
     value = spec.flags
     if legacy_keys(spec)[1]:
         value |= Flag.MOVABLEKEYS
-    return [str(flag.name).lower() for flag in Flag if value & flag]
+    return [name for flag, name in FLAG_NAMES.items() if value & flag]
 
 
 def lookup(words: tuple[bytes, ...]) -> Command | None:

@@ -126,6 +126,7 @@ def replconf(ctx: Context, *pairs: bytes) -> str | NoReply:
                 parse_range(value, 0, 1)
             case b"rdb-filter-only":
                 _check_filter(value)
+                primary.announce(ctx.client).only_functions = bool(value.split())
             case b"capa" | b"version":
                 pass
             case b"ack":

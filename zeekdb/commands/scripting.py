@@ -31,11 +31,16 @@ WRITES: tuple[KeySpec, ...] = counted_keys(2, "RW", "access", "update")
 READS: tuple[KeySpec, ...] = counted_keys(2, "RO", "access")
 
 
+SMALL = {b"%d" % n: n for n in range(10)}
+
+
 def split_keys(
     numkeys: bytes, words: tuple[bytes, ...], unreadable: str | None = None
 ) -> tuple[list[bytes], list[bytes]]:
     """Keys and arguments."""
-    count = parse_int(numkeys, unreadable)
+    count = SMALL.get(numkeys)
+    if count is None:
+        count = parse_int(numkeys, unreadable)
     if count > len(words):
         raise CommandError("ERR Number of keys can't be greater than number of args")
     if count < 0:
@@ -54,7 +59,7 @@ def _evaluate(ctx: Context, name: bytes, body: bytes, words: tuple[bytes, ...], 
             raise CommandError(NO_SCRIPT)
     else:
         script = runner.scripts.get(body)
-    return runner.run_script(ctx.client, script, [name, body, *words], keys, args, read_only)
+    return runner.run_script(ctx.client, script, (name, body, words), keys, args, read_only)
 
 
 @command("EVAL", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="2.6.0", complexity=COST)

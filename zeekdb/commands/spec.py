@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import IntFlag, auto
-from typing import Any
+from typing import Any, Final
 
 Handler = Callable[..., Any]
 
 
-class Flag(IntFlag):
-    """A command's flags, with Redis's names (`Flag.NO_AUTH` is `no_auth`)."""
+class Flag:
+    """A command's flags, with Redis's names (`Flag.NO_AUTH` is `no_auth`). Plain ints: they are asked at every call."""
 
-    WRITE = auto()
-    READONLY = auto()
-    DENYOOM = auto()
-    ADMIN = auto()
-    PUBSUB = auto()
-    NOSCRIPT = auto()
-    BLOCKING = auto()
-    LOADING = auto()
-    STALE = auto()
-    SKIP_MONITOR = auto()
-    SKIP_SLOWLOG = auto()
-    ASKING = auto()
-    FAST = auto()
-    NO_AUTH = auto()
-    MAY_REPLICATE = auto()
-    NO_ASYNC_LOADING = auto()
-    NO_MULTI = auto()
-    ALLOW_BUSY = auto()
-    MOVABLEKEYS = auto()
-    NO_MANDATORY_KEYS = auto()
+    WRITE: Final = 1 << 0
+    READONLY: Final = 1 << 1
+    DENYOOM: Final = 1 << 2
+    ADMIN: Final = 1 << 3
+    PUBSUB: Final = 1 << 4
+    NOSCRIPT: Final = 1 << 5
+    BLOCKING: Final = 1 << 6
+    LOADING: Final = 1 << 7
+    STALE: Final = 1 << 8
+    SKIP_MONITOR: Final = 1 << 9
+    SKIP_SLOWLOG: Final = 1 << 10
+    ASKING: Final = 1 << 11
+    FAST: Final = 1 << 12
+    NO_AUTH: Final = 1 << 13
+    MAY_REPLICATE: Final = 1 << 14
+    NO_ASYNC_LOADING: Final = 1 << 15
+    NO_MULTI: Final = 1 << 16
+    ALLOW_BUSY: Final = 1 << 17
+    MOVABLEKEYS: Final = 1 << 18
+    NO_MANDATORY_KEYS: Final = 1 << 19
 
+
+FLAG_NAMES: Final = {value: name.lower() for name, value in vars(Flag).items() if name.isupper()}
 
 WRITE, READONLY, DENYOOM, ADMIN, PUBSUB = Flag.WRITE, Flag.READONLY, Flag.DENYOOM, Flag.ADMIN, Flag.PUBSUB
 NOSCRIPT, BLOCKING, LOADING, STALE = Flag.NOSCRIPT, Flag.BLOCKING, Flag.LOADING, Flag.STALE
@@ -86,7 +87,7 @@ class Command:
     name: str  # "GET", "CLIENT|LIST"
     handler: Handler
     arity: int  # as Redis counts: the name included, negative for a minimum
-    flags: Flag
+    flags: int
     group: str
     since: str
     complexity: str
@@ -115,7 +116,7 @@ def command(
     name: str,
     *,
     arity: int,
-    flags: Flag = Flag(0),
+    flags: int = 0,
     keys: tuple[KeySpec, ...] = (),
     group: str,
     since: str,
@@ -151,7 +152,7 @@ def command(
     return declare
 
 
-def container(name: str, *, arity: int = -2, group: str, since: str, summary: str, flags: Flag = Flag(0)) -> None:
+def container(name: str, *, arity: int = -2, group: str, since: str, summary: str, flags: int = 0) -> None:
     """Declare a command that only holds subcommands (`CLIENT`, `CONFIG`, `OBJECT` …); before its subcommands."""
 
     def unreachable(ctx: Any, *args: bytes) -> Any:

@@ -1,6 +1,6 @@
 """The library `struct`: values as bytes in a layout that a format string describes.
 
-`<` `>` little or big endian, `=` as the machine has it, `!n` alignment; `b` `B` `h` `H` `i` `I` `l` `L` `T` and `iN` integers, `f` `d`
+`<` `>` little or big endian, `!n` alignment; `b` `B` `h` `H` `i` `I` `l` `L` `T` and `iN` integers, `f` `d`
 floats, `x` a byte of nothing, `cN` exactly N characters (`c0`: as many as the number read before says, or the whole
 string), `s` up to a zero.
 """
@@ -89,8 +89,6 @@ cdef bint control(lua_State* L, Layout* layout, char option, int* raised) noexce
         layout.little = True
     elif option == 62:
         layout.little = False
-    elif option == 61:
-        layout.little = True
     elif option == 33:
         n = number(layout, ALIGN_MAX)
         if n == 0 or n & (n - 1):
@@ -206,7 +204,7 @@ cdef int lay_out(lua_State* L, uint8_t* out, size_t* total) noexcept nogil:
             if option == 115 or size == 0:
                 size = n
             if n < size:
-                return api.argerror(L, arg, b"string too short")
+                return api.argerror(L, arg + 1, b"string too short")  # Redis's counts so
             if out != NULL:
                 memcpy(out + at, text, size)
             if option == 115:

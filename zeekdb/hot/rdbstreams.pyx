@@ -332,12 +332,25 @@ cdef bint read_groups(Reader* r, uint8_t type, Log* log, uint64_t count) noexcep
         for i in range(count):
             if not read_group(r, type, groups):
                 return False
+        if type == RDB_STREAM:
+            for group in groups.values():
+                group.entries_read = place_of(log, group.last_id)
     except Exception:
         logging.getLogger("zeekdb").exception("consumer groups cannot be read")
         return fail(r, DAMAGED, b"consumer groups that cannot be read")
     Py_INCREF(groups)
     log.groups = <void*>groups
     return True
+
+
+cdef int64_t place_of(Log* log, object id) except -2:
+    """How many entries there are up to an id, as far as the oldest format lets one know; -1: it does not."""
+    head, last = number_of(&log.head), number_of(&log.last)
+    if log.length == 0 or id < head:
+        return 0
+    if id == head:
+        return 1
+    return <int64_t>log.length if id == last else -1
 
 
 cdef inline object number_of(const Id* id):

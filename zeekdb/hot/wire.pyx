@@ -167,6 +167,17 @@ cdef inline int put_few(uint8_t* at, double value) noexcept nogil:
     return sign + <int>place_digits(at + sign, digits, count, exponent)
 
 
+cdef bint next_up(char* text, double value) noexcept nogil:
+    """printf rounds a tie to even; at a power of two only the other neighbour may read back the same."""
+    cdef int last = 0
+    while text[last + 1] != 101:  # e
+        last += 1
+    if not 48 <= text[last] <= 56:
+        return False
+    text[last] += 1
+    return strtod(text, NULL) == value
+
+
 cdef size_t format_double(uint8_t* at, double value) noexcept nogil:
     """The shortest digits that read back the same, placed as Redis 7.2 does (`d2string`, fpconv's emit_digits)."""
     cdef char text[40]
@@ -188,7 +199,7 @@ cdef size_t format_double(uint8_t* at, double value) noexcept nogil:
         return n
     for precision in range(14 if value > SUBNORMAL or value < -SUBNORMAL else 0, 17):
         n = snprintf(text, 40, b"%.*e", precision, value)
-        if strtod(text, NULL) == value:
+        if strtod(text, NULL) == value or next_up(text, value):
             break
     for n in range(n):  # [-]d.ddde[+-]xx
         if text[n] == 101:

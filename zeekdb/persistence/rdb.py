@@ -8,6 +8,7 @@ from typing import Final
 
 from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.keyspace import Database, Keyspace
+from zeekdb.hot.memory import used as mem_used
 from zeekdb.hot.rdb import (
     VERSION_MAX,
     DamagedValue,
@@ -26,25 +27,25 @@ EXPIRE_S, IDLE, FREQUENCY, FUNCTION = b"\xfd", b"\xf8", b"\xf9", b"\xf5"
 CHECKED_SINCE: Final = 5  # the version that brought the checksum
 
 
-def image(keyspace: Keyspace, libraries: bytes = b"") -> bytes:
+def image(databases: list[Database], libraries: bytes = b"") -> bytes:
     """Everything, made at once: for as long as that takes nothing else happens. `libraries`: records of functions."""
-    data = b"".join(pieces(keyspace, libraries))
+    data = b"".join(pieces(databases, libraries))
     return data + crc64(data).to_bytes(8, "little")
 
 
-def pieces(keyspace: Keyspace, libraries: bytes) -> Iterator[bytes]:
+def pieces(databases: list[Database], libraries: bytes) -> Iterator[bytes]:
     """The file's parts but for the checksum at its end."""
     yield MAGIC
     for name, value in (
         (b"redis-ver", REDIS_VERSION),
         (b"redis-bits", b"64"),
         (b"ctime", b"%d" % time.time()),
-        (b"used-mem", b"%d" % keyspace.memory_used()),
+        (b"used-mem", b"%d" % mem_used()),
         (b"aof-base", b"0"),
     ):
         yield AUX + encode_string(name) + encode_string(value)
     yield libraries
-    for db in keyspace.databases:
+    for db in databases:
         if len(db):
             yield SELECT_DB + encode_length(db.index)
             yield SIZES + encode_length(len(db)) + encode_length(db.volatile_count())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from zeekdb.errors import CommandError
 from zeekdb.hot.lua import Interpreter, ScriptError
 from zeekdb.hot.rdb import DamagedValue, decode_string, encode_string
-from zeekdb.scripting.shebang import FLAGS, ScriptFlag, library_header
+from zeekdb.scripting.shebang import FLAGS, library_header
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
 SOURCE_NAME = b"@user_function"
@@ -23,7 +23,7 @@ class Function:
     name: bytes
     library: Library
     reference: int  # the interpreter's
-    flags: ScriptFlag
+    flags: int
     description: bytes | None
 
 
@@ -60,7 +60,7 @@ class Libraries:
             )
         if name.lower() in library.functions:
             raise CommandError("ERR Function already exists in the library")
-        known = ScriptFlag(0)
+        known = 0
         for flag in flags:
             word = flag.decode("utf-8", "surrogateescape")
             if word not in FLAGS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zeekdb.errors import CommandError
 from zeekdb.hot.lua import Interpreter, ScriptError
-from zeekdb.scripting.shebang import ScriptFlag, script_flags
+from zeekdb.scripting.shebang import script_flags
 
 EVALUATED_MAX = 500  # scripts kept that nobody has loaded, only run; the oldest go first
 FORGOTTEN_AT_ONCE = 50  # when they take too much memory
@@ -21,7 +21,7 @@ class Script:
     body: bytes
     sha: bytes  # 40 hex digits
     reference: int  # the interpreter's
-    flags: ScriptFlag
+    flags: int
     loaded: bool  # by SCRIPT LOAD: it stays
 
 

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from enum import IntFlag, auto
+from typing import Final
 
 from zeekdb.config.file import split_arguments
 from zeekdb.errors import CommandError
 
 
-class ScriptFlag(IntFlag):
+class ScriptFlag:
     """What a script says of itself, with Redis's names (`NO_WRITES` is `no-writes`)."""
 
-    NO_WRITES = auto()
-    ALLOW_OOM = auto()
-    ALLOW_STALE = auto()
-    NO_CLUSTER = auto()
-    ALLOW_CROSS_SLOT_KEYS = auto()
-    COMPATIBLE = auto()  # none of ours: no first line, so the old rules hold
-
-    @property
-    def words(self) -> list[str]:
-        """As FUNCTION LIST prints them."""
-        return [str(flag.name).lower().replace("_", "-") for flag in ScriptFlag if self & flag]
+    NO_WRITES: Final = 1
+    ALLOW_OOM: Final = 2
+    ALLOW_STALE: Final = 4
+    NO_CLUSTER: Final = 8
+    ALLOW_CROSS_SLOT_KEYS: Final = 16
+    COMPATIBLE: Final = 32  # none of ours: no first line, so the old rules hold
 
 
-FLAGS = {
-    str(flag.name).lower().replace("_", "-"): flag for flag in ScriptFlag if flag is not ScriptFlag.COMPATIBLE
-}  # fmt: skip
+FLAGS: Final = {
+    name.lower().replace("_", "-"): value
+    for name, value in vars(ScriptFlag).items()
+    if name.isupper() and name != "COMPATIBLE"
+}
 
 
-def script_flags(body: bytes) -> tuple[ScriptFlag, bytes]:
+def flag_words(flags: int) -> list[str]:
+    """As FUNCTION LIST prints them."""
+    return [name for name, value in FLAGS.items() if flags & value]
+
+
+def script_flags(body: bytes) -> tuple[int, bytes]:
     """An EVAL script's flags and its Lua code. CommandError."""
     if not body.startswith(b"#!"):
         return ScriptFlag.COMPATIBLE, body
@@ -39,7 +41,7 @@ def script_flags(body: bytes) -> tuple[ScriptFlag, bytes]:
     words = head.split()
     if words[0] != b"#!lua":
         raise CommandError(f"ERR Unexpected engine in script shebang: {words[0].decode('utf-8', 'surrogateescape')}")
-    flags = ScriptFlag(0)
+    flags = 0
     for word in words[1:]:
         text = word.decode("utf-8", "surrogateescape")
         if not text.startswith("flags="):

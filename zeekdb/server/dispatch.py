@@ -49,7 +49,7 @@ def key_range(spec: Command) -> tuple[int, int, int]:
     return (keys.index, last, keys.step)
 
 
-def flags_of(spec: Command, args: list[bytes]) -> Flag:
+def flags_of(spec: Command, args: list[bytes]) -> int:
     """The flags of a call: the subcommand's, where it names one."""
     if spec.subcommands and len(args) > 1:
         return spec.subcommands.get(args[1].decode("latin-1").upper(), spec).flags

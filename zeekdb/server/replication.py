@@ -30,6 +30,7 @@ class Replica:
     port: int = 0
     address: str = ""
     acknowledged: int = 0
+    only_functions: bool = False  # no data are wanted
     seen_s: float = field(default_factory=time.monotonic)
 
     def lag_s(self) -> int:
@@ -65,9 +66,9 @@ class Backlog:
 class Primary:
     """All replicas of this server."""
 
-    def __init__(self, server: Server, image: Callable[[], bytes]) -> None:
+    def __init__(self, server: Server, image: Callable[[bool], bytes]) -> None:
         self.server = server
-        self.image = image  # all data as an RDB file
+        self.image = image  # all data, or the functions only, as an RDB file
         self.replicas: dict[Client, Replica] = {}
         self.announced: dict[Client, Replica] = {}  # said REPLCONF, not yet PSYNC
         self.backlog: Backlog | None = None
@@ -96,7 +97,7 @@ class Primary:
             self.server.stats.sync_partial_ok += 1
         else:
             self.server.propagation.restart()
-            image = self.image()
+            image = self.image(self.announce(client).only_functions)
             if not old:
                 client.write_raw(b"+FULLRESYNC %b %d\r\n" % (self.server.replication_id.encode(), self.offset))
                 self.server.stats.sync_partial_err += replication_id != b"?"

@@ -57,7 +57,8 @@ class ScriptClient:
     def take_place(self, client: Client) -> None:
         """Begin where `client` is."""
         self.real = client
-        self.select(client.db_index)
+        if self.db_index != client.db_index:
+            self.select(client.db_index)
 
     def select(self, index: int) -> None:
         """SELECT inside the script. The client's own database stays what it is."""
@@ -71,20 +72,27 @@ class ScriptClient:
 class Run:
     """The script under way."""
 
-    def __init__(self, client: Client, name: bytes, call: list[bytes], flags: ScriptFlag, is_function: bool) -> None:
+    __slots__ = (
+        "begin_s", "client", "flags", "is_function", "killed", "name", "out_of_memory", "plain", "read", "read_only",
+        "served_s", "slow", "words", "wrote",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, name: bytes, words: tuple[Any, ...], flags: int, is_function: bool) -> None:
         self.client = client
         self.name = name
-        self.call = call
+        self.words = words  # of the call: (command, script or function, the rest)
         self.flags = flags
         self.is_function = is_function
-        self.read_only = bool(flags & ScriptFlag.NO_WRITES)
+        self.read_only = flags & ScriptFlag.NO_WRITES != 0
         self.begin_s = time.monotonic()
+        self.wrote = self.killed = self.slow = self.read = self.out_of_memory = False
         self.served_s = 0.0
-        self.wrote = False
-        self.killed = False
-        self.slow = False
-        self.out_of_memory = False
-        self.read = False
+        self.plain = False  # nothing stands between the script and what it calls
+
+    @property
+    def call(self) -> list[bytes]:
+        """The whole call."""
+        return [self.words[0], self.words[1], *self.words[2]]
 
     @property
     def duration_ms(self) -> int:
@@ -95,7 +103,8 @@ class Run:
         return "FUNCTION" if self.is_function else "SCRIPT"
 
 
-Callee = tuple[int, Command, Any]
+# Index, declaration, handler, flags, arity, and whether a script may call it without any question but its arity.
+Callee = tuple[int, Command, Any, int, int, bool]
 
 
 class Figures(NamedTuple):
@@ -157,10 +166,10 @@ class ScriptRunner:
 
     # ------------------------------------------------------------ running
 
-    def run_script(self, client: Client, script: Script, call: list[bytes], keys: list[bytes], args: list[bytes],
+    def run_script(self, client: Client, script: Script, words: tuple[Any, ...], keys: list[bytes], args: list[bytes],
                    read_only: bool) -> Any:  # fmt: skip
-        """EVAL and its kin. CommandError."""
-        run = Run(client, script.sha, call, script.flags, is_function=False)
+        """EVAL and its kin; `words` as `Run` has them. CommandError."""
+        run = Run(client, script.sha, words, script.flags, False)
         self._begin(run, read_only)
         try:
             return self.eval_lua.run_chunk(script.reference, keys, args, script.sha, client.protocol)
@@ -169,10 +178,10 @@ class ScriptRunner:
         finally:
             self._end()
 
-    def run_function(self, client: Client, function: Function, call: list[bytes], keys: list[bytes],
+    def run_function(self, client: Client, function: Function, words: tuple[Any, ...], keys: list[bytes],
                      args: list[bytes], read_only: bool) -> Any:  # fmt: skip
         """FCALL. CommandError."""
-        run = Run(client, function.name, call, function.flags, is_function=True)
+        run = Run(client, function.name, words, function.flags, True)
         self._begin(run, read_only)
         try:
             return self.function_lua.run_function(function.reference, keys, args, function.name, client.protocol)
@@ -182,61 +191,89 @@ class ScriptRunner:
             self._end()
 
     def _begin(self, run: Run, read_only: bool) -> None:
-        flags = run.flags
-        run.out_of_memory = bool(self.server.engine.gate & GATE_OOM) and self.server.is_out_of_memory()
-        if not flags & ScriptFlag.COMPATIBLE:
-            if read_only and not flags & ScriptFlag.NO_WRITES:
-                raise CommandError("ERR Can not execute a script with write flag using *_ro command.")
-            if not flags & ScriptFlag.NO_WRITES and (refusal := self.server.write_refusal()):
-                raise CommandError(refusal)
-            if run.out_of_memory and not flags & (ScriptFlag.ALLOW_OOM | ScriptFlag.NO_WRITES):
-                raise CommandError(
-                    "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'"
-                )
+        engine = self.server.engine
+        if engine.gate & GATE_OOM:
+            run.out_of_memory = self.server.is_out_of_memory()
+        if not run.flags & ScriptFlag.COMPATIBLE:
+            self._check_flags(run, read_only)
         run.read_only |= read_only
+        run.plain = not (engine.gate or run.client.gate or run.read_only or run.out_of_memory or self.allows_all)
         self.lua = self.function_lua if run.is_function else self.eval_lua
         self.client.take_place(run.client)
         self.running = run
-        if self.server.engine.gate & GATE_MONITOR:
+        if engine.gate & GATE_MONITOR:
             self.server.feed_monitors(run.client, run.call)
+
+    def _check_flags(self, run: Run, read_only: bool) -> None:
+        """What a script with a first line of ours must not do now. CommandError."""
+        flags = run.flags
+        if read_only and not flags & ScriptFlag.NO_WRITES:
+            raise CommandError("ERR Can not execute a script with write flag using *_ro command.")
+        if not flags & ScriptFlag.NO_WRITES and (refusal := self.server.write_refusal()):
+            raise CommandError(refusal)
+        if run.out_of_memory and not flags & (ScriptFlag.ALLOW_OOM | ScriptFlag.NO_WRITES):
+            raise CommandError(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'"
+            )
 
     def _end(self) -> None:
         run, self.running = self.running, None
         self.client.real = None
-        if run is not None and run.read and run.client.gate & GATE_TRACKING:
-            spec = self._find(run.call)[1]  # what it has read may be anything: its own keys stand for that
+        if run is None:
+            return
+        if run.read and run.client.gate & GATE_TRACKING:
+            spec = self._find(run.words[0])[1]  # what it has read may be anything: its own keys stand for that
             self.server.tracking.remember(run.client, spec, run.call)
-        if run is not None and run.slow:
+        if run.slow:
             log.warning("The slow script has ended after %d milliseconds.", run.duration_ms)
 
     # ------------------------------------------------------------ commands
 
-    def _find(self, words: list[bytes]) -> Callee:
-        """Index, declaration and handler of what a script calls. CommandError."""
-        known = self.known.get(words[0])
+    def _find(self, name: bytes) -> Callee:
+        """What a script calls by this name. CommandError."""
+        known = self.known.get(name)
         if known is None:
             dispatcher = self.server.dispatcher
-            index = dispatcher.index_of(words[0])
+            index = dispatcher.index_of(name)
             if index is None:
                 raise CommandError("ERR Unknown Redis command called from script")
-            known = (index, dispatcher.specs[index], dispatcher.handlers[index])
+            spec = dispatcher.specs[index]
+            simple = not spec.subcommands and not spec.flags & (Flag.NOSCRIPT | Flag.BLOCKING)
+            known = (index, spec, dispatcher.handlers[index], spec.flags, spec.arity, simple)
             if len(self.known) < KNOWN_MAX:
-                self.known[words[0]] = known
+                self.known[name] = known
         return known
 
     def call(self, words: list[bytes]) -> Any:
         """redis.call: the reply. CommandError."""
-        run, server = self.running, self.server
+        run, known = self.running, self.known.get(words[0])
         assert run is not None
+        if known is not None and run.plain:
+            index, _, handler, flags, arity, simple = known
+            given = len(words)
+            if simple and (arity == given or (arity < 0 and given >= -arity)):
+                client = self.client
+                client.protocol = self.lua.protocol
+                if flags & Flag.WRITE:
+                    run.wrote = True
+                try:
+                    return self.server.engine.run_counted(index, handler, client.ctx, words)
+                except CommandError as error:
+                    self.server.dispatcher.count_inner_error(error)
+                    raise
+        return self._call_with_care(run, words)
+
+    def _call_with_care(self, run: Run, words: list[bytes]) -> Any:
+        server = self.server
         index = -1
         try:
-            index, spec, handler = self._find(words)
+            index, spec, handler, flags, arity, _ = self._find(words[0])
             given = len(words)
             if spec.subcommands and given > 1:
                 spec = spec.subcommands.get(words[1].decode("latin-1").upper(), spec)
-            if spec.arity != given and (spec.arity > 0 or given < -spec.arity):
+                flags, arity = spec.flags, spec.arity
+            if arity != given and (arity > 0 or given < -arity):
                 raise CommandError("ERR Wrong number of args calling Redis command from script")
-            flags = spec.flags
             if flags & (Flag.NOSCRIPT | Flag.BLOCKING) and spec.name not in MAY_NOT_BLOCK and not self.allows_all:
                 raise CommandError("ERR This Redis command is not allowed from script")
             self._may_run(run, spec, words)
@@ -258,7 +295,7 @@ class ScriptRunner:
             server.dispatcher.count_inner_error(error)
             raise
         finally:
-            if not spec.subcommands and "|" not in spec.name:
+            if "|" not in spec.name:  # a container counts for itself
                 server.engine.count_call(index, (time.perf_counter() - begin) * 1e6, failed=failed)
             if server.engine.gate & GATE_MONITOR:
                 server.feed_monitors(client, words, "lua")
@@ -286,7 +323,7 @@ class ScriptRunner:
         run = self.running
         assert run is not None
         try:
-            _, spec, _ = self._find(words)
+            spec = self._find(words[0])[1]
         except CommandError:
             raise CommandError("ERR Invalid command passed to redis.acl_check_cmd()") from None
         if spec.subcommands and len(words) > 1:

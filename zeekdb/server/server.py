@@ -250,9 +250,9 @@ class Server:
         self.keyspace.due = False
         self.current_client = None
 
-    def image(self) -> bytes:
-        """All data as an RDB file."""
-        return rdb.image(self.keyspace, self.runner.libraries.records())
+    def image(self, only_functions: bool = False) -> bytes:
+        """All data as an RDB file, or the functions alone."""
+        return rdb.image([] if only_functions else self.keyspace.databases, self.runner.libraries.records())
 
     def settle(self) -> None:
         """After something that was no command of a client: the same, and the output goes out."""

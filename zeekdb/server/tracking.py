@@ -160,7 +160,8 @@ class Tracking:
                 readers = self.readers[args[at]] = {}
                 self.keyspace.watch_key(args[at])
             readers[client.id] = None
-        self.trim()
+        if len(self.readers) > self.server.config.tracking_table_max_keys:
+            self.keyspace.due = True  # and `command_done` makes room, behind the reply
 
     def trim(self) -> None:
         """No more keys than `tracking-table-max-keys`: whoever has read one that goes must forget it."""
@@ -216,6 +217,7 @@ class Tracking:
             self._forget_readers()
             for each, tracked in list(self.clients.items()):
                 self._tell(each, tracked, None)
+        self.trim()
         for entry in list(self.prefixes.values()):
             if not entry.changed:
                 continue

@@ -83,7 +83,9 @@ class FakeServer:
         self.pubsub = SimpleNamespace(channels=nothing, patterns=nothing, shard_channels=nothing)
         self.tracking = SimpleNamespace(clients={}, readers={}, prefixes={}, items=lambda: 0)
         self.replica = SimpleNamespace(active=False)
-        self.saving = SimpleNamespace(in_progress=False, last_ok=True, last_seconds=-1, saves=0, loaded_keys=0, reload=lambda *how: None)
+        self.saving = SimpleNamespace(
+            in_progress=False, last_ok=True, last_seconds=-1, saves=0, loaded_keys=0, reload=lambda *how: None
+        )
         self.primary = SimpleNamespace(replicas={}, backlog=None, offset=0)
         self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}
