@@ -150,7 +150,7 @@ cdef int return_field(lua_State* L, const char* name) noexcept with gil:
             text = text[1:]
         if name[0] == b"e":  # without a code it gets one
             text = text.split(b"\0", 1)[0]
-            text = text if b" " in text else b"ERR " + text if text else b"ERR"
+            text = text if b" " in text else b"ERR " + text
         api.createtable(L, 0, 1)
         push_bytes(L, text.replace(b"\r", b" ").replace(b"\n", b" "))
         api.setfield(L, -2, name)

@@ -99,7 +99,7 @@ cdef int bit_tohex(lua_State* L) noexcept nogil:
     cdef int32_t i
     cdef char text[8]
     cdef const char* digits = b"0123456789abcdef"
-    if api.type(L, 2) > 0:
+    if api.gettop(L) > 1:
         n = <int32_t>operand(L, 2)
     if n < 0:
         digits = b"0123456789ABCDEF"
