@@ -103,7 +103,7 @@ class Room:
         """The reply, or the error as text."""
         self.end_s = time.monotonic() + SCRIPT_LIMIT_S
         try:
-            return self.lua.run_chunk(reference, [b"k"], [b"1"], b"f_fuzz", protocol)
+            return self.lua.execute(reference, (b"k", b"1"), 0, 1, b"f_fuzz", protocol, False)
         except ScriptError as error:
             return error.message
 
@@ -121,8 +121,8 @@ class Room:
             raise Finding(f"held for {time.process_time() - begin_s:.1f} s")
         self.end_s = time.monotonic() + 60
         try:
-            answer = self.lua.run_chunk(self.simple, [b"k"], [b"1"], b"f_simple", 2)
-            walked = self.lua.run_chunk(self.walk, [b"k"], [b"1"], b"f_walk", 2)
+            answer = self.lua.execute(self.simple, (b"k", b"1"), 0, 1, b"f_simple", 2, False)
+            walked = self.lua.execute(self.walk, (b"k", b"1"), 0, 1, b"f_walk", 2, False)
         except ScriptError as error:
             raise Finding(f"afterwards: {error.message}") from None
         if answer != ANSWER:

@@ -17,7 +17,7 @@ import pytest
 
 import zeekdb.commands
 from tests.fuzz.streams import TEMPLATES, arguments
-from tests.support import Server, Wire
+from tests.support import NullArray, Server, Wire, encode, wait_for
 from zeekdb.commands.spec import REGISTRY
 
 for module in pkgutil.iter_modules(zeekdb.commands.__path__):
@@ -27,6 +27,12 @@ TWINS = sorted(name for name, spec in REGISTRY.items() if spec.twin)
 RANDOM = {"SPOP"}  # what it answers is not for comparing; its own test follows
 COMMANDS = 400
 ROUNDS = 12
+# How scripts give a command's words: as they are, and numbers as numbers.
+SCRIPTS = (
+    b"return redis.pcall(unpack(ARGV))",
+    b"for i, v in ipairs(ARGV) do ARGV[i] = i > 1 and tonumber(v) or v end return redis.pcall(unpack(ARGV))",
+    b"redis.setresp(3) return redis.pcall(unpack(ARGV))",
+)
 TTL_SLACK = {"TTL": 1, "PTTL": 3000, "EXPIRETIME": 1}  # the two runs are not at the same moment
 # What the commands leave in INFO.
 COUNTERS = ("keyspace_hits", "keyspace_misses", "rdb_changes_since_last_save", "total_error_replies")
@@ -91,11 +97,9 @@ def run(
         return replies, stored(other), {name: value - before.get(name, 0) for name, value in after.items()}
 
 
-@pytest.mark.parametrize("number", range(ROUNDS))
-def test_twins_and_handlers_agree(server: Server, number: int) -> None:
-    commands = stream(random.Random(number))
-    protocol = 2 + number % 2
-    fast, slow = (run(server, commands, python, protocol) for python in (False, True))
+def compare(server: Server, commands: list[list[bytes]], sent: list[list[bytes]], protocol: int) -> None:
+    """Sends commands both ways; what is sent may be a script that calls the command."""
+    fast, slow = (run(server, sent, python, protocol) for python in (False, True))
     for place, (words, one, two) in enumerate(zip(commands, fast[0], slow[0], strict=True)):
         slack = TTL_SLACK.get(words[0].decode("latin1"), 0)
         close = slack and isinstance(one, int) and isinstance(two, int) and abs(one - two) <= slack
@@ -103,6 +107,58 @@ def test_twins_and_handlers_agree(server: Server, number: int) -> None:
         assert type(one) is type(two)
     assert fast[1] == slow[1]
     assert fast[2] == slow[2]
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_twins_and_handlers_agree(server: Server, number: int) -> None:
+    commands = stream(random.Random(number))
+    compare(server, commands, commands, 2 + number % 2)
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_twins_and_handlers_agree_in_scripts(server: Server, number: int) -> None:
+    commands = stream(random.Random(100 + number))
+    script = SCRIPTS[number % len(SCRIPTS)]
+    compare(server, commands, [[b"EVAL", script, b"0", *words] for words in commands], 2 + number // 2 % 2)
+
+
+def test_a_script_reads_large_values_whole(wire: Wire) -> None:
+    sizes = [10, 16383, 16384, 100_000]
+    for size in sizes:
+        wire("SET", f"s{size}", "x" * size)
+    script = "local t = redis.call('mget', unpack(ARGV)) for i, v in ipairs(t) do t[i] = v and #v or -1 end return t"
+    names = [f"s{size}" for size in sizes]
+    assert wire("EVAL", script, 0, *names, "none", *reversed(names)) == [*sizes, -1, *reversed(sizes)]
+
+
+def test_a_read_only_script_reads_and_writes_nothing(wire: Wire) -> None:
+    wire("SET", "k", "v")
+    assert wire("EVAL_RO", "return redis.call('get', KEYS[1])", 1, "k") == b"v"
+    refused = wire("EVAL_RO", "return redis.call('set', KEYS[1], 'x')", 1, "k")
+    assert refused.startswith("ERR Write commands are not allowed from read-only scripts")
+    assert wire("GET", "k") == b"v"
+
+
+def test_select_in_a_script_is_the_scripts_own(wire: Wire) -> None:
+    wire("SET", "k", "zero")
+    script = """redis.call('get', 'k') redis.call('select', 1) redis.call('set', 'k', 'one')
+                return redis.call('get', 'k')"""
+    for _ in range(2):
+        assert wire("EVAL", script, 0) == b"one"
+        assert wire("EVAL", "return redis.call('get', 'k')", 0) == b"zero"
+
+
+def test_what_a_script_changes_is_seen(server: Server, wire: Wire) -> None:
+    with server.wire() as other:
+        wire("WATCH", "k")
+        other("EVAL", "return redis.call('set', 'k', '1')", 0)
+        wire("MULTI")
+        wire("GET", "k")
+        assert isinstance(wire("EXEC"), NullArray)
+        wire.send(encode("BLPOP", "list", "0"))
+        wait_for(lambda: b"blocked_clients:1" in other("INFO", "clients"))
+        other("EVAL", "return redis.call('rpush', 'list', 'v')", 0)
+        assert wire.read() == [b"list", b"v"]
 
 
 def test_every_twin_is_driven() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
 from zeekdb.commands.reply import help_lines
-from zeekdb.commands.scripting import COST, READS, RUNS, WRITES, split_keys
+from zeekdb.commands.scripting import COST, READS, RUNS, WRITES
 from zeekdb.commands.spec import (
     ALLOW_BUSY,
     DENYOOM,
@@ -22,6 +22,7 @@ from zeekdb.commands.spec import (
 from zeekdb.errors import CommandError
 from zeekdb.hot.keyspace import glob_match
 from zeekdb.hot.lua_values import Members
+from zeekdb.hot.script_runner import key_count
 from zeekdb.persistence import payload
 from zeekdb.scripting.shebang import flag_words
 
@@ -34,8 +35,10 @@ def _call(ctx: Context, name: bytes, function: bytes, words: tuple[bytes, ...], 
     found = runner.libraries.functions.get(function.lower())
     if found is None:
         raise CommandError("ERR Function not found")
-    keys, args = split_keys(words[0], words[1:], "ERR Bad number of keys provided")
-    return runner.run_function(ctx.client, found, (name, function, words), keys, args, read_only)
+    nkeys = key_count(words, "ERR Bad number of keys provided")
+    return runner.run(
+        ctx.client, True, found.reference, found.name, found.flags, read_only, nkeys, (name, function, *words)
+    )
 
 
 @command("FCALL", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="7.0.0", complexity=COST)

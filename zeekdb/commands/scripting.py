@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from zeekdb.commands.args import parse_int
 from zeekdb.commands.context import Context
 from zeekdb.commands.reply import help_lines
 from zeekdb.commands.spec import (
@@ -21,6 +20,7 @@ from zeekdb.commands.spec import (
     counted_keys,
 )
 from zeekdb.errors import CommandError
+from zeekdb.hot.script_runner import key_count
 
 GROUP = "scripting"
 NO_SCRIPT = "NOSCRIPT No matching script. Please use EVAL."
@@ -31,35 +31,26 @@ WRITES: tuple[KeySpec, ...] = counted_keys(2, "RW", "access", "update")
 READS: tuple[KeySpec, ...] = counted_keys(2, "RO", "access")
 
 
-SMALL = {b"%d" % n: n for n in range(10)}
-
-
-def split_keys(
-    numkeys: bytes, words: tuple[bytes, ...], unreadable: str | None = None
-) -> tuple[list[bytes], list[bytes]]:
-    """Keys and arguments."""
-    count = SMALL.get(numkeys)
-    if count is None:
-        count = parse_int(numkeys, unreadable)
-    if count > len(words):
-        raise CommandError("ERR Number of keys can't be greater than number of args")
-    if count < 0:
-        raise CommandError("ERR Number of keys can't be negative")
-    return list(words[:count]), list(words[count:])
-
-
 def _evaluate(ctx: Context, name: bytes, body: bytes, words: tuple[bytes, ...], read_only: bool) -> Any:
-    if name.startswith(b"evalsha") and len(body) != SHA_LENGTH:
-        raise CommandError(NO_SCRIPT)
-    keys, args = split_keys(words[0], words[1:])
+    nkeys = key_count(words)
     runner = ctx.server.runner
-    if name.startswith(b"evalsha"):
-        script = runner.scripts.find(body)
-        if script is None:
-            raise CommandError(NO_SCRIPT)
-    else:
-        script = runner.scripts.get(body)
-    return runner.run_script(ctx.client, script, (name, body, words), keys, args, read_only)
+    script = runner.scripts.by_body.get(body) or runner.scripts.get(body)
+    return runner.run(
+        ctx.client, False, script.reference, script.sha, script.flags, read_only, nkeys, (name, body, *words)
+    )
+
+
+def _evaluate_known(ctx: Context, name: bytes, sha: bytes, words: tuple[bytes, ...], read_only: bool) -> Any:
+    if len(sha) != SHA_LENGTH:
+        raise CommandError(NO_SCRIPT)
+    nkeys = key_count(words)
+    runner = ctx.server.runner
+    script = runner.scripts.find(sha)
+    if script is None:
+        raise CommandError(NO_SCRIPT)
+    return runner.run(
+        ctx.client, False, script.reference, script.sha, script.flags, read_only, nkeys, (name, sha, *words)
+    )
 
 
 @command("EVAL", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="2.6.0", complexity=COST)
@@ -77,13 +68,13 @@ def eval_ro(ctx: Context, body: bytes, *words: bytes) -> Any:
 @command("EVALSHA", arity=-3, flags=RUNS, keys=WRITES, group=GROUP, since="2.6.0", complexity=COST)
 def evalsha(ctx: Context, sha: bytes, *words: bytes) -> Any:
     """Runs a Lua script that is in the cache, by its SHA-1."""
-    return _evaluate(ctx, b"evalsha", sha, words, False)
+    return _evaluate_known(ctx, b"evalsha", sha, words, False)
 
 
 @command("EVALSHA_RO", arity=-3, flags=RUNS | READONLY, keys=READS, group=GROUP, since="7.0.0", complexity=COST)
 def evalsha_ro(ctx: Context, sha: bytes, *words: bytes) -> Any:
     """Runs a Lua script that is in the cache and may not write, by its SHA-1."""
-    return _evaluate(ctx, b"evalsha_ro", sha, words, True)
+    return _evaluate_known(ctx, b"evalsha_ro", sha, words, True)
 
 
 container("SCRIPT", group=GROUP, since="2.6.0", summary="A container for commands about the script cache.")

@@ -23,7 +23,9 @@ from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
-from zeekdb.hot.kinds cimport BEGINS, EXECUTES, QUEUES, Kind, log2_of, ticks_now
+from zeekdb.hot.kinds cimport (
+    BEGINS, EXECUTES, QUEUES, Kind, count_ticks, hash_keys, last_key, log2_of, takes, ticks_now,
+)
 from zeekdb.hot.lookahead cimport look_into
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.notes cimport N
@@ -60,30 +62,6 @@ cdef enum:
     BUSY_EVENTS = 64              # connections served at once while a script runs on
     C_AUTH = 1                    # gates.GATE_AUTH
     C_MULTI = 8                   # gates.GATE_MULTI
-
-
-cdef inline bint takes(Kind* kind, uint32_t argc) noexcept nogil:
-    """Whether the command's arity allows so many words."""
-    return kind.arity == <int>argc or (kind.arity < 0 and <int>argc >= -kind.arity)
-
-
-cdef inline uint32_t last_key(Kind* kind, uint32_t argc) noexcept nogil:
-    """The place of a call's last key."""
-    return min(<uint32_t>kind.last_key, argc - 1) if kind.last_key > 0 else argc - 1
-
-
-cdef void hash_keys(Kind* kind, Arg* argv, uint32_t argc) noexcept nogil:
-    cdef uint32_t k = kind.first_key
-    if k:
-        while k <= last_key(kind, argc):
-            argv[k].hash = hash_bytes(argv[k].p, argv[k].n)
-            k += kind.key_step
-
-
-cdef inline void count_ticks(Kind* kind, uint64_t spent) noexcept nogil:
-    kind.calls += 1
-    kind.ticks += spent
-    kind.histogram[min(log2_of(spent), 39)] += 1
 
 
 cdef list list_args(Arg* argv, uint32_t argc):

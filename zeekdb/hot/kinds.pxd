@@ -1,6 +1,7 @@
 # Commands by name, with their counters. See kinds.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from zeekdb.hot.wire cimport Twin
+from zeekdb.hot.table cimport hash_bytes
+from zeekdb.hot.wire cimport Arg, Twin
 
 cdef extern from *:
     """
@@ -27,6 +28,11 @@ ctypedef enum Role:
     BEGINS = 2           # MULTI
     EXECUTES = 3         # EXEC
 
+# Bits of Kind.flags, which are those of commands.spec.Flag.
+cdef enum:
+    F_WRITE = 1
+    F_NOT_IN_SCRIPTS = 1 << 5 | 1 << 6   # NOSCRIPT, BLOCKING
+
 # What the engine knows of a command; the rest is in its declaration.
 ctypedef struct Kind:
     uint8_t name[32]     # upper case
@@ -46,6 +52,27 @@ ctypedef struct Kind:
     uint64_t rejected
     uint64_t failed
     uint64_t histogram[40]  # calls by log2 of their ticks
+
+cdef inline bint takes(Kind* kind, uint32_t argc) noexcept nogil:
+    """Whether the command's arity allows so many words."""
+    return kind.arity == <int>argc or (kind.arity < 0 and <int>argc >= -kind.arity)
+
+cdef inline uint32_t last_key(Kind* kind, uint32_t argc) noexcept nogil:
+    """The place of a call's last key."""
+    return min(<uint32_t>kind.last_key, argc - 1) if kind.last_key > 0 else argc - 1
+
+cdef inline void hash_keys(Kind* kind, Arg* argv, uint32_t argc) noexcept nogil:
+    cdef uint32_t k = kind.first_key
+    if k:
+        while k <= last_key(kind, argc):
+            argv[k].hash = hash_bytes(argv[k].p, argv[k].n)
+            k += kind.key_step
+
+cdef inline void count_ticks(Kind* kind, uint64_t spent) noexcept nogil:
+    """Books one call."""
+    kind.calls += 1
+    kind.ticks += spent
+    kind.histogram[min(log2_of(spent), 39)] += 1
 
 cdef class CommandTable:
     cdef Kind* kinds[KINDS]

@@ -1,15 +1,18 @@
 from collections.abc import Callable
 from typing import Any
 
-class ScriptError(Exception):
-    """A script failed. `message` is the whole error reply; `counted`: a command's error, counted when it failed."""
+from zeekdb.errors import CommandError
+from zeekdb.hot.script_runs import Run
 
-    message: str
+class ScriptError(CommandError):
+    """A script failed. `counted`: a command's error, counted when that failed."""
+
     counted: bool
 
 class Interpreter:
     """One Lua state with Redis's sandbox. Runs one script at a time, on the thread that holds the GIL."""
 
+    run: Run | None  # whose script it is: the direct way to the twins
     on_call: Callable[[list[bytes]], Any]
     on_register: Callable[[bytes, int, list[bytes], bytes | None], None]
     on_log: Callable[[int, str], None]
@@ -26,10 +29,15 @@ class Interpreter:
         """A reference to the compiled chunk; `name` as "@user_script". ScriptError with the compiler's message."""
     def release(self, reference: int) -> None:
         """Forgets a chunk or function."""
-    def run_chunk(self, reference: int, keys: list[bytes], args: list[bytes], name: bytes, protocol: int) -> Any:
-        """EVAL: with KEYS and ARGV as globals. The reply, for a client of that protocol; ScriptError."""
-    def run_function(self, reference: int, keys: list[bytes], args: list[bytes], name: bytes, protocol: int) -> Any:
-        """FCALL: with keys and arguments as parameters."""
+    def execute(
+        self, reference: int, words: tuple[bytes, ...], first: int, nkeys: int, name: bytes, protocol: int,
+        as_arguments: bool,
+    ) -> Any:
+        """Runs a chunk or function: `nkeys` words from `first` on are its keys, what follows its arguments.
+
+        It gets them as parameters, or as the globals KEYS and ARGV. The reply, for a client of that protocol.
+        ScriptError.
+        """
     def load(self, reference: int) -> None:
         """Runs a library's code, which may only register functions. ScriptError."""
     def collect(self) -> None:

@@ -21,7 +21,7 @@ from zeekdb.hot.lua_bit cimport open_bit
 from zeekdb.hot.lua_guard cimport allocate, begin_watch, end_watch, is_runnable, watch
 from zeekdb.hot.lua_json cimport open_cjson
 from zeekdb.hot.lua_msgpack cimport open_cmsgpack
-from zeekdb.hot.lua_sandbox cimport protect, sandbox_open, set_global, show_all, show_only
+from zeekdb.hot.lua_sandbox cimport protect, push_globals, sandbox_open, set_global, show_all, show_only
 from zeekdb.hot.lua_struct cimport open_struct
 from zeekdb.hot.lua_values cimport push_bytes, push_error, push_reply, take_value, text_at
 
@@ -46,10 +46,9 @@ REPL_FLAGS = {b"REPL_NONE": 0, b"REPL_AOF": 1, b"REPL_SLAVE": 2, b"REPL_REPLICA"
 cdef Interpreter CURRENT = None     # the one that runs
 
 
-class ScriptError(Exception):
+class ScriptError(CommandError):
     def __init__(self, str message, bint counted=False):
         super().__init__(message)
-        self.message = message
         self.counted = counted
 
 
@@ -105,6 +104,8 @@ cdef int call_command(lua_State* L) noexcept with gil:
     cdef int results = 1
     CURRENT.budget.lenient = True
     try:
+        if CURRENT.protocol == 2 and CURRENT.run is not None and CURRENT.run.call_twin(L):
+            return 1
         if api.gettop(L) == 0:
             return fail(L, b"ERR Please specify at least one argument for this redis lib call")
         words = arguments(L)
@@ -462,6 +463,12 @@ cdef class Interpreter:
         self.build_api()
         api.pushcclosure(self.L, handle_error, 0)
         self.handler = api.ref(self.L, LUA_REGISTRYINDEX)
+        push_globals(self.L)
+        self.globals = api.ref(self.L, LUA_REGISTRYINDEX)
+        push_text(self.L, b"KEYS")
+        self.keys_name = api.ref(self.L, LUA_REGISTRYINDEX)
+        push_text(self.L, b"ARGV")
+        self.argv_name = api.ref(self.L, LUA_REGISTRYINDEX)
         self.budget.lenient = False
 
     def __dealloc__(self):
@@ -567,25 +574,25 @@ cdef class Interpreter:
         api.gc(self.L, LUA_GCSTEP, 50)
         self.budget.lenient = False
 
-    def run_chunk(self, int reference, list keys not None, list args not None, bytes name not None, int protocol):
+    cpdef object execute(self, int reference, tuple words, int first, int nkeys, bytes name, int protocol, bint as_arguments):
         cdef lua_State* L = self.L
         self.budget.lenient = True
-        push_words(L, keys)
-        set_global(L, b"KEYS")
-        push_words(L, args)
-        set_global(L, b"ARGV")
+        if not as_arguments:
+            api.rawgeti(L, LUA_REGISTRYINDEX, self.globals)
+            api.rawgeti(L, LUA_REGISTRYINDEX, self.keys_name)
+            push_words(L, words, first, first + nkeys)
+            api.rawset(L, -3)
+            api.rawgeti(L, LUA_REGISTRYINDEX, self.argv_name)
+            push_words(L, words, first + nkeys, len(words))
+            api.rawset(L, -3)
+            pop(L, 1)
         api.rawgeti(L, LUA_REGISTRYINDEX, self.handler)
         api.rawgeti(L, LUA_REGISTRYINDEX, reference)
+        if as_arguments:
+            push_words(L, words, first, first + nkeys)
+            push_words(L, words, first + nkeys, len(words))
+            return self.protected_call(2, name, protocol)
         return self.protected_call(0, name, protocol)
-
-    def run_function(self, int reference, list keys not None, list args not None, bytes name not None, int protocol):
-        cdef lua_State* L = self.L
-        self.budget.lenient = True
-        api.rawgeti(L, LUA_REGISTRYINDEX, self.handler)
-        api.rawgeti(L, LUA_REGISTRYINDEX, reference)
-        push_words(L, keys)
-        push_words(L, args)
-        return self.protected_call(2, name, protocol)
 
     def load(self, int reference):
         cdef lua_State* L = self.L
@@ -664,12 +671,13 @@ cdef class Interpreter:
         return ScriptError(message.decode("utf-8", "surrogateescape"), counted)
 
 
-cdef int push_words(lua_State* L, list words) except -1:
-    cdef int i = 0
-    cdef bytes word
-    api.createtable(L, len(words), 0)
-    for word in words:
-        i += 1
-        push_bytes(L, word)
-        api.rawseti(L, -2, i)
+cdef int push_words(lua_State* L, tuple words, Py_ssize_t begin, Py_ssize_t end) except -1:
+    """words[begin:end] as a table."""
+    cdef Py_ssize_t i
+    if not 0 <= begin <= end <= len(words):
+        raise IndexError
+    api.createtable(L, <int>(end - begin), 0)
+    for i in range(begin, end):
+        push_bytes(L, <bytes?>words[i])
+        api.rawseti(L, -2, <int>(i - begin + 1))
     return 0

@@ -455,8 +455,13 @@ cdef void drop(lua_State* L, const char* name) noexcept nogil:
     api.setfield(L, -2, name)
 
 
-cdef void set_global(lua_State* L, const char* name) noexcept nogil:
+cdef void push_globals(lua_State* L) noexcept nogil:
+    """The table of all globals, which scripts see behind a guard."""
     api.getfield(L, LUA_REGISTRYINDEX, b"zeekdb.globals")
+
+
+cdef void set_global(lua_State* L, const char* name) noexcept nogil:
+    push_globals(L)
     api.insert(L, -2)
     push_text(L, name)
     api.insert(L, -2)

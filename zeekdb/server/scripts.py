@@ -10,9 +10,10 @@ from zeekdb.commands.context import Context
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.errors import CommandError
 from zeekdb.hot.gates import GATE_ACL, GATE_MONITOR, GATE_OOM, GATE_TRACKING
-from zeekdb.hot.lua import Interpreter, ScriptError
-from zeekdb.scripting.functions import Function, Libraries
-from zeekdb.scripting.scripts import Script, Scripts
+from zeekdb.hot.script_runner import Runner
+from zeekdb.hot.script_runs import Run
+from zeekdb.scripting.functions import Libraries
+from zeekdb.scripting.scripts import Scripts
 from zeekdb.scripting.shebang import ScriptFlag, script_flags
 
 if TYPE_CHECKING:
@@ -31,12 +32,6 @@ UNKILLABLE = (
     "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait the script "
     "termination or kill the server in a hard way using the SHUTDOWN NOSAVE command."
 )
-
-
-class CountedError(CommandError):
-    """A script's error that is a command's, and was counted when that failed."""
-
-    counted = True
 
 
 class ScriptClient:
@@ -64,43 +59,11 @@ class ScriptClient:
         """SELECT inside the script. The client's own database stays what it is."""
         self.db_index = index
         self.ctx.db = self.server.keyspace.databases[index]
+        if self.server.runner.running is not None:
+            self.server.runner.running.use_database(self.ctx.db)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
-
-
-class Run:
-    """The script under way."""
-
-    __slots__ = (
-        "begin_s", "client", "flags", "is_function", "killed", "name", "out_of_memory", "plain", "read", "read_only",
-        "served_s", "slow", "words", "wrote",
-    )  # fmt: skip
-
-    def __init__(self, client: Client, name: bytes, words: tuple[Any, ...], flags: int, is_function: bool) -> None:
-        self.client = client
-        self.name = name
-        self.words = words  # of the call: (command, script or function, the rest)
-        self.flags = flags
-        self.is_function = is_function
-        self.read_only = flags & ScriptFlag.NO_WRITES != 0
-        self.begin_s = time.monotonic()
-        self.wrote = self.killed = self.slow = self.read = self.out_of_memory = False
-        self.served_s = 0.0
-        self.plain = False  # nothing stands between the script and what it calls
-
-    @property
-    def call(self) -> list[bytes]:
-        """The whole call."""
-        return [self.words[0], self.words[1], *self.words[2]]
-
-    @property
-    def duration_ms(self) -> int:
-        return int((time.monotonic() - self.begin_s) * 1000)
-
-    @property
-    def kill_word(self) -> str:
-        return "FUNCTION" if self.is_function else "SCRIPT"
 
 
 # Index, declaration, handler, flags, arity, and whether a script may call it without any question but its arity.
@@ -119,14 +82,12 @@ class Figures(NamedTuple):
     library_bytes: int
 
 
-class ScriptRunner:
-    """The interpreters, for scripts and for functions, and whatever runs in them."""
+class ScriptRunner(Runner):
+    """Scripts and functions, and what they may do."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        limit = server.config.lua_memory_limit
-        self.eval_lua = Interpreter(limit)
-        self.function_lua = Interpreter(limit)
+        super().__init__(server.engine, server.config.lua_memory_limit)
         for lua in (self.eval_lua, self.function_lua):
             lua.on_call = self.call
             lua.on_log = self._log
@@ -135,10 +96,7 @@ class ScriptRunner:
         self.scripts = Scripts(self.eval_lua)
         self.libraries = Libraries(self.function_lua)
         self.client = ScriptClient(server)
-        self.running: Run | None = None
-        self.lua = self.eval_lua
         self.load_begin_s = 0.0
-        self.allows_all = False  # DEBUG SET-DISABLE-DENY-SCRIPTS
         self.known: dict[bytes, Callee] = {}
 
     def figures(self) -> Figures:
@@ -166,48 +124,29 @@ class ScriptRunner:
 
     # ------------------------------------------------------------ running
 
-    def run_script(self, client: Client, script: Script, words: tuple[Any, ...], keys: list[bytes], args: list[bytes],
-                   read_only: bool) -> Any:  # fmt: skip
-        """EVAL and its kin; `words` as `Run` has them. CommandError."""
-        run = Run(client, script.sha, words, script.flags, False)
-        self._begin(run, read_only)
-        try:
-            return self.eval_lua.run_chunk(script.reference, keys, args, script.sha, client.protocol)
-        except ScriptError as error:
-            raise CountedError(error.message) if error.counted else CommandError(error.message) from None
-        finally:
-            self._end()
-
-    def run_function(self, client: Client, function: Function, words: tuple[Any, ...], keys: list[bytes],
-                     args: list[bytes], read_only: bool) -> Any:  # fmt: skip
-        """FCALL. CommandError."""
-        run = Run(client, function.name, words, function.flags, True)
-        self._begin(run, read_only)
-        try:
-            return self.function_lua.run_function(function.reference, keys, args, function.name, client.protocol)
-        except ScriptError as error:
-            raise CountedError(error.message) if error.counted else CommandError(error.message) from None
-        finally:
-            self._end()
-
-    def _begin(self, run: Run, read_only: bool) -> None:
-        engine = self.server.engine
-        if engine.gate & GATE_OOM:
+    def prepare(self, run: Run) -> None:
+        """Refuses what must not run now, and tells the monitors."""
+        gate = self.engine.gate
+        if gate & GATE_OOM:
             run.out_of_memory = self.server.is_out_of_memory()
         if not run.flags & ScriptFlag.COMPATIBLE:
-            self._check_flags(run, read_only)
-        run.read_only |= read_only
-        run.plain = not (engine.gate or run.client.gate or run.read_only or run.out_of_memory or self.allows_all)
-        self.lua = self.function_lua if run.is_function else self.eval_lua
-        self.client.take_place(run.client)
-        self.running = run
-        if engine.gate & GATE_MONITOR:
-            self.server.feed_monitors(run.client, run.call)
+            self._check_flags(run)
+        if gate & GATE_MONITOR:
+            self.server.feed_monitors(run.client, list(run.call))
 
-    def _check_flags(self, run: Run, read_only: bool) -> None:
+    def finish(self, run: Run) -> None:
+        """Remembers what a client that caches may have read."""
+        self.client.real = None
+        if run.read and run.client.gate & GATE_TRACKING:
+            spec = self._find(run.call[0])[1]  # what it has read may be anything: its own keys stand for that
+            self.server.tracking.remember(run.client, spec, list(run.call))
+        if run.slow:
+            log.warning("The slow script has ended after %d milliseconds.", run.duration_ms)
+
+    def _check_flags(self, run: Run) -> None:
         """What a script with a first line of ours must not do now. CommandError."""
         flags = run.flags
-        if read_only and not flags & ScriptFlag.NO_WRITES:
+        if run.read_only and not flags & ScriptFlag.NO_WRITES:
             raise CommandError("ERR Can not execute a script with write flag using *_ro command.")
         if not flags & ScriptFlag.NO_WRITES and (refusal := self.server.write_refusal()):
             raise CommandError(refusal)
@@ -215,17 +154,6 @@ class ScriptRunner:
             raise CommandError(
                 "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'"
             )
-
-    def _end(self) -> None:
-        run, self.running = self.running, None
-        self.client.real = None
-        if run is None:
-            return
-        if run.read and run.client.gate & GATE_TRACKING:
-            spec = self._find(run.words[0])[1]  # what it has read may be anything: its own keys stand for that
-            self.server.tracking.remember(run.client, spec, run.call)
-        if run.slow:
-            log.warning("The slow script has ended after %d milliseconds.", run.duration_ms)
 
     # ------------------------------------------------------------ commands
 
@@ -248,16 +176,19 @@ class ScriptRunner:
         """redis.call: the reply. CommandError."""
         run, known = self.running, self.known.get(words[0])
         assert run is not None
-        if known is not None and run.plain:
+        if not run.placed:
+            run.placed = True
+            self.client.take_place(run.client)
+        if known is not None and run.plain and not run.read_only:
             index, _, handler, flags, arity, simple = known
             given = len(words)
             if simple and (arity == given or (arity < 0 and given >= -arity)):
                 client = self.client
-                client.protocol = self.lua.protocol
+                client.protocol = self.function_lua.protocol if run.is_function else self.eval_lua.protocol
                 if flags & Flag.WRITE:
                     run.wrote = True
                 try:
-                    return self.server.engine.run_counted(index, handler, client.ctx, words)
+                    return self.engine.run_counted(index, handler, client.ctx, words)
                 except CommandError as error:
                     self.server.dispatcher.count_inner_error(error)
                     raise
@@ -284,7 +215,7 @@ class ScriptRunner:
             raise
         run.read |= bool(flags & Flag.READONLY)
         client = self.client
-        client.protocol = self.lua.protocol
+        client.protocol = self.function_lua.protocol if run.is_function else self.eval_lua.protocol
         begin = time.perf_counter()
         failed = True
         try:

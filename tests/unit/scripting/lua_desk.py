@@ -36,7 +36,7 @@ class Desk:
         self.end_s = time.monotonic() + self.limit_s
         reference = self.lua.compile(source.encode("latin-1"), b"@user_script")
         try:
-            return self.lua.run_chunk(reference, [b"k1", b"k2"], list(args), b"f_name", protocol)
+            return self.lua.execute(reference, (b"k1", b"k2", *args), 0, 2, b"f_name", protocol, False)
         finally:
             self.lua.release(reference)
 
