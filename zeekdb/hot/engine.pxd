@@ -45,6 +45,7 @@ cdef class Engine(Sockets):
     cdef void look_ahead(self, Conn* c, uint32_t n) noexcept nogil
     cdef uint64_t book(self, Conn* c, Kind* kind, uint64_t begin, uint32_t n, Request* last)
     cdef int call(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1
+    cdef bint may_transact(self, Conn* c, Kind* kind, uint32_t argc) noexcept nogil
     cdef bint transact(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1
     cdef bint run_twin(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) noexcept
     cdef int run_queue(self, Conn* c) except -1

@@ -337,7 +337,7 @@ cdef class Engine(Sockets):
             r = &self.requests[i]
             kind = <Kind*>r.kind
             argv = &self.parser.args[r.first]
-            if kind != NULL and kind.role and self.gate == 0 and c.gate | C_MULTI == C_MULTI and takes(kind, r.argc):
+            if kind != NULL and (c.gate == C_MULTI or kind.role == BEGINS) and self.may_transact(c, kind, r.argc):
                 if running != NULL:
                     self.book(c, running, begin, i - run_begin, &self.requests[i - 1])
                     running = NULL
@@ -502,6 +502,9 @@ cdef class Engine(Sockets):
             out.size = size
 
     # ------------------------------------------------------------ transactions
+
+    cdef inline bint may_transact(self, Conn* c, Kind* kind, uint32_t argc) noexcept nogil:
+        return kind.role and self.gate == 0 and c.gate | C_MULTI == C_MULTI and takes(kind, argc)
 
     cdef bint transact(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1:
         """What needs no word from Python: MULTI, a command between, and an EXEC that nothing stands against."""
