@@ -1,0 +1,148 @@
+"""The AOF's manifest: which files make it up, and in which order; Redis's own format.
+
+A line a file: `file NAME seq N type T`, T being b (the base, one at most), i (an increment) or h (history: replaced, to
+be deleted). The manifest is replaced as a whole, so whatever happens it names either the old set of files or the new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from zeekdb.config.file import split_arguments
+from zeekdb.config.units import quoted
+
+LINE_MAX: Final = 1024  # bytes, as redis-server reads them
+SUFFIX: Final = ".manifest"
+
+
+class BadManifest(Exception):
+    """It is no manifest; the message names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class AofFile:
+    """One line."""
+
+    name: str
+    seq: int
+    kind: str  # b, i or h
+
+    def line(self) -> str:
+        """As it stands in the manifest."""
+        plain = all(" " < c < "\x7f" and c not in "\"'\\" for c in self.name)
+        return f"file {self.name if plain else quoted(self.name)} seq {self.seq} type {self.kind}\n"
+
+
+@dataclass(slots=True)
+class Manifest:
+    """The files of one AOF."""
+
+    base: AofFile | None = None
+    increments: list[AofFile] = field(default_factory=list)
+    history: list[AofFile] = field(default_factory=list)
+    base_seq: int = 0
+    increment_seq: int = 0
+
+    @property
+    def files(self) -> list[AofFile]:
+        """What is to be loaded, in order."""
+        return [*([self.base] if self.base else []), *self.increments]
+
+    @classmethod
+    def parse(cls, text: str) -> Manifest:
+        """BadManifest."""
+        manifest = cls()
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.startswith("#"):  # a comment
+                manifest._add(number, line)
+        if not manifest.files and not manifest.history:
+            raise BadManifest("Found an empty AOF manifest")
+        return manifest
+
+    def _add(self, number: int, line: str) -> None:
+        words = split_arguments(line) if len(line) < LINE_MAX else None
+        if not words or len(words) % 2:
+            raise BadManifest(f"Invalid AOF manifest file format at line {number}: {line[:80]!r}")
+        given = {words[i].lower(): words[i + 1] for i in range(0, len(words), 2)}
+        name, seq, kind = given.get("file", ""), given.get("seq", ""), given.get("type", "")
+        if not name or not seq.isdigit() or int(seq) < 1 or kind not in ("b", "i", "h"):
+            raise BadManifest(f"Invalid AOF manifest file format at line {number}: {line[:80]!r}")
+        if "/" in name or name in (".", ".."):
+            raise BadManifest(f"File can't be a path, just a filename, at line {number}: {line[:80]!r}")
+        file = AofFile(name, int(seq), kind)
+        if kind == "b":
+            if self.base is not None:
+                raise BadManifest(f"Found duplicate base file information at line {number}: {line[:80]!r}")
+            self.base, self.base_seq = file, file.seq
+        elif kind == "h":
+            self.history.append(file)
+        else:
+            if file.seq <= self.increment_seq:
+                raise BadManifest(f"Found a non-monotonic sequence number at line {number}: {line[:80]!r}")
+            self.increments.append(file)
+            self.increment_seq = file.seq
+
+    def text(self) -> str:
+        """As it is written."""
+        base = [self.base] if self.base else []
+        return "".join(file.line() for file in (*base, *self.history, *self.increments))
+
+    # ------------------------------------------------------------ the next set of files
+
+    def next_base(self, stem: str, is_rdb: bool) -> AofFile:
+        """The file that a rewrite makes."""
+        self.base_seq += 1
+        return AofFile(f"{stem}.{self.base_seq}.base.{'rdb' if is_rdb else 'aof'}", self.base_seq, "b")
+
+    def next_increment(self, stem: str) -> AofFile:
+        """The file that is appended to from now on."""
+        self.increment_seq += 1
+        return AofFile(f"{stem}.{self.increment_seq}.incr.aof", self.increment_seq, "i")
+
+    def with_increment(self, file: AofFile) -> Manifest:
+        """One file more."""
+        return Manifest(self.base, [*self.increments, file], self.history, self.base_seq, self.increment_seq)
+
+    def rewritten(self, base: AofFile, kept: list[AofFile]) -> Manifest:
+        """A new base stands for everything but the increments in `kept`; the rest is history."""
+        replaced = [file for file in self.files if file not in kept]
+        history = [AofFile(file.name, file.seq, "h") for file in replaced]
+        return Manifest(base, kept, [*self.history, *history], self.base_seq, self.increment_seq)
+
+    def without_history(self) -> Manifest:
+        """What was replaced is deleted."""
+        return Manifest(self.base, self.increments, [], self.base_seq, self.increment_seq)
+
+
+def read(path: Path) -> Manifest:
+    """BadManifest, OSError."""
+    return Manifest.parse(path.read_text("utf-8", "surrogateescape"))
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """The file is this manifest, on the disk, or stays what it was. OSError."""
+    temporary = path.with_name(f"temp-{path.name}")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(manifest.text())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names in the folder are on the disk. OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
