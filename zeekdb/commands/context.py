@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zeekdb.errors import WrongType
+from zeekdb.hot.journal import tell
 
 if TYPE_CHECKING:
     from zeekdb.commands.spec import Command
@@ -70,10 +71,7 @@ class Context:
 
         For what would not come to the same elsewhere or later: relative times, random choices, waiting.
         """
-        if self.keyspace.effects is not None:
-            self.keyspace.effects_given = True
-            if words:
-                self.keyspace.effects.append((self.db.index, words))
+        tell(self.db.index, words)
 
     def reads_every_key(self, spec: Command, words: tuple[bytes, ...]) -> bool:
         """Whether the caller may read keys that the words of this call do not name, name included."""

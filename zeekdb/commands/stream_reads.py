@@ -11,6 +11,7 @@ from zeekdb.commands.reply import NULL_ARRAY, Pairs
 from zeekdb.commands.spec import BLOCKING, MOVABLEKEYS, READONLY, WRITE, KeySpec, command
 from zeekdb.commands.stream_words import entry_reply, parse_id
 from zeekdb.errors import CommandError, SyntaxError_, WrongType
+from zeekdb.hot import journal
 from zeekdb.hot.streams import format_id
 from zeekdb.types import Stream
 from zeekdb.types.stream_groups import MAX_ID, Consumer, Group
@@ -184,7 +185,7 @@ def tell_claimed(
     ctx: Context, key: bytes, group_name: bytes, group: Group, consumer: Consumer, id: int, time_ms: int, count: int
 ) -> None:
     """An entry became pending: the effect that says it whenever and wherever it is repeated."""
-    if ctx.keyspace.effects is not None:
+    if journal.is_open():
         ctx.effect(b"XCLAIM", key, group_name, consumer.name, b"0", format_id(id), b"TIME", b"%d" % time_ms,
                    b"RETRYCOUNT", b"%d" % count, b"FORCE", b"JUSTID", b"LASTID", format_id(group.last_id))  # fmt: skip
 

@@ -42,6 +42,9 @@ class Connection:
     @property
     def closing(self) -> bool: ...
     @property
+    def wrote_end(self) -> int:
+        """Of the journal, behind its last change; 0: it has changed nothing yet."""
+    @property
     def blocked(self) -> bool: ...
     @property
     def fd(self) -> int: ...

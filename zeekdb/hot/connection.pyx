@@ -147,6 +147,10 @@ cdef class Connection(Link):
         return self.c.closing or self.c.closed
 
     @property
+    def wrote_end(self):
+        return self.c.wrote_end
+
+    @property
     def blocked(self):
         return self.c.blocked
 

@@ -1,5 +1,6 @@
 # Input and execution: the reactor that turns readable sockets into replies.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from zeekdb.hot.aoflog cimport AofLog
 from zeekdb.hot.kinds cimport Kind
 from zeekdb.hot.parser cimport Parser, Request
 from zeekdb.hot.sockets cimport Conn, Link, Sockets, epoll_event
@@ -21,6 +22,9 @@ cdef class Engine(Sockets):
     cdef public object on_bug        # (connection, index, exception): our own fault
     cdef public object on_due        # (connection): its command is done, and `due` was set meanwhile
     cdef public object on_exec       # (connection, whether it begins): handlers run inside EXEC
+    cdef public object on_journal    # (bytes): what has changed, in encoded commands; None: nobody but the log
+    cdef public AofLog log           # the append-only file; None: there is none
+    cdef public bint log_fails       # it cannot be written at the moment
     cdef public object on_slow       # (connection, index, args, microseconds): a call over slow_us
     cdef public object keyspace
     cdef public unsigned long long total_commands

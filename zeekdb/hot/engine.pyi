@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zeekdb.errors import CommandError
+from zeekdb.hot.aoflog import AofLog
 from zeekdb.hot.keyspace import Keyspace
 from zeekdb.hot.sockets import Sockets
 
@@ -15,6 +16,9 @@ class Engine(Sockets):
     on_bug: Callable[[Any, int, BaseException], None]
     on_exec: Callable[[Any, bool], None]
     on_due: Callable[[Any], None]
+    on_journal: Callable[[bytes], None] | None
+    log: AofLog | None
+    log_fails: bool
     on_slow: Callable[[Any, int, list[bytes], float], None]
     keyspace: Keyspace
     total_commands: int
@@ -30,6 +34,8 @@ class Engine(Sockets):
     def reset_stats(self) -> None: ...
     def turn(self) -> None:
         """Serves the ready connections for at most TURN_US."""
+    def drain(self) -> None:
+        """Hands on what the journal says; not while a call is under way."""
     def busy_turn(self, running: Any) -> None:
         """From within a command that takes too long: serves the other connections behind `gate`."""
     def tick(self) -> None:

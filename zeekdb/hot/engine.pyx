@@ -22,9 +22,10 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
+from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_take, journal_wants
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
 from zeekdb.hot.kinds cimport (
-    BEGINS, EXECUTES, QUEUES, Kind, count_ticks, hash_keys, last_key, log2_of, takes, ticks_now,
+    BEGINS, EXECUTES, NESTS, QUEUES, WANDERS, Kind, count_ticks, hash_keys, journal_call, last_key, log2_of, run_twin, takes, ticks_now,
 )
 from zeekdb.hot.lookahead cimport look_into
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
@@ -113,6 +114,8 @@ cdef class Engine(Sockets):
                         self.serve(c, what)
                 if self.again:
                     self.run_again(NULL)
+                if J.size:
+                    self.drain()
                 if self.dead != NULL:
                     self.bury()
                 now = wall_us()
@@ -184,10 +187,24 @@ cdef class Engine(Sockets):
         try:
             if self.again:
                 self.run_again(NULL)
+            if J.size:
+                self.drain()
         finally:
             self.in_turn = False
             if self.dead != NULL:
                 self.bury()
+
+    def drain(self):
+        """Hands what the journal says to the append-only file and to whoever else listens."""
+        if J.size == 0 or J.depth:
+            return
+        if self.on_journal is not None:
+            self.on_journal(PyBytes_FromStringAndSize(<char*>J.data, J.size))
+        if self.log is not None:
+            self.log.append(J.data, J.size)
+        elif self.synced != <uint64_t>-1:
+            self.release(<uint64_t>-1)
+        journal_take()
 
     # ------------------------------------------------------------ receiving
 
@@ -331,7 +348,7 @@ cdef class Engine(Sockets):
         cdef Kind* kind
         cdef Kind* running = NULL
         cdef Arg* argv
-        cdef uint64_t begin = 0
+        cdef uint64_t begin = 0, journal_end = J.end
         self.look_ahead(c, n)
         for i in range(n):
             r = &self.requests[i]
@@ -356,7 +373,7 @@ cdef class Engine(Sockets):
                 running = kind
                 run_begin = i
             if kind != NULL and kind.twin != NULL and (c.gate | self.gate) == 0 and takes(kind, r.argc):
-                if kind.twin(&c.port, argv, r.argc) == TWIN_DONE:
+                if run_twin(kind, &c.port, argv, r.argc) == TWIN_DONE:
                     if N.due:
                         self.on_due(<object>c.owner)
                     continue
@@ -373,6 +390,10 @@ cdef class Engine(Sockets):
             self.book(c, running, begin, n - run_begin, &self.requests[n - 1])
         c.commands += n
         self.total_commands += n
+        if J.end != journal_end:
+            c.wrote_end = J.end
+        if J.end > self.synced and (J.end != journal_end or not self.log_fails):
+            c.hold_end = J.end
         if running != NULL:
             c.last_kind = kind.index
         return n
@@ -452,6 +473,13 @@ cdef class Engine(Sockets):
         cdef size_t size = c.port.out.size
         cdef uint32_t nparts = c.port.out.nparts
         cdef uint64_t begin = ticks_now(), spent
+        cdef Telling telling
+        cdef bint journal = J.open
+        cdef int db = c.port.db.index
+        if journal:
+            journal_begin(&telling)
+            if J.depth == 1 and kind != NULL and kind.journal_role == WANDERS:
+                J.apart = True
         c.last_kind = index
         try:
             if kind == NULL:
@@ -484,6 +512,10 @@ cdef class Engine(Sockets):
             self.error_replies += 1
             self.on_bug(owner, index, exc)
             write_error(&c.port.out, b"ERR internal error, see the server's log")
+        if journal:
+            if kind != NULL and kind.journal_role != NESTS and journal_wants(&telling):
+                journal_call(db, argv, argc)
+            journal_end(&telling)
         if kind != NULL:
             spent = ticks_now() - begin
             count_ticks(kind, spent)
@@ -539,6 +571,10 @@ cdef class Engine(Sockets):
         cdef size_t at = 0
         cdef uint32_t i, argc
         cdef bint told = False  # Python knows that its handlers run inside EXEC
+        cdef Telling telling
+        cdef bint journal = J.open
+        if journal:
+            journal_begin(&telling)
         memset(&c.queue, 0, sizeof(CommandQueue))
         out_length(&c.port.out, 42, q.count)
         try:
@@ -554,12 +590,14 @@ cdef class Engine(Sockets):
                 self.on_exec(<object>c.owner, False)
             free(argv)
             queue_free(&q)
+            if journal:
+                journal_end(&telling)
         return 0
 
     cdef bint run_twin(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) noexcept:
         cdef uint64_t begin = ticks_now()
         hash_keys(kind, argv, argc)
-        if kind.twin(&c.port, argv, argc) != TWIN_DONE:
+        if run_twin(kind, &c.port, argv, argc) != TWIN_DONE:
             return False
         count_ticks(kind, ticks_now() - begin)
         return True

@@ -83,10 +83,8 @@ class Keyspace:
     touching: bool  # False: reads leave recency and frequency alone (CLIENT NO-TOUCH)
     subscribers: list[Callable[[Database, bytes, str], None]]
     database_listeners: list[Callable[[list[Database], bool], None]]  # before a flush, or (True) before a swap of two
-    effects: list[tuple[int, tuple[bytes, ...]]] | None  # (database, command) for replicas; None: nobody is told
     on_miss: Callable[[Database, bytes], None] | None  # a read finds nothing
     on_new: Callable[[Database, bytes], None] | None  # a key is about to come into being
-    effects_given: bool  # the handler under way has said what it comes to
     due: bool  # the end of the command has something to do: notes to read, or what the server wants done then
     def __init__(self, databases: int = 16, shards: int = 16) -> None: ...
     def now_ms(self) -> int:

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from zeekdb.hot.deadlines cimport Deadline, Deadlines, deadlines_faults
 from zeekdb.hot.globs cimport glob_matches
+from zeekdb.hot.journal cimport J
 from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_used
 from zeekdb.hot.notes cimport N, note_add, note_drop, note_key, notes_take
 from zeekdb.hot.shards cimport (
@@ -16,6 +17,8 @@ from zeekdb.hot.table cimport (
     BOXED, EXPIRES, FIELDS_EXPIRE, INLINE_MAX, T_OBJECT, T_STRING, Entry, entry_box, entry_key, entry_size, entry_type, entry_value,
     hash_bytes, table_faults, table_find, table_memory, table_random, table_scan, table_step,
 )
+
+from zeekdb.hot.journal import tell
 
 cdef extern from *:
     """
@@ -479,14 +482,18 @@ cdef int64_t earlier(int64_t first, Deadlines* due) noexcept nogil:
     return first
 
 
+cdef void tell_expired_fields(int db, bytes key, list fields):
+    cdef bint told = J.told
+    tell(db, (b"HDEL", key, *fields))
+    J.told = told
+
+
 cdef class Keyspace:
     """All databases and what they share."""
 
     cdef readonly list databases
     cdef list listeners
     cdef readonly list database_listeners
-    cdef public list effects        # of the command under way; None: nobody is told
-    cdef public bint effects_given
     cdef public object on_miss      # (database, key), for notifications; None: nobody wants to know
     cdef public object on_new
     cdef uint32_t turn
@@ -515,9 +522,8 @@ cdef class Keyspace:
             listener(self.databases[index], key, "expired")
 
     def tell_fields_expired(self, int index, bytes key, list fields, bint gone):
-        if self.effects is not None:
-            self.effects.append((index, (b"HDEL", key, *fields)))
-            N.due = True
+        if J.open:
+            tell_expired_fields(index, key, fields)
         for listener in self.listeners:
             listener(self.databases[index], key, "hexpired")
             if gone:

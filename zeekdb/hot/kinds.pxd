@@ -1,7 +1,8 @@
 # Commands by name, with their counters. See kinds.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from zeekdb.hot.table cimport hash_bytes
-from zeekdb.hot.wire cimport Arg, Twin
+from zeekdb.hot.journal cimport J, journal_command, journal_word
+from zeekdb.hot.wire cimport Arg, Port, Twin
 
 cdef extern from *:
     """
@@ -28,6 +29,12 @@ ctypedef enum Role:
     BEGINS = 2           # MULTI
     EXECUTES = 3         # EXEC
 
+# What its calls are to the journal.
+ctypedef enum JournalRole:
+    TELLS = 0            # a change is told in the call's own words, unless it says otherwise
+    NESTS = 1            # what it runs is told, not it
+    WANDERS = 2          # it comes upon keys of any kind: the expiries it meets have nothing to do with each other
+
 # Bits of Kind.flags, which are those of commands.spec.Flag.
 cdef enum:
     F_WRITE = 1
@@ -47,6 +54,7 @@ ctypedef struct Kind:
     void* handler        # borrowed: Engine.handlers keeps it
     int index
     Role role
+    JournalRole journal_role
     uint64_t calls
     uint64_t ticks       # time stamp counter, spent in calls
     uint64_t rejected
@@ -68,11 +76,26 @@ cdef inline void hash_keys(Kind* kind, Arg* argv, uint32_t argc) noexcept nogil:
             argv[k].hash = hash_bytes(argv[k].p, argv[k].n)
             k += kind.key_step
 
+cdef inline void journal_call(int db, const Arg* argv, uint32_t argc) noexcept nogil:
+    """Tells a call in its own words."""
+    cdef uint32_t i
+    journal_command(db, argc)
+    for i in range(argc):
+        journal_word(argv[i].p, argv[i].n)
+
+cdef inline int run_twin(Kind* kind, Port* port, Arg* argv, int argc) noexcept nogil:
+    """The twin's answer; what it changes is told to the journal."""
+    if J.open:
+        return tell_twin(kind, port, argv, argc)
+    return kind.twin(port, argv, argc)
+
 cdef inline void count_ticks(Kind* kind, uint64_t spent) noexcept nogil:
     """Books one call."""
     kind.calls += 1
     kind.ticks += spent
     kind.histogram[min(log2_of(spent), 39)] += 1
+
+cdef int tell_twin(Kind* kind, Port* port, Arg* argv, int argc) noexcept nogil
 
 cdef class CommandTable:
     cdef Kind* kinds[KINDS]

@@ -18,13 +18,15 @@ class CommandTable:
         """Makes a command known; `keys` is (first, last, step) or (0, 0, 0). Its index."""
     def set_role(self, index: int, role: str) -> None:
         """What the command is to a transaction: "queues", "begins" or "executes"."""
+    def set_journal_role(self, index: int, role: str) -> None:
+        """What the command's calls are to the journal: "nests" (what it runs is told) or "wanders" (see kinds.pxd)."""
     def use_twins(self, wanted: bool, twin_of: dict[str, str]) -> None:
         """Tests: run hot commands by their twins, or by their Python handlers."""
     def command_stats(self, index: int) -> tuple[int, float, int, int, list[int]]:
         """Calls, microseconds, rejected, failed, and calls by log2 of their ticks."""
     def count_call(self, index: int, us: float, failed: bool = False, rejected: bool = False) -> None: ...
-    def run_counted(self, index: int, handler: Callable[..., Any], ctx: Any, words: list[bytes]) -> Any:
-        """The handler's reply to a call made outside the engine, counted and timed; the words are used up."""
+    def run_counted(self, index: int, handler: Callable[..., Any], ctx: Any, db: int, words: list[bytes]) -> Any:
+        """The handler's reply to a call made outside the engine, counted, timed and told; the words are used up."""
     def count_outcome(self, index: int, failed: bool, rejected: bool) -> None: ...
     def count_late_failure(self, index: int) -> None: ...
     def reset_command_stats(self) -> None: ...

@@ -9,6 +9,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 from zeekdb.hot cimport twins
+from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_wants
+from zeekdb.hot.wire cimport TWIN_DONE, TWIN_PASS
+
+from zeekdb.hot.journal import tell
 
 cdef extern from *:
     """
@@ -25,6 +29,23 @@ cdef inline uint32_t name_hash(const uint8_t* p, size_t n) noexcept nogil:
     for i in range(n):
         h = (h ^ p[i]) * 16777619U
     return h ^ (h >> 15)
+
+
+cdef int tell_twin(Kind* kind, Port* port, Arg* argv, int argc) noexcept nogil:
+    cdef Telling telling
+    cdef int i, done
+    if not kind.flags & F_WRITE:
+        return kind.twin(port, argv, argc)
+    if kind.key_step > 1:  # of several values that it adopts it lets one go again, if a key comes twice
+        for i in range(argc):
+            if argv[i].blob != NULL:
+                return TWIN_PASS
+    journal_begin(&telling)
+    done = kind.twin(port, argv, argc)
+    if done == TWIN_DONE and journal_wants(&telling):
+        journal_call(port.db.index, argv, argc)
+    journal_end(&telling)
+    return done
 
 
 # Twins that look one thing up in a collection: where its name stands.
@@ -90,6 +111,10 @@ cdef class CommandTable:
         """What the command is to a transaction: "queues", "begins" or "executes"."""
         self.by_index[index].role = {"queues": QUEUES, "begins": BEGINS, "executes": EXECUTES}[role]
 
+    def set_journal_role(self, int index, str role not None):
+        """What the command's calls are to the journal: "nests" or "wanders"."""
+        self.by_index[index].journal_role = {"nests": NESTS, "wanders": WANDERS}[role]
+
     cdef void place(self, Kind* kind):
         cdef uint32_t i = name_hash(kind.name, kind.name_size)
         while self.kinds[i & (KINDS - 1)] != NULL:
@@ -138,17 +163,26 @@ cdef class CommandTable:
         if failed:
             kind.failed += 1
 
-    def run_counted(self, int index, handler, ctx, list words not None):
-        """The handler's reply to a call made outside the engine, counted and timed; the words are used up."""
+    def run_counted(self, int index, handler, ctx, int db, list words not None):
+        """The handler's reply to a call made outside the engine, counted, timed and told; the words are used up."""
         cdef Kind* kind = self.by_index[index]
         cdef uint64_t begin = ticks_now(), spent
         cdef bint failed = True
-        words[0] = ctx
+        cdef Telling telling
+        cdef bint journal = J.open
+        name, words[0] = words[0], ctx
+        if journal:
+            journal_begin(&telling)
         try:
             reply = handler(*words)
             failed = False
             return reply
         finally:
+            if journal:
+                if journal_wants(&telling) and kind.journal_role != NESTS:
+                    words[0] = name
+                    tell(db, words)
+                journal_end(&telling)
             spent = ticks_now() - begin
             kind.calls += 1
             kind.ticks += spent

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from zeekdb.hot.engine cimport Engine
 from zeekdb.hot.keyspace cimport db_pointer
-from zeekdb.hot.kinds cimport F_NOT_IN_SCRIPTS, F_WRITE, Kind, count_ticks, hash_keys, takes, ticks_now
+from zeekdb.hot.kinds cimport F_NOT_IN_SCRIPTS, F_WRITE, Kind, count_ticks, hash_keys, run_twin, takes, ticks_now
 from zeekdb.hot.lua_api cimport LUA_TNUMBER, LUA_TSTRING, api, is_type, lua_State
 from zeekdb.hot.memory cimport blob_release, mem_free
 from zeekdb.hot.sockets cimport Link
@@ -175,7 +175,7 @@ cdef class Run:
         begin = ticks_now()
         hash_keys(kind, argv, argc)
         PORT.db = self.db
-        if kind.twin(&PORT, argv, argc) != TWIN_DONE:
+        if run_twin(kind, &PORT, argv, argc) != TWIN_DONE:
             return False
         count_ticks(kind, ticks_now() - begin)
         if kind.flags & F_WRITE:

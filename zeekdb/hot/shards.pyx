@@ -17,6 +17,7 @@ from zeekdb.hot.hash_deadlines cimport (
 )
 from zeekdb.hot.members cimport Harvest, harvest, harvest_to
 from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.packed cimport Packed
 from zeekdb.hot.table cimport (
@@ -51,6 +52,7 @@ G.now_ms = <int64_t>(time.time() * 1000)
 G.clock = <uint32_t>((G.now_ms // 1000) & 0xFFFFFF)
 G.lfu_decay_minutes = 1
 G.lfu_log_factor = 10
+J.dirty = &G.dirty
 
 cdef uint64_t RANDOM_STATE = int.from_bytes(os.urandom(8), "little") | 1
 
@@ -290,6 +292,8 @@ cdef void ks_expire(Db* db, Shard* s, uint64_t* slot) noexcept nogil:
     key = entry_key(e, &n)
     if N.interests:
         note_key(db.index, key, n, hash_bytes(key, n))
+    if J.open:
+        journal_gone(db.index, key, n)
     if LISTENERS != NULL and LISTENERS.ob_size:
         copy = <uint8_t*>mem_alloc(n if n else 1)
         memcpy(copy, key, n)
@@ -335,7 +339,7 @@ cdef uint64_t* expire_fields(Db* db, Shard* s, uint64_t* slot, size_t most) noex
     if N.interests:
         key = entry_key(slot_entry(slot[0]), &n)
         note_key(db.index, key, n, hash_bytes(key, n))
-    if LISTENERS != NULL and LISTENERS.ob_size:
+    if J.open or (LISTENERS != NULL and LISTENERS.ob_size):
         return report_fields(db, s, slot, most)
     G.expired_fields += timed_expire(t, G.now_ms, most, NULL, NULL)
     if timed_length(t):

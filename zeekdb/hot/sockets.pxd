@@ -15,6 +15,7 @@ ctypedef struct Conn:
     bint writable_wanted
     bint readable_off
     bint watching        # WATCHes keys
+    bint held            # its output waits until what it has changed is on the disk
     bint queued          # waits in the engine's list of connections to process again
     # input not consumed yet
     uint8_t* data
@@ -23,6 +24,8 @@ ctypedef struct Conn:
     Intake intake
     void* owner          # the Python Connection, borrowed
     size_t output_limit
+    uint64_t hold_end    # of the journal, which must be synced before the output leaves
+    uint64_t wrote_end   # of the journal behind its last change
     uint64_t commands
     uint64_t net_in
     uint64_t net_out
@@ -60,6 +63,8 @@ cdef class Sockets(CommandTable):
     cdef Out scratch_out
     cdef bint scratch_lent
     cdef Conn* dead
+    cdef uint64_t synced             # of the journal: output that stands for more waits
+    cdef list held                   # connections whose output waits for that
     cdef list again                  # connections that another one's command has given output or set free
     cdef public object on_close      # (connection)
     cdef public object on_output_limit  # (connection): it is closed for not reading
@@ -71,6 +76,8 @@ cdef class Sockets(CommandTable):
     cdef void lend(self, Conn* c) noexcept nogil
     cdef void take_back(self, Out* out) noexcept nogil
     cdef int flush(self, Conn* c) except -1
+    cdef int hold(self, Conn* c) except -1
+    cdef void keep(self, Out* out) noexcept nogil
     cdef bint send_out(self, Conn* c, Out* out)
     cdef void watch(self, Conn* c) noexcept
     cdef int attach(self, Link connection, int fd) except -1

@@ -12,5 +12,7 @@ class Sockets(CommandTable):
     on_output_limit: Callable[[Any], None]
     total_out: int
     writes: int
+    def release(self, synced: int) -> None:
+        """The journal is on the disk up to there: output that waited for it leaves."""
     def fileno(self) -> int:
         """The descriptor to watch: readable when a turn has something to do."""

@@ -42,6 +42,8 @@ cdef class Sockets(CommandTable):
         if self.epfd < 0:
             raise OSError("epoll_create1 failed")
         self.again = []
+        self.held = []
+        self.synced = <uint64_t>-1
 
     def __dealloc__(self):
         mem_free(self.scratch_out.data, self.scratch_out.capacity)
@@ -89,7 +91,8 @@ cdef class Sockets(CommandTable):
         cdef Out* out = &c.port.out
         cdef bint whole = True
         cdef size_t left
-        cdef uint8_t* own
+        if c.hold_end > self.synced:
+            return self.hold(c)
         if out.size > out.sent or out.first_part < out.nparts:
             whole = self.send_out(c, out)
             if c.closed:
@@ -115,14 +118,7 @@ cdef class Sockets(CommandTable):
             self.close(c)
             return 0
         if not whole and out.lent:
-            left = out.size - out.sent
-            own = <uint8_t*>mem_alloc(left if left else 1)
-            memcpy(own, out.data + out.sent, left)
-            shift_parts(out)
-            self.take_back(out)
-            out.data = own
-            out.capacity = left if left else 1
-            out.size = left
+            self.keep(out)
         elif not whole and out.sent > OUTPUT_FLUSH:
             left = out.size - out.sent
             memmove(out.data, out.data + out.sent, left)
@@ -132,6 +128,42 @@ cdef class Sockets(CommandTable):
             c.writable_wanted = not whole
             self.watch(c)
         return 0
+
+    cdef void keep(self, Out* out) noexcept nogil:
+        """What is unsent moves from the lent buffer to one of the connection's own."""
+        cdef size_t left = out.size - out.sent
+        cdef uint8_t* own = <uint8_t*>mem_alloc(left if left else 1)
+        memcpy(own, out.data + out.sent, left)
+        shift_parts(out)
+        self.take_back(out)
+        out.data = own
+        out.capacity = left if left else 1
+        out.size = left
+
+    cdef int hold(self, Conn* c) except -1:
+        """The output stands for changes that are not on the disk yet."""
+        if c.port.out.lent:
+            self.keep(&c.port.out)
+        if not c.held:
+            c.held = True
+            self.held.append(<object>c.owner)
+        if c.output_limit and out_pending(&c.port.out) > c.output_limit:
+            self.on_output_limit(<object>c.owner)
+            self.close(c)
+        return 0
+
+    def release(self, uint64_t synced):
+        """The journal is on the disk up to there: output that waited for it leaves."""
+        cdef list waiting
+        cdef Link connection
+        self.synced = synced
+        waiting, self.held = self.held, []
+        for connection in waiting:
+            if connection.c == &GONE:
+                continue
+            connection.c.held = False
+            if not connection.c.closed:
+                self.flush(connection.c)
 
     cdef bint send_out(self, Conn* c, Out* out):
         """True when all went out. Closes the connection on a broken pipe."""

@@ -4,6 +4,7 @@ What twins promise: twins.pyx.
 """
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
+from zeekdb.hot.journal cimport J, journal_command, journal_int, journal_literal, journal_word
 from zeekdb.hot.keyspace cimport G, ks_create, ks_find
 from zeekdb.hot.streamlog cimport TOTAL_MAX, Id, Log, id_compare, log_append, log_entries_max, log_next, log_trim
 from zeekdb.hot.table cimport T_STREAM, Entry, entry_box, entry_type
@@ -69,6 +70,23 @@ cdef int twin_xadd(Port* port, Arg* argv, int argc) noexcept nogil:
     return add(port, key, argv, argc, length, whole)
 
 
+cdef void tell_added(
+    int db, Arg* key, const uint8_t* id, size_t n, Arg* fields, int nfields, int64_t length, uint64_t left,
+) noexcept nogil:
+    """The entry with its id, and what trimming has left exactly."""
+    cdef int i
+    journal_command(db, 3 + nfields + (3 if length >= 0 else 0))
+    journal_literal(b"XADD")
+    journal_word(key.p, key.n)
+    if length >= 0:
+        journal_literal(b"MAXLEN")
+        journal_literal(b"=")
+        journal_int(<int64_t>left)
+    journal_word(id, n)
+    for i in range(nfields):
+        journal_word(fields[i].p, fields[i].n)
+
+
 cdef inline int add(Port* port, Arg* key, Arg* argv, int argc, int64_t length, bint whole) noexcept nogil:
     """The id stands at argv[2], the fields behind it. Length -1: no trimming."""
     cdef bint given = argv[2].n != 1 or argv[2].p[0] != 42
@@ -108,6 +126,8 @@ cdef inline int add(Port* port, Arg* key, Arg* argv, int argc, int64_t length, b
     text[n] = 45
     n += 1
     n += format_int(text + n, <int64_t>id.seq)
+    if J.open:
+        tell_added(port.db.index, key, text, n, argv + 3, argc - 3, length, log.length)
     out_bulk(&port.out, text, n)
     return TWIN_DONE
 

@@ -1,5 +1,6 @@
 # What twins share. See twins.pyx.
 from libc.stdint cimport int64_t, uint8_t
+from zeekdb.hot.journal cimport J, journal_command, journal_int, journal_literal, journal_word
 from zeekdb.hot.keyspace cimport G, entry_string, ks_create, ks_find, ks_read
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.notes cimport note_key
@@ -27,6 +28,23 @@ cdef inline void changed(Port* port, Arg* key, int64_t count) noexcept nogil:
     """The journal's door for twins: they run only while nobody wants to know what has happened to every key."""
     G.dirty += count
     note_key(port.db.index, key.p, key.n, key.hash)
+
+cdef inline void tell_deadline(int db, Arg* key, int64_t deadline_ms) noexcept nogil:
+    """A relative time to live as a moment, if anybody listens."""
+    if J.open:
+        journal_command(db, 3)
+        journal_literal(b"PEXPIREAT")
+        journal_word(key.p, key.n)
+        journal_int(deadline_ms)
+
+cdef inline void tell_set(int db, Arg* key, Arg* value, int64_t deadline_ms) noexcept nogil:
+    if J.open:
+        journal_command(db, 5)
+        journal_literal(b"SET")
+        journal_word(key.p, key.n)
+        journal_word(value.p, value.n)
+        journal_literal(b"PXAT")
+        journal_int(deadline_ms)
 
 cdef inline void touch(Entry* e) noexcept nogil:
     """What a write does to the recency of a key that stays; the LFU counter is left to reads."""

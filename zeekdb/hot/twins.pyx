@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 
 from zeekdb.hot cimport read_twins
 from zeekdb.hot.hashes cimport hash_expect, hash_get, hash_put
+from zeekdb.hot.journal cimport J, journal_command, journal_literal, journal_word
 from zeekdb.hot.keyspace cimport (
     G, entry_string, ks_create, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
 )
@@ -18,10 +19,11 @@ from zeekdb.hot.sets cimport set_add, set_contains, set_expect, set_length, set_
 from zeekdb.hot.stream_twins cimport twin_xadd, twin_xlen
 from zeekdb.hot.table cimport BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_type
 from zeekdb.hot.twin_parts cimport (
-    TTL_MAX, bounds, changed, collection, emit_bulk, out_score, parse_score, say_string, touch, word_is,
+    TTL_MAX, bounds, changed, collection, emit_bulk, out_score, parse_score, say_string, tell_deadline, tell_set, touch,
+    word_is,
 )
 from zeekdb.hot.wire cimport (
-    TWIN_DONE, TWIN_PASS, Arg, Port, format_int, out_bulk, out_int, out_length, out_null, out_raw, out_room, parse_int,
+    TWIN_DONE, TWIN_PASS, Arg, Out, Port, format_int, out_bulk, out_int, out_length, out_null, out_raw, out_room, parse_int,
 )
 from zeekdb.hot.zsets cimport ZADD_ADDED, ZADD_INCR, ZADD_NAN, ZADD_UPDATED, zset_add, zset_length, zset_pop, zset_score
 
@@ -67,6 +69,8 @@ cdef inline void store(Port* port, Arg* key, Arg* value, int64_t deadline_ms) no
         value.blob = NULL  # adopted
     else:
         ks_set(port.db, key.p, key.n, key.hash, value.p, value.n, deadline_ms)
+    if deadline_ms:
+        tell_set(port.db.index, key, value, deadline_ms)
     changed(port, key, 1)
 
 
@@ -254,6 +258,7 @@ cdef inline int expire(Port* port, Arg* argv, int argc, int64_t unit_ms) noexcep
     if ks_expire_at(port.db, argv[1].p, argv[1].n, argv[1].hash, G.now_ms + n * unit_ms) == NULL:
         out_int(&port.out, 0)
     else:
+        tell_deadline(port.db.index, &argv[1], G.now_ms + n * unit_ms)
         changed(port, &argv[1], 1)
         out_int(&port.out, 1)
     return TWIN_DONE
@@ -420,6 +425,11 @@ cdef int twin_sismember(Port* port, Arg* argv, int argc) noexcept nogil:
     return TWIN_DONE
 
 
+cdef void emit_told(const uint8_t* p, size_t n, void* arg) noexcept nogil:
+    out_bulk(<Out*>arg, p, n)
+    journal_word(p, n)
+
+
 cdef int twin_spop(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef void* found
     if argc != 2 or collection(port, &argv[1], T_SET, False, False, &found) == TWIN_PASS:
@@ -427,7 +437,13 @@ cdef int twin_spop(Port* port, Arg* argv, int argc) noexcept nogil:
     if found == NULL:
         out_null(&port.out, port.protocol)
         return TWIN_DONE
-    set_pop(found, emit_bulk, &port.out)
+    if J.open:
+        journal_command(port.db.index, 3)
+        journal_literal(b"SREM")
+        journal_word(argv[1].p, argv[1].n)
+        set_pop(found, emit_told, &port.out)
+    else:
+        set_pop(found, emit_bulk, &port.out)
     if set_length(found) == 0:
         ks_delete(port.db, argv[1].p, argv[1].n, argv[1].hash)
     changed(port, &argv[1], 1)

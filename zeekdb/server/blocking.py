@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from zeekdb.errors import CommandError
+from zeekdb.hot.journal import Call
 from zeekdb.hot.replies import DEFERRED
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ class Blocking:
         begin = time.perf_counter()
         ctx.keyspace.touching = not waiter.client.no_touch
         try:
-            reply = self.server.dispatcher.late_refusal(waiter.client) or waiter.attempt(key)
+            with Call():
+                reply = self.server.dispatcher.late_refusal(waiter.client) or waiter.attempt(key)
         except CommandError as error:
             reply = error
         finally:
@@ -162,7 +164,6 @@ class Blocking:
         if reply is not None:
             self._answer(waiter, reply)
             self._note_slow(waiter.client, (time.perf_counter() - begin) * 1e6)
-        self.server.propagation.flush()
 
     def _note_slow(self, client: Client, us: float) -> None:
         """The part of a command that came after the wait, for the slow log and the latency monitor."""

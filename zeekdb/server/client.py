@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
+from zeekdb.hot import journal
 from zeekdb.hot.connection import Connection
 from zeekdb.hot.gates import GATE_AUTH, GATE_MULTI, GATE_NO_TOUCH, GATE_REPLY
 from zeekdb.hot.replies import NO_REPLY
@@ -58,7 +59,6 @@ class Client(Connection):
         self.watch_failed = False  # a watched key was changed
         self.in_exec = False
         self.blocked_call: list[Any] = []  # the command that waits; the first item stands for its name
-        self.write_offset = 0  # of the replication stream, behind this connection's last change
         self.ctx = Context(server.keyspace, server.keyspace.databases[0], self, server)
 
     # ------------------------------------------------------------ state
@@ -70,6 +70,14 @@ class Client(Connection):
     @property
     def user(self) -> str:
         return show(self.account.name)
+
+    @property
+    def write_offset(self) -> int:
+        """Of the replication stream, behind this connection's last change."""
+        self.server.engine.drain()
+        if not self.wrote_end:
+            return 0
+        return max(self.server.primary.offset - (journal.end() - self.wrote_end), 0)
 
     @property
     def no_touch(self) -> bool:

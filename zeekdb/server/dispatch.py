@@ -22,6 +22,7 @@ from zeekdb.hot.gates import (
     GATE_SUBSCRIBED,
     GATE_TRACKING,
 )
+from zeekdb.hot.journal import Call, tell
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ WHILE_SUBSCRIBED = frozenset({
     "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE", "PING", "QUIT", "RESET",
 })  # fmt: skip
 ROLES = {"MULTI": "begins", "EXEC": "executes"}  # what the engine may do itself
+# What calls are to the journal: what others run inside them is told, not they; or they come upon keys of any kind, and
+# the expiries that they find have nothing to do with each other.
+JOURNAL_ROLES = {
+    **dict.fromkeys(("EXEC", "EVAL", "EVALSHA", "FCALL", "EVAL_RO", "EVALSHA_RO", "FCALL_RO"), "nests"),
+    **dict.fromkeys(("SCAN", "RANDOMKEY", "KEYS", "DBSIZE"), "wanders"),
+}
 ERROR_KINDS_MAX = 128  # distinct error codes counted, so that made-up codes cannot grow the table
 
 
@@ -95,6 +102,8 @@ class Dispatcher:
             self.engine.set_role(index, "queues")
         elif spec.name in ROLES:
             self.engine.set_role(index, ROLES[spec.name])
+        if spec.name in JOURNAL_ROLES:
+            self.engine.set_journal_role(index, JOURNAL_ROLES[spec.name])
 
     def _note(self, spec: Command, handler: Callable[..., Any]) -> None:
         self.specs.append(spec)
@@ -185,12 +194,19 @@ class Dispatcher:
             keyspace.touching = True
         return self._answer(client, reply, silent)
 
+    @staticmethod
+    def run_told(spec: Command, db_index: int, args: list[bytes], run: Callable[[], Any]) -> Any:
+        """A call that is made outside the engine: what it changes is told to the journal."""
+        with Call() as call:
+            try:
+                return run()
+            finally:
+                if call.wants and JOURNAL_ROLES.get(spec.name) != "nests":
+                    tell(db_index, args)
+
     def perform(self, spec: Command, client: Any, args: list[bytes], handler: Callable[..., Any]) -> Any:
-        """The handler's reply, for a client's command or a script's; what it changes is told to whoever listens."""
-        if self.server.keyspace.effects is None:
-            reply = handler(client.ctx, *args[1:])
-        else:
-            reply = self.server.propagation.run(spec, client.db_index, args, handler, client.ctx)
+        """The handler's reply, for a client's command or a script's; tracking remembers what it reads."""
+        reply = handler(client.ctx, *args[1:])
         if client.gate & GATE_TRACKING:
             if spec.flags & Flag.READONLY and spec.group != "scripting":
                 self.server.tracking.remember(client, spec, args)
@@ -264,7 +280,7 @@ class Dispatcher:
         index, args = client.waiting
         client.waiting = None
         try:
-            reply = self.gated(client, index, args)
+            reply = self.run_told(self.specs[index], client.db_index, args, lambda: self.gated(client, index, args))
         except CommandError as error:
             self.count_error(client, index, error)
             reply = error

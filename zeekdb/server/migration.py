@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zeekdb.commands.migration import Order
 from zeekdb.errors import CommandError
+from zeekdb.hot.journal import tell
 from zeekdb.hot.replies import DEFERRED
 from zeekdb.persistence import payload
 
@@ -160,9 +161,8 @@ class Exchange:
             elif self.db.remove(key):
                 removed.append(key)
                 keyspace.changed(self.db, key, "del")
-        if removed and keyspace.effects is not None:
-            keyspace.effects.append((self.db.index, (b"DEL", *removed)))
-            keyspace.effects_given = keyspace.due = True
+        if removed:
+            tell(self.db.index, (b"DEL", *removed))
         return others
 
     def verdict(self) -> Any:

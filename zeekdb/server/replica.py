@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.context import Context
 from zeekdb.errors import CommandError
+from zeekdb.hot.journal import Call
 from zeekdb.hot.rdb import DamagedValue
 from zeekdb.persistence import rdb
 from zeekdb.server.propagation import encode
@@ -303,8 +304,9 @@ class Replica:
             self.queue = []
         elif name == b"EXEC":
             queue, self.queue = self.queue or [], None
-            for call in queue:
-                self._run(call)
+            with Call():
+                for call in queue:
+                    self._run(call)
         elif self.queue is not None:
             self.queue.append(words)
         else:
@@ -314,17 +316,18 @@ class Replica:
         """One command of the primary. An error means that the two differ: it is logged, and the stream goes on."""
         server = self.server
         index = server.dispatcher.index_of(words[0])
-        effects, server.keyspace.effects = server.keyspace.effects, None
         try:
             if index is None:
                 raise CommandError(f"ERR unknown command '{words[0].decode('utf-8', 'replace')}'")
-            return server.dispatcher.handlers[index](self.client.ctx, *words[1:])
+            dispatcher = server.dispatcher
+            return dispatcher.run_told(
+                dispatcher.specs[index], self.client.db_index, words,
+                lambda: dispatcher.handlers[index](self.client.ctx, *words[1:]),
+            )  # fmt: skip
         except CommandError as error:
             log.critical("This replica cannot follow: '%s' after processing '%s'", error.message, words[0])
         except Exception:
             log.exception("a command of the primary failed")
-        finally:
-            server.keyspace.effects = effects
         return None
 
     # ------------------------------------------------------------ for INFO and ROLE

@@ -113,13 +113,18 @@ class Primary:
             self.pinged_s = time.monotonic()
         if self.backlog is None:
             self.backlog = Backlog(self.offset)
-            self.server.propagation.attach(self.feed)
+            self.server.propagation.attach(self.hear)
 
     def forget(self, client: Client) -> None:
         """The connection ended."""
         self.announced.pop(client, None)
         if self.replicas.pop(client, None) is not None and not self.replicas:
             self.alone_since_s = time.monotonic()
+
+    def hear(self, data: bytes) -> None:
+        """What has changed here. While this server follows another one, it is that one's stream that goes on."""
+        if not self.server.replica.active:
+            self.feed(data)
 
     def feed(self, data: bytes) -> None:
         """More of the stream."""
@@ -131,8 +136,7 @@ class Primary:
 
     def drop_all(self) -> None:
         """The stream is another one from now on: replicas ask again, and are not told of the command under way."""
-        if self.server.keyspace.effects is not None:
-            self.server.keyspace.effects = []
+        self.server.engine.drain()
         for client in list(self.replicas):
             client.kill()
 
@@ -190,4 +194,4 @@ class Primary:
             and now_s - self.alone_since_s > config.repl_backlog_ttl
         ):  # fmt: skip
             self.backlog = None
-            self.server.propagation.detach(self.feed)
+            self.server.propagation.detach(self.hear)

@@ -188,7 +188,7 @@ class ScriptRunner(Runner):
                 if flags & Flag.WRITE:
                     run.wrote = True
                 try:
-                    return self.engine.run_counted(index, handler, client.ctx, words)
+                    return self.engine.run_counted(index, handler, client.ctx, client.db_index, words)
                 except CommandError as error:
                     self.server.dispatcher.count_inner_error(error)
                     raise
@@ -219,7 +219,9 @@ class ScriptRunner(Runner):
         begin = time.perf_counter()
         failed = True
         try:
-            reply = server.dispatcher.perform(spec, client, words, handler)
+            reply = server.dispatcher.run_told(
+                spec, client.db_index, words, lambda: server.dispatcher.perform(spec, client, words, handler)
+            )
             failed = False
             return reply
         except CommandError as error:

@@ -242,8 +242,6 @@ class Server:
         """The end of a command, transaction or script (or timer) that has changed what somebody asked about."""
         self.current_client = client
         self.keyspace.due = False
-        if self.propagation.flush() and client is not None:
-            client.write_offset = self.primary.offset
         self.read_notes()
         self.blocking.serve()
         self.tracking.command_done(client)

@@ -1,0 +1,46 @@
+# The append-only file's tail, written and synced by a thread of its own. See aoflog.pyx.
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+cdef enum:
+    SYNC_NO = 0
+    SYNC_EVERY_SECOND = 1
+    SYNC_ALWAYS = 2
+
+# Shared by the loop and the thread; positions are those of the journal.
+ctypedef struct Tail:
+    pthread_mutex_t lock
+    pthread_cond_t wanted        # the thread waits for it
+    pthread_cond_t settled       # whoever waits for the thread does
+    uint8_t* pending             # [taken, appended)
+    size_t pending_size
+    size_t pending_capacity
+    uint64_t appended
+    uint64_t written
+    uint64_t synced
+    int fd
+    int next_fd                  # to go on with from `switch_at`; -1: none
+    uint64_t switch_at
+    int mode
+    bint pause_sync              # while a rewrite keeps the disk busy, if the directive says so
+    int error                    # errno of what fails, 0 while all is well
+    bint sync_failed             # what the files hold is not known
+    bint stop
+    int64_t unsynced_since_us    # when the oldest byte not synced was appended; 0: none
+    int64_t size                 # bytes of the current file
+    uint64_t delayed             # appends that found the last sync still under way
+    int bell                     # eventfd: rung when `synced` or `error` changed
+
+cdef class AofLog:
+    cdef Tail t
+    cdef pthread_t thread
+    cdef bint running
+
+    cdef void append(self, const uint8_t* data, size_t n) noexcept nogil
