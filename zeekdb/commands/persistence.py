@@ -1,19 +1,14 @@
-"""SAVE and its kin. There is no append-only file yet, and nobody is told that there is."""
+"""SAVE and its kin."""
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Final
 
 from zeekdb.commands.context import Context
 from zeekdb.commands.spec import ADMIN, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, command
-from zeekdb.errors import CommandError, SyntaxError_
+from zeekdb.errors import SyntaxError_
 
 SAVING: Final = ADMIN | NOSCRIPT | NO_ASYNC_LOADING
-
-
-def refuse() -> NoReturn:
-    """The one answer to everything about the append-only file."""
-    raise CommandError("ERR this release of ZeekDB has no append-only file: nothing was saved")
 
 
 @command(
@@ -41,4 +36,5 @@ def bgsave(ctx: Context, *options: bytes) -> str:
 @command("BGREWRITEAOF", arity=1, flags=SAVING, group="server", since="1.0.0", complexity="O(1)")
 def bgrewriteaof(ctx: Context) -> str:
     """Rewrites the append-only file in the background."""
-    refuse()
+    reply: str = ctx.server.appendonly.rewrite()
+    return reply

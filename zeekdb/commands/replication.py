@@ -193,6 +193,17 @@ def waitaof(ctx: Context, numlocal: bytes, numreplicas: bytes, timeout: bytes) -
     local = parse_range(numlocal, 0, 1)
     wanted = parse_uint(numreplicas)
     timeout_ms = _parse_timeout_ms(ctx, timeout)
-    if local:  # there is no append-only file yet, whatever the directive says
+    if local and ctx.server.appendonly.log is None:
         raise CommandError(WITHOUT_AOF)
-    return _wait(ctx, wanted, timeout_ms, lambda count: [0, 0])  # nor does a replica tell of its own
+    wrote_end = ctx.client.wrote_end
+
+    def synced() -> int:
+        tail = ctx.server.appendonly.log
+        return int(tail is not None and tail.synced >= wrote_end)
+
+    def attempt(key: bytes) -> Any:
+        return [1, 0] if synced() >= local and wanted == 0 else None  # replicas do not tell of their own files
+
+    if (there := attempt(b"")) is not None or ctx.deny_blocking:
+        return there or [synced(), 0]
+    return ctx.server.blocking.await_replicas(ctx.client, attempt, timeout_ms, lambda: [synced(), 0])

@@ -11,9 +11,8 @@ class AofLog:
         """What comes from now on goes to this file; the one before is completed, synced and closed."""
     def forgive(self) -> None:
         """The files that a failed sync has left in doubt were replaced."""
-    @property
-    def switching(self) -> bool:
-        """Whether the file before is still being completed."""
+    def wait_switched(self, timeout_s: float) -> bool:
+        """Whether the file before was completed within that time."""
     def wait_synced(self, timeout_s: float) -> bool:
         """Whether all that was appended reached the disk within that time."""
     def fileno(self) -> int:

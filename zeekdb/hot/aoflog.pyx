@@ -248,9 +248,14 @@ cdef class AofLog:
         pthread_cond_signal(&self.t.wanted)
         pthread_mutex_unlock(&self.t.lock)
 
-    @property
-    def switching(self):
-        return self.t.next_fd >= 0
+    def wait_switched(self, double timeout_s):
+        cdef int64_t end = aof_now_us() + <int64_t>(timeout_s * SECOND_US)
+        with nogil:
+            pthread_mutex_lock(&self.t.lock)
+            while self.t.next_fd >= 0 and aof_now_us() < end:
+                aof_wait_until(&self.t.settled, &self.t.lock, end)
+            pthread_mutex_unlock(&self.t.lock)
+        return self.t.next_fd < 0
 
     def wait_synced(self, double timeout_s):
         cdef int64_t end = aof_now_us() + <int64_t>(timeout_s * SECOND_US)

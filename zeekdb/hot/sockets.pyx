@@ -222,7 +222,7 @@ cdef class Sockets(CommandTable):
         c.owner = <void*>connection
         event.data.ptr = c
         event.events = EPOLLIN | EPOLLRDHUP
-        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) < 0:
+        if fd >= 0 and epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) < 0:
             free(c)
             connection.c = NULL
             raise OSError("epoll_ctl failed")
@@ -234,8 +234,9 @@ cdef class Sockets(CommandTable):
         if c.closed:
             return 0
         c.closed = True
-        epoll_ctl(self.epfd, EPOLL_CTL_DEL, c.fd, NULL)
-        c_close(c.fd)
+        if c.fd >= 0:
+            epoll_ctl(self.epfd, EPOLL_CTL_DEL, c.fd, NULL)
+            c_close(c.fd)
         c.next_dead = self.dead
         self.dead = c
         self.on_close(<object>c.owner)

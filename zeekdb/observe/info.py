@@ -181,7 +181,7 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
         ("mem_clients_slaves", 0),
         ("mem_clients_normal", memory["clients"]),
         ("mem_cluster_links", 0),
-        ("mem_aof_buffer", 0),
+        ("mem_aof_buffer", server.appendonly.log.pending if server.appendonly.log else 0),
         ("mem_allocator", "libc"),
         ("active_defrag_running", 0),
         ("lazyfree_pending_objects", keyspace.lazyfree_pending),
@@ -211,18 +211,7 @@ def persistence_section(server: Any, keyspace: Any) -> Fields:
         ("rdb_last_cow_size", 0),
         ("rdb_last_load_keys_expired", 0),
         ("rdb_last_load_keys_loaded", saving.loaded_keys),
-        ("aof_enabled", 0),
-        ("aof_rewrite_in_progress", 0),
-        ("aof_rewrite_scheduled", 0),
-        ("aof_last_rewrite_time_sec", -1),
-        ("aof_current_rewrite_time_sec", -1),
-        ("aof_last_bgrewrite_status", "ok"),
-        ("aof_rewrites", 0),
-        ("aof_rewrites_consecutive_failures", 0),
-        ("aof_last_write_status", "ok"),
-        ("aof_last_cow_size", 0),
-        ("module_fork_in_progress", 0),
-        ("module_fork_last_cow_size", 0),
+        *server.appendonly.fields(),
     ]
 
 

@@ -27,13 +27,13 @@ EXPIRE_S, IDLE, FREQUENCY, FUNCTION = b"\xfd", b"\xf8", b"\xf9", b"\xf5"
 CHECKED_SINCE: Final = 5  # the version that brought the checksum
 
 
-def image(databases: list[Database], libraries: bytes = b"") -> bytes:
+def image(databases: list[Database], libraries: bytes = b"", aof_base: bool = False) -> bytes:
     """Everything, made at once: for as long as that takes nothing else happens. `libraries`: records of functions."""
-    data = b"".join(pieces(databases, libraries))
+    data = b"".join(pieces(databases, libraries, aof_base))
     return data + crc64(data).to_bytes(8, "little")
 
 
-def pieces(databases: list[Database], libraries: bytes) -> Iterator[bytes]:
+def pieces(databases: list[Database], libraries: bytes, aof_base: bool) -> Iterator[bytes]:
     """The file's parts but for the checksum at its end."""
     yield MAGIC
     for name, value in (
@@ -41,7 +41,7 @@ def pieces(databases: list[Database], libraries: bytes) -> Iterator[bytes]:
         (b"redis-bits", b"64"),
         (b"ctime", b"%d" % time.time()),
         (b"used-mem", b"%d" % mem_used()),
-        (b"aof-base", b"0"),
+        (b"aof-base", b"%d" % aof_base),
     ):
         yield AUX + encode_string(name) + encode_string(value)
     yield libraries

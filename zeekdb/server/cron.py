@@ -75,6 +75,7 @@ class Cron:
             server.update_gates()
         self._look_at_clients(now_s)
         server.primary.tick()
+        server.appendonly.tick()
         server.settle()
         return busy
 

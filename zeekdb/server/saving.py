@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,19 @@ class Saving:
         self.server.last_save_s = time.time()
         self.server.keyspace.dirty -= dirty
 
+    async def write_base(self, path: Path, at_epoch: Callable[[], None]) -> None:
+        """A snapshot for the append-only file; `at_epoch` is called at the moment that it shows. OSError."""
+        at_epoch()
+        image = self.server.image(aof_base=True)
+        await asyncio.to_thread(write_whole, path, image)
+
     # ------------------------------------------------------------ loading
+
+    def load_image(self, data: memoryview) -> int:
+        """Adds what an image holds; where it ends. DamagedValue, CommandError."""
+        for code in rdb.load(self.server.keyspace, bytes(data)):
+            self.server.runner.load(code, False)
+        return len(data)
 
     def load(self, merge: bool = False) -> None:
         """Adds what the file holds. `merge`: keys and libraries that are there give way. DamagedValue, OSError."""

@@ -33,7 +33,10 @@ from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import Sampler, Stats
 from zeekdb.persistence import rdb
+from zeekdb.persistence.manifest import Manifest
 from zeekdb.server.acl.store import Acl
+from zeekdb.server.aof import AppendOnly
+from zeekdb.server.aof_loading import AofLoader, CannotLoad
 from zeekdb.server.blocking import Blocking
 from zeekdb.server.client import Client
 from zeekdb.server.cron import Cron
@@ -101,6 +104,8 @@ class Server:
         self.primary = Primary(self, self.image)
         self.replica = Replica(self)
         self.saving = Saving(self)
+        self.appendonly = AppendOnly(self)
+        self.loading = False
         interested = (self.watches, self.blocking, self.tracking)
         self.key_listeners = [each.touched for each in interested]
         self.keyspace.database_listeners.extend(each.database_changes for each in interested)
@@ -137,6 +142,7 @@ class Server:
             (("lua-memory-limit",), self._limit_scripts),
             (("notify-keyspace-events",), self.notifications.configure),
             (("tracking-table-max-keys",), self.tracking.trim),
+            (("appendfsync", "no-appendfsync-on-rewrite"), self.appendonly.configure),
         ]
         for names, hook in hooks:
             for name in names:
@@ -145,6 +151,7 @@ class Server:
         config.on_change("port", lambda: self._rebind("Unable to listen on this port. Check server logs."))
         config.on_change("bind", lambda: self._rebind("Failed to bind to specified addresses."))
         config.on_change("maxclients", self._raise_descriptor_limit)
+        config.on_change("appendonly", self._switch_appendonly)
 
     def _limit_hashes(self) -> None:
         hashes.set_limits(
@@ -204,11 +211,11 @@ class Server:
             gate |= GATE_JOURNAL
         if self.busy_reason:
             gate |= GATE_BUSY
-        if self.config.min_replicas_to_write or self.replica.active:
+        if self.config.min_replicas_to_write or self.replica.active or self.appendonly.error:
             gate |= GATE_READONLY
         if self.is_out_of_memory():
             gate |= GATE_OOM
-        self.engine.gate = gate
+        self.engine.gate = 0 if self.loading else gate
 
     def write_refusal(self) -> str | None:
         """Why nobody may write now, if so."""
@@ -218,7 +225,7 @@ class Server:
         wanted = config.min_replicas_to_write if config.min_replicas_max_lag else 0
         if wanted and self.primary.good_replicas() < wanted:
             return "NOREPLICAS Not enough good replicas to write."
-        return None
+        return self.appendonly.refusal()
 
     def is_stale(self) -> bool:
         """Whether reads are refused too: a replica without its primary, if the directive says so."""
@@ -248,9 +255,10 @@ class Server:
         self.keyspace.due = False
         self.current_client = None
 
-    def image(self, only_functions: bool = False) -> bytes:
+    def image(self, only_functions: bool = False, aof_base: bool = False) -> bytes:
         """All data as an RDB file, or the functions alone."""
-        return rdb.image([] if only_functions else self.keyspace.databases, self.runner.libraries.records())
+        databases = [] if only_functions else self.keyspace.databases
+        return rdb.image(databases, self.runner.libraries.records(), aof_base)
 
     def settle(self) -> None:
         """After something that was no command of a client: the same, and the output goes out."""
@@ -522,7 +530,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._signalled, number)
         self.loop.add_reader(self.engine.fileno(), self.engine.turn)
-        if not self.saving.load_at_start():
+        if not self._load_at_start():
             return 1
         if config.replicaof:
             self.replica.follow(config.replicaof[0], int(config.replicaof[1]))
@@ -535,6 +543,45 @@ class Server:
             cron.stop()
             self._end()
         return self.exit_code
+
+    def _load_at_start(self) -> bool:
+        """What the last run has left: the append-only file if there shall be one, the snapshot otherwise."""
+        if not self.config.appendonly:
+            return self.saving.load_at_start()
+        self.loading = True
+        self.update_gates()
+        try:
+            manifest = AofLoader(self).load()
+            if manifest is None and not self.saving.load_at_start():  # it was turned on since: nothing gets lost
+                return False
+            self.appendonly.open_at_start(manifest or Manifest())
+        except (CannotLoad, OSError) as error:
+            log.critical("Fatal error: %s. Exiting.", error)
+            return False
+        finally:
+            self.loading = False
+            self.update_gates()
+        self.keyspace.dirty = 0
+        return True
+
+    def _switch_appendonly(self) -> None:
+        """CONFIG SET appendonly. ConfigError."""
+        if not self.config.appendonly:
+            self.appendonly.turn_off()
+            return
+        try:
+            self.appendonly.turn_on()
+        except OSError as error:
+            log.warning("The append-only file cannot be opened: %s", error)
+            raise ConfigError("Unable to turn on AOF. Check server logs.") from None
+
+    def replayer(self) -> Client:
+        """Whoever runs what the append-only file says; for one file."""
+        client = Client(self, 0, "", "", False)
+        client.attach(self.engine, -1)
+        client.select(0)
+        client.account, client.logged_in = self.acl.default, True
+        return client
 
     def _announce(self) -> None:
         if self.config.port:
@@ -553,6 +600,7 @@ class Server:
         for client in self.clients():
             client.close()
         self.engine.settle()
+        self.appendonly.close()
         if self.config.pidfile:
             with contextlib.suppress(OSError):
                 os.unlink(self.config.pidfile)

@@ -1,0 +1,119 @@
+"""Loading the append-only file at start: the base, then every increment in order, as Redis does and says it."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zeekdb.errors import CommandError
+from zeekdb.hot.rdb import DamagedValue
+from zeekdb.persistence import manifest as manifests
+from zeekdb.persistence.manifest import AofFile, BadManifest, Manifest
+
+if TYPE_CHECKING:
+    from zeekdb.server.server import Server
+
+log = logging.getLogger("zeekdb")
+
+RDB_MAGIC = b"REDIS"
+
+
+class CannotLoad(Exception):
+    """The files are not what they should be; the message says what and where."""
+
+
+class AofLoader:
+    """Loads one directory."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.truncate = bool(server.config.aof_load_truncated)
+
+    @property
+    def folder(self) -> Path:
+        return self.server.appendonly.directory
+
+    def load(self) -> Manifest | None:
+        """The manifest of what was loaded; None when there is nothing. CannotLoad."""
+        config = self.server.config
+        path = self.server.appendonly.manifest_path
+        single = Path(str(config.dir), str(config.appendfilename))
+        try:
+            if not path.exists():
+                if single.is_file():
+                    return self._upgrade(single, path)
+                return None
+            manifest = manifests.read(path)
+        except (OSError, BadManifest) as error:
+            raise CannotLoad(f"the AOF manifest {path}: {error}") from None
+        self._load_files(manifest)
+        return manifest
+
+    def _upgrade(self, single: Path, path: Path) -> Manifest:
+        """The one file of servers before 7.0 becomes the base. OSError."""
+        self.folder.mkdir(mode=0o755, exist_ok=True)
+        base = AofFile(single.name, 1, "b")
+        manifest = Manifest(base, [], [], 1, 0)
+        self._load_file(single, last=True)
+        manifests.write(path, manifest)
+        single.replace(self.folder / base.name)
+        manifests.sync_folder(self.folder)
+        log.warning("Successfully migrated an old-style AOF configuration (%s) into the AOF directory", single)
+        return manifest
+
+    def _load_files(self, manifest: Manifest) -> None:
+        missing = [file.name for file in manifest.files if not (self.folder / file.name).is_file()]
+        if missing:
+            raise CannotLoad(f"the AOF file {self.folder / missing[0]} doesn't exist")
+        for file in manifest.files:
+            self._load_file(self.folder / file.name, file is manifest.files[-1])
+
+    def _load_file(self, path: Path, last: bool) -> None:
+        """CannotLoad."""
+        begin_s = time.monotonic()
+        try:
+            size = path.stat().st_size
+            if size == 0:
+                return
+            with path.open("r+b" if self.truncate else "rb") as file:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+                    end = self._load_data(path, data, last)
+                if end < size:
+                    file.truncate(end)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    log.warning("AOF %s loaded anyway because aof-load-truncated is enabled", path)
+        except OSError as error:
+            raise CannotLoad(f"{path}: {error.strerror or error}") from None
+        log.warning("DB loaded from append only file %s: %.3f seconds", path.name, time.monotonic() - begin_s)
+
+    def _load_data(self, path: Path, data: mmap.mmap, last: bool) -> int:
+        """How many bytes are whole."""
+        at = 0
+        if data[:5] == RDB_MAGIC:
+            try:
+                at = self.server.saving.load_image(memoryview(data))
+            except (DamagedValue, CommandError) as error:
+                raise CannotLoad(f"{path}: the RDB part is damaged: {error}") from None
+        size = len(data)
+        end, verdict = self.server.engine.replay(self.server.replayer(), data, at)
+        if verdict == "whole":
+            return size
+        if verdict == "torn" and last and self.truncate:
+            log.warning("!!! Warning: short read while loading the AOF file %s!!!", path)
+            log.warning("AOF loaded anyway: truncating at offset %d, which loses %d bytes", end, size - end)
+            return end
+        if verdict == "torn":
+            why = "" if last else ", and it is not the last file"
+            raise CannotLoad(
+                f"unexpected end of file reading the append only file {path}: the last whole command ends at offset "
+                f"{end}{why}. You can repair it with: zeekdb check --fix {path}, or set aof-load-truncated to yes"
+            )
+        raise CannotLoad(
+            f"bad file format reading the append only file {path} at offset {end}: {verdict}. Make a backup of it, "
+            f"then: zeekdb check --fix {path}"
+        )
