@@ -33,6 +33,8 @@ ctypedef struct Tail:
     int error                    # errno of what fails, 0 while all is well
     bint sync_failed             # what the files hold is not known
     bint stop
+    bint busy                    # the thread is at work outside the lock, or holds bytes not written yet
+    int64_t sync_us              # how long a sync takes, averaged
     int64_t unsynced_since_us    # when the oldest byte not synced was appended; 0: none
     int64_t size                 # bytes of the current file
     uint64_t delayed             # appends that found the last sync still under way
@@ -43,4 +45,5 @@ cdef class AofLog:
     cdef pthread_t thread
     cdef bint running
 
+    cdef bint commit(self, const uint8_t* data, size_t n) noexcept nogil
     cdef void append(self, const uint8_t* data, size_t n) noexcept nogil

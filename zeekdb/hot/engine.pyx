@@ -201,6 +201,11 @@ cdef class Engine(Sockets):
         if self.on_journal is not None:
             self.on_journal(PyBytes_FromStringAndSize(<char*>J.data, J.size))
         if self.log is not None:
+            if self.log.commit(J.data, J.size):
+                journal_take()
+                if self.synced != <uint64_t>-1:
+                    self.release(self.log.t.synced)
+                return
             self.log.append(J.data, J.size)
         elif self.synced != <uint64_t>-1:
             self.release(<uint64_t>-1)
