@@ -202,7 +202,7 @@ def waitaof(ctx: Context, numlocal: bytes, numreplicas: bytes, timeout: bytes) -
         return int(tail is not None and tail.synced >= wrote_end)
 
     def attempt(key: bytes) -> Any:
-        return [1, 0] if synced() >= local and wanted == 0 else None  # replicas do not tell of their own files
+        return [synced(), 0] if synced() >= local and wanted == 0 else None  # replicas do not tell of their own files
 
     if (there := attempt(b"")) is not None or ctx.deny_blocking:
         return there or [synced(), 0]

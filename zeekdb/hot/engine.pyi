@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from mmap import mmap
 from typing import Any
 
 from zeekdb.errors import CommandError
@@ -35,11 +34,6 @@ class Engine(Sockets):
     def reset_stats(self) -> None: ...
     def turn(self) -> None:
         """Serves the ready connections for at most TURN_US."""
-    def replay(self, owner: Any, data: bytes | mmap, at: int) -> tuple[int, str]:
-        """Runs what an append-only file holds from `at` on, on behalf of a connection without a socket, and closes it.
-
-        Where the last whole command (or transaction) ends, and "whole", "torn" or what is wrong there.
-        """
     def drain(self) -> None:
         """Hands on what the journal says; not while a call is under way."""
     def busy_turn(self, running: Any) -> None:

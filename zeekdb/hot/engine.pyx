@@ -607,68 +607,6 @@ cdef class Engine(Sockets):
         count_ticks(kind, ticks_now() - begin)
         return True
 
-    # ------------------------------------------------------------ loading
-
-    def replay(self, Link owner not None, data not None, size_t at):
-        """See engine.pyi."""
-        cdef const uint8_t[::1] view = data
-        cdef uint8_t* base = <uint8_t*>&view[0]
-        cdef size_t size = view.shape[0], used = at, whole = at, group = at, mark
-        cdef Conn* c = owner.c
-        cdef uint32_t n, i, done
-        cdef int state = COMMAND
-        cdef int64_t now_ms = G.now_ms
-        cdef str verdict = "whole"
-        c.intake.limited = False
-        G.now_ms = 1  # nothing expires but by the commands that say so
-        try:
-            while used < size and verdict == "whole":
-                if base[used] == b"#":  # an annotation
-                    while used < size and base[used] != b"\n":
-                        used += 1
-                    if used == size:
-                        verdict = "torn"
-                        break
-                    used += 1
-                    if c.gate & C_MULTI == 0:
-                        whole = used
-                    continue
-                n = 0
-                self.parser.args_used = 0
-                state = COMMAND
-                while n < BATCH and used < size and base[used] == b"*":
-                    mark = used
-                    state = parse(&self.parser, &c.intake, base, size, &used, &self.requests[n])
-                    if state != COMMAND:
-                        used = mark
-                        break
-                    n += 1
-                done = self.run(c, n) if n else 0
-                self.rewind(c, 0, 0)
-                for i in range(n):
-                    if self.requests[i].kind == NULL or i >= done:
-                        whole = self.requests[i].start if c.gate & C_MULTI == 0 else group
-                        verdict = "Unknown command" if self.requests[i].kind == NULL else "a command that ends the connection"
-                        break
-                    if (<Kind*>self.requests[i].kind).role == BEGINS:
-                        group = self.requests[i].start
-                else:
-                    whole = used if c.gate & C_MULTI == 0 else group
-                    if state == MORE:
-                        verdict = "torn"
-                    elif state == FAULT:
-                        verdict = "it does not follow the protocol"
-                    elif used < size and n < BATCH and base[used] != b"*" and base[used] != b"#":
-                        verdict = "a command was expected"
-            if verdict == "whole" and c.gate & C_MULTI:
-                whole, verdict = group, "torn"
-        finally:
-            self.parser.args_used = 0
-            G.now_ms = now_ms
-            self.close(c)
-            self.bury()
-        return whole, verdict
-
     # ------------------------------------------------------------ while a script runs on
 
     def busy_turn(self, Link running):

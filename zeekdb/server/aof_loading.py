@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zeekdb.errors import CommandError
 from zeekdb.hot.rdb import DamagedValue
+from zeekdb.hot.replay import replay
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import AofFile, BadManifest, Manifest
 
@@ -100,7 +101,7 @@ class AofLoader:
             except (DamagedValue, CommandError) as error:
                 raise CannotLoad(f"{path}: the RDB part is damaged: {error}") from None
         size = len(data)
-        end, verdict = self.server.engine.replay(self.server.replayer(), data, at)
+        end, verdict = replay(self.server.engine, self.server.replayer(), data, at)
         if verdict == "whole":
             return size
         if verdict == "torn" and last and self.truncate:

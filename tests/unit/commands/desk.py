@@ -83,6 +83,7 @@ class FakeServer:
         self.pubsub = SimpleNamespace(channels=nothing, patterns=nothing, shard_channels=nothing)
         self.tracking = SimpleNamespace(clients={}, readers={}, prefixes={}, items=lambda: 0)
         self.replica = SimpleNamespace(active=False)
+        self.appendonly = SimpleNamespace(log=None, fields=lambda: [("aof_enabled", 0)])
         self.saving = SimpleNamespace(
             in_progress=False, last_ok=True, last_seconds=-1, saves=0, loaded_keys=0, reload=lambda *how: None
         )

@@ -11,6 +11,7 @@ import zeekdb.commands.stream_groups
 import zeekdb.commands.stream_info
 import zeekdb.commands.streams
 import zeekdb.commands.strings  # noqa: F401
+from tests.journal import listening
 from tests.unit.commands.harness import NOW_MS, Bench
 from zeekdb.commands.reply import NULL_ARRAY, Pairs
 
@@ -317,23 +318,19 @@ def test_information(grouped: Bench) -> None:
 
 
 def test_what_others_are_told_is_the_same_anywhere(grouped: Bench) -> None:
-    grouped.keyspace.effects = told = []  # type: list[tuple[int, tuple[bytes, ...]]]
-    grouped("XADD", "s", "*", "f", "v")
-    grouped("XADD", "s", "MAXLEN", "~", "3", "*", "f", "v")
-    grouped("XTRIM", "s", "MAXLEN", "4")
-    read(grouped, "Alice", "COUNT", "1")
-    read(grouped, "Alice", "NOACK", "COUNT", "1")
-    assert [b" ".join(words).decode() for _, words in told] == [
-        f"XADD s {NOW_MS}-0 f v",
-        f"XADD s MAXLEN = 7 {NOW_MS}-1 f v",
-        "XTRIM s MAXLEN = 4",
-        f"XCLAIM s g Alice 0 4-0 TIME {NOW_MS} RETRYCOUNT 1 FORCE JUSTID LASTID 4-0",
-        "XGROUP SETID s g 5-0 ENTRIESREAD 5",
-    ]
-    told.clear()
-    grouped("XDEL", "s", "4")
-    grouped("XAUTOCLAIM", "s", "g", "Zoe", "0", "0")
-    assert [b" ".join(words).decode() for _, words in told] == [
-        "XGROUP CREATECONSUMER s g Zoe",
-        *(f"XACK s g {number}-0" for number in (1, 2, 3, 4)),
-    ]
+    with listening() as told:
+        grouped("XADD", "s", "*", "f", "v")
+        grouped("XADD", "s", "MAXLEN", "~", "3", "*", "f", "v")
+        grouped("XTRIM", "s", "MAXLEN", "4")
+        read(grouped, "Alice", "COUNT", "1")
+        read(grouped, "Alice", "NOACK", "COUNT", "1")
+        assert told() == [
+            f"XADD s {NOW_MS}-0 f v",
+            f"XADD s MAXLEN = 7 {NOW_MS}-1 f v",
+            "XTRIM s MAXLEN = 4",
+            f"XCLAIM s g Alice 0 4-0 TIME {NOW_MS} RETRYCOUNT 1 FORCE JUSTID LASTID 4-0",
+            "XGROUP SETID s g 5-0 ENTRIESREAD 5",
+        ]
+        grouped("XDEL", "s", "4")
+        grouped("XAUTOCLAIM", "s", "g", "Zoe", "0", "0")
+        assert told() == ["XGROUP CREATECONSUMER s g Zoe", *(f"XACK s g {number}-0" for number in (1, 2, 3, 4))]
