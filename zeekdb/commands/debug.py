@@ -314,6 +314,7 @@ def reload(ctx: Context, *options: bytes) -> str:
     if words - {b"MERGE", b"NOFLUSH", b"NOSAVE"}:
         raise CommandError("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.")
     ctx.server.saving.reload(b"NOSAVE" not in words, b"NOFLUSH" not in words, b"MERGE" in words)
+    ctx.effect()
     return "OK"
 
 

@@ -18,6 +18,7 @@ SAVING: Final = ADMIN | NOSCRIPT | NO_ASYNC_LOADING
 def save(ctx: Context) -> str:
     """Saves the data to disk, and everyone waits for it."""
     ctx.server.saving.save()
+    ctx.effect()  # the count of changes begins anew, which is no change
     return "OK"
 
 
@@ -29,8 +30,8 @@ def bgsave(ctx: Context, *options: bytes) -> str:
     """Saves the data to disk in the background."""
     if options and (len(options) > 1 or options[0].upper() != b"SCHEDULE"):
         raise SyntaxError_
-    ctx.server.saving.save_in_background()
-    return "Background saving started"
+    reply: str = ctx.server.saving.save_in_background(may_wait=bool(options))
+    return reply
 
 
 @command("BGREWRITEAOF", arity=1, flags=SAVING, group="server", since="1.0.0", complexity="O(1)")

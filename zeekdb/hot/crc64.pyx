@@ -52,6 +52,8 @@ def crc64(data, uint64_t crc=0):
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        return crc64_update(crc, <const uint8_t*>view.buf, <size_t>view.len)
+        with nogil:
+            crc = crc64_update(crc, <const uint8_t*>view.buf, <size_t>view.len)
+        return crc
     finally:
         PyBuffer_Release(&view)

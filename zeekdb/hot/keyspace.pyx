@@ -10,7 +10,7 @@ from zeekdb.hot.journal cimport J
 from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_used
 from zeekdb.hot.notes cimport N, note_add, note_drop, note_key, notes_take
 from zeekdb.hot.shards cimport (
-    Held, ks_clear, ks_close, ks_expire, ks_expire_due, ks_expire_due_fields, ks_expire_fields, ks_free, ks_give, ks_put, ks_set, ks_set_blob, ks_take,
+    Held, before_write, ks_clear, ks_close, ks_expire, ks_expire_due, ks_expire_due_fields, ks_expire_fields, ks_free, ks_give, ks_put, ks_set, ks_set_blob, ks_take,
     ks_time_fields, ks_touch, lfu_decayed, minutes_now, on_expired, random_bits, set_clock_field, type_of_class, type_ops,
 )
 from zeekdb.hot.table cimport (
@@ -111,6 +111,7 @@ cdef class Database:
             if self.keyspace.on_miss is not None:
                 self.keyspace.on_miss(self, key)
             return None
+        before_write(&self.db, e)  # a stream's groups, say, may be changed by whoever reads it
         return wrap_value(e)
 
     cdef inline int announce(self, bytes key) except -1:

@@ -22,7 +22,7 @@ from zeekdb.hot.rdbwire cimport (
     Buffer, buffer_put, buffer_room, put_blob, put_double, put_fixed, put_length, put_string,
 )
 from zeekdb.hot.sets cimport set_ints, set_length, set_walk
-from zeekdb.hot.table cimport T_HASH, T_LIST, T_OBJECT, T_SET, T_STREAM, T_STRING, T_ZSET, entry_box, entry_type
+from zeekdb.hot.table cimport FIELDS_EXPIRE, T_HASH, T_LIST, T_OBJECT, T_SET, T_STREAM, T_STRING, T_ZSET, entry_box, entry_type
 from zeekdb.hot.wire cimport spell_double
 from zeekdb.hot.zsets cimport zset_is_large, zset_length, zset_range
 
@@ -56,6 +56,14 @@ cdef uint8_t rdb_type(const Writer* w, const Entry* e) noexcept nogil:
     if type == T_STREAM:
         return RDB_STREAM_3 if w.modern else RDB_STREAM_2
     return RDB_MODULE_2
+
+
+cdef bint rdb_is_empty(const Entry* e) noexcept nogil:
+    cdef uint64_t fields = 0
+    if not e.flags & FIELDS_EXPIRE or not has_deadlines(entry_box(e)):
+        return False
+    timed_walk(hash_timed(entry_box(e)), count_field, &fields)
+    return fields == 0
 
 
 cdef bint rdb_write(Writer* w, const Entry* e) noexcept nogil:

@@ -44,13 +44,30 @@ ctypedef struct Globals:
 
 cdef Globals G
 
+# A snapshot under way. Bit 28 of an entry's meta is its epoch: an entry of another epoch than the current one has not
+# been saved yet, and is, before anything may change it. See snapshot.pyx.
+ctypedef struct Snap:
+    bint active
+    uint32_t epoch              # 0 or EPOCH
+    void (*save)(Db* db, Entry* e) noexcept nogil
+
+cdef enum:
+    EPOCH = 1 << 28
+
+cdef Snap SNAP
+
+cdef inline void before_write(Db* db, Entry* e) noexcept nogil:
+    if SNAP.active and e.meta & EPOCH != SNAP.epoch:
+        SNAP.save(db, e)
+
 # Called by each type's module at import; `cls` is the door's class, which Database.create takes.
 cdef int register_type(uint8_t type, TypeOps* ops, object cls) except -1
 
 cdef inline Shard* shard_of(Db* db, uint64_t h) noexcept nogil:
     return &db.shards[h & (db.nshards - 1)]
 
-# Finds without side effects but lazy expiry: an expired entry is removed and NULL returned.
+# Finds, for whoever may change the value, without side effects but lazy expiry: an expired entry is removed and NULL
+# returned.
 cdef Entry* ks_find(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil
 # The same for a command that reads: counts hit or miss and touches the LRU/LFU field.
 cdef Entry* ks_read(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil

@@ -47,6 +47,7 @@ cdef enum:
 cdef TypeOps* OPS[TYPES]
 cdef list CLASSES = [bytes] + [None] * (TYPES - 1)
 memset(&G, 0, sizeof(G))
+memset(&SNAP, 0, sizeof(SNAP))
 G.active_expire = True
 G.now_ms = <int64_t>(time.time() * 1000)
 G.clock = <uint32_t>((G.now_ms // 1000) & 0xFFFFFF)
@@ -369,8 +370,16 @@ cdef inline uint64_t* find_slot(Db* db, const uint8_t* key, size_t n, uint64_t h
     return slot
 
 
-cdef Entry* ks_find(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+cdef inline uint64_t* slot_to_write(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    """The same for whoever may change the value: a snapshot under way has it first."""
     cdef uint64_t* slot = find_slot(db, key, n, h)
+    if slot != NULL:
+        before_write(db, slot_entry(slot[0]))
+    return slot
+
+
+cdef Entry* ks_find(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    cdef uint64_t* slot = slot_to_write(db, key, n, h)
     return slot_entry(slot[0]) if slot != NULL else NULL
 
 
@@ -427,7 +436,7 @@ cdef Entry* ks_read(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept n
 
 
 cdef bint ks_delete(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
+    cdef uint64_t* slot = slot_to_write(db, key, n, h)
     if slot == NULL:
         return False
     remove_slot(shard_of(db, h), slot)
@@ -482,7 +491,7 @@ cdef size_t ks_expire_due_fields(Db* db, Shard* s, size_t most) noexcept nogil:
 
 
 cdef void ks_expire_fields(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
+    cdef uint64_t* slot = slot_to_write(db, key, n, h)
     while slot != NULL and slot_entry(slot[0]).flags & FIELDS_EXPIRE:
         if not overdue(timed_box(slot_entry(slot[0])).next_ms, G.now_ms):
             return
@@ -490,7 +499,7 @@ cdef void ks_expire_fields(Db* db, const uint8_t* key, size_t n, uint64_t h) noe
 
 
 cdef bint ks_time_fields(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
+    cdef uint64_t* slot = slot_to_write(db, key, n, h)
     cdef Entry* e
     if slot == NULL or entry_type(slot_entry(slot[0])) != T_HASH:
         return False
@@ -536,6 +545,7 @@ cdef Entry* put_entry(Db* db, Shard* s, uint64_t* slot, Entry* e, uint64_t h, in
     else:
         table_insert(&s.table, e, h)
     set_clock_field(e, clock)
+    e.meta |= SNAP.epoch  # a snapshot under way does not know it
     if deadline_ms:
         deadline_add(&s.due, e, deadline_ms)
     return e
@@ -555,7 +565,7 @@ cdef Entry* ks_put(
     int64_t deadline_ms,
 ) noexcept nogil:
     """Any value under any key: in place where only the bytes change, in a fresh entry otherwise."""
-    cdef uint64_t* slot = find_slot(db, key, n, h)
+    cdef uint64_t* slot = slot_to_write(db, key, n, h)
     cdef Shard* s
     cdef Entry* e
     if db.shards == NULL:
@@ -602,7 +612,7 @@ cdef void* ks_create(Db* db, const uint8_t* key, size_t n, uint64_t h, uint8_t t
 
 
 cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64_t deadline_ms) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
+    cdef uint64_t* slot = slot_to_write(db, key, n, h)
     cdef Shard* s
     cdef Entry* e
     cdef Entry* moved
@@ -629,7 +639,7 @@ cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64
 
 
 cdef bint ks_take(Db* db, const uint8_t* key, size_t n, uint64_t h, Held* held) noexcept nogil:
-    cdef uint64_t* slot = find_slot(db, key, n, h)
+    cdef uint64_t* slot = slot_to_write(db, key, n, h)
     cdef Shard* s
     cdef Entry* e
     if slot == NULL:

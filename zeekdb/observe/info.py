@@ -191,22 +191,22 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
 
 def persistence_section(server: Any, keyspace: Any) -> Fields:
     """# Persistence"""
-    saving = server.saving
+    saving, current = server.saving, server.snapshots.current
     return [
         ("loading", 0),
         ("async_loading", 0),
         ("current_cow_peak", 0),
         ("current_cow_size", 0),
         ("current_cow_size_age", 0),
-        ("current_fork_perc", "0.00"),
-        ("current_save_keys_processed", 0),
-        ("current_save_keys_total", 0),
+        ("current_fork_perc", f"{100 * current.seen / max(current.total, 1) if current else 0:.2f}"),
+        ("current_save_keys_processed", current.seen if current else 0),
+        ("current_save_keys_total", current.total if current else 0),
         ("rdb_changes_since_last_save", keyspace.dirty),
         ("rdb_bgsave_in_progress", int(saving.in_progress)),
         ("rdb_last_save_time", int(server.last_save_s)),
         ("rdb_last_bgsave_status", "ok" if saving.last_ok else "err"),
         ("rdb_last_bgsave_time_sec", saving.last_seconds),
-        ("rdb_current_bgsave_time_sec", -1),
+        ("rdb_current_bgsave_time_sec", saving.current_seconds),
         ("rdb_saves", saving.saves),
         ("rdb_last_cow_size", 0),
         ("rdb_last_load_keys_expired", 0),

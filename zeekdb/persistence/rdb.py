@@ -29,13 +29,17 @@ CHECKED_SINCE: Final = 5  # the version that brought the checksum
 
 def image(databases: list[Database], libraries: bytes = b"", aof_base: bool = False) -> bytes:
     """Everything, made at once: for as long as that takes nothing else happens. `libraries`: records of functions."""
-    data = b"".join(pieces(databases, libraries, aof_base))
+    parts = [head(databases, libraries, aof_base)]
+    for db in databases:
+        if len(db):
+            parts += [SELECT_DB + encode_length(db.index), *records(db)]
+    data = b"".join((*parts, END))
     return data + crc64(data).to_bytes(8, "little")
 
 
-def pieces(databases: list[Database], libraries: bytes, aof_base: bool) -> Iterator[bytes]:
-    """The file's parts but for the checksum at its end."""
-    yield MAGIC
+def head(databases: list[Database], libraries: bytes, aof_base: bool = False) -> bytes:
+    """The file's first bytes; how many keys are to come is said here for every database."""
+    parts = [MAGIC]
     for name, value in (
         (b"redis-ver", REDIS_VERSION),
         (b"redis-bits", b"64"),
@@ -43,14 +47,13 @@ def pieces(databases: list[Database], libraries: bytes, aof_base: bool) -> Itera
         (b"used-mem", b"%d" % mem_used()),
         (b"aof-base", b"%d" % aof_base),
     ):
-        yield AUX + encode_string(name) + encode_string(value)
-    yield libraries
+        parts.append(AUX + encode_string(name) + encode_string(value))
+    parts.append(libraries)
     for db in databases:
         if len(db):
-            yield SELECT_DB + encode_length(db.index)
-            yield SIZES + encode_length(len(db)) + encode_length(db.volatile_count())
-            yield from records(db)
-    yield END
+            parts.append(SELECT_DB + encode_length(db.index))
+            parts.append(SIZES + encode_length(len(db)) + encode_length(db.volatile_count()))
+    return b"".join(parts)
 
 
 def records(db: Database) -> Iterator[bytes]:

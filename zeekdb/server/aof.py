@@ -239,7 +239,7 @@ class AppendOnly:
             self.rewrites += 1
             self.failures, self.last_ok = 0, True
             log.warning("Background AOF rewrite finished successfully")
-        except OSError as error:
+        except OSError as error:  # a snapshot that was given up is one, too
             self.failures += 1
             self.last_ok, self.failed_s = False, time.monotonic()
             log.warning("Background AOF rewrite failed: %s", error.strerror or error)
@@ -276,7 +276,7 @@ class AppendOnly:
                 self.older_bytes += self.log.size
                 self.log.switch(descriptor)
 
-        await server.saving.write_base(temporary, at_epoch)
+        await server.snapshots.write(temporary, aof_base=True, at_epoch=at_epoch)
         base = self.manifest.next_base(stem, is_rdb=True)
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])

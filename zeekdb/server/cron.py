@@ -76,6 +76,7 @@ class Cron:
         self._look_at_clients(now_s)
         server.primary.tick()
         server.appendonly.tick()
+        server.saving.tick()
         server.settle()
         return busy
 

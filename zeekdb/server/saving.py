@@ -1,17 +1,10 @@
-"""SAVE, BGSAVE and what is there at start: the data as an RDB file in `dir`.
-
-The image is made in one piece, during which nothing else happens; BGSAVE writes it from another thread. The file takes
-its name only once it is whole and on the disk, so the one before stays good until then.
-"""
+"""SAVE, BGSAVE, save points, and what is there at start: the data as an RDB file in `dir`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,36 +17,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zeekdb")
 
-
-def write_whole(path: Path, data: bytes) -> None:
-    """The file has this content, or stays what it was. OSError."""
-    temporary = path.with_name(f"temp-{os.getpid()}.rdb")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+RETRY_S = 5.0  # between two snapshots by the clock, when the last has failed
+REFUSAL = (
+    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that "
+    "may modify the data set are disabled, because this instance is configured to report errors during writes if RDB "
+    "snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB "
+    "error."
+)
 
 
 class Saving:
-    """The server's snapshots."""
+    """The server's snapshots of itself, in `dir`/`dbfilename`."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.task: asyncio.Task[None] | None = None
+        self.scheduled = False  # BGSAVE SCHEDULE came while the append-only file was rewritten
         self.last_ok = True
         self.last_seconds = -1
         self.begin_s = 0.0
+        self.tried_s = -RETRY_S
         self.saves = 0
         self.loaded_keys = 0
 
@@ -62,53 +45,105 @@ class Saving:
         return self.task is not None
 
     @property
+    def current_seconds(self) -> int:
+        """How long the snapshot under way has taken; -1: there is none."""
+        return int(time.monotonic() - self.begin_s) if self.in_progress else -1
+
+    @property
     def path(self) -> Path:
         return Path(str(self.server.config.dir), str(self.server.config.dbfilename))
 
     def save(self) -> None:
         """SAVE. CommandError."""
-        if self.in_progress:
+        server = self.server
+        if self.in_progress or server.snapshots.current is not None:
             raise CommandError("ERR Background save already in progress")
-        dirty = self.server.keyspace.dirty
+        dirty = server.keyspace.dirty
         try:
-            write_whole(self.path, self.server.image())
+            server.snapshots.write_now(self.path)
         except OSError as error:
-            log.warning("Write error saving DB on disk: %s", error.strerror or error)
-            self.last_ok = False
+            self._failed(error)
             raise CommandError("ERR") from None
         self._done(dirty)
 
-    def save_in_background(self) -> None:
-        """BGSAVE. CommandError."""
+    def save_in_background(self, may_wait: bool) -> str:
+        """BGSAVE: the reply. CommandError."""
         if self.in_progress:
             raise CommandError("ERR Background save already in progress")
-        self.begin_s = time.monotonic()
-        image, dirty = self.server.image(), self.server.keyspace.dirty
-        self.task = self.server.loop.create_task(self._write(image, dirty))
+        if self.server.appendonly.rewriting:
+            if not may_wait:
+                raise CommandError(
+                    "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order "
+                    "to schedule a BGSAVE whenever possible."
+                )
+            self.scheduled = True
+            return "Background saving scheduled"
+        self._start()
+        return "Background saving started"
 
-    async def _write(self, image: bytes, dirty: int) -> None:
+    def _start(self) -> None:
+        self.scheduled = False
+        self.begin_s = self.tried_s = time.monotonic()
+        self.task = self.server.loop.create_task(self._write())
+
+    async def _write(self) -> None:
+        dirty = 0
+
+        def at_epoch() -> None:
+            nonlocal dirty
+            dirty = self.server.keyspace.dirty
+
         try:
-            await asyncio.to_thread(write_whole, self.path, image)
+            await self.server.snapshots.write(self.path, at_epoch=at_epoch)
             self._done(dirty)
             log.warning("Background saving terminated with success")
         except OSError as error:
-            self.last_ok = False
-            log.warning("Background saving error: %s", error.strerror or error)
+            self._failed(error)
         finally:
-            self.last_seconds = int(time.monotonic() - self.begin_s)
-            self.task = None
+            if self.task is asyncio.current_task():
+                self.last_seconds = int(time.monotonic() - self.begin_s)
+                self.task = None
 
     def _done(self, dirty: int) -> None:
-        self.last_ok = True
         self.saves += 1
         self.server.last_save_s = time.time()
         self.server.keyspace.dirty -= dirty
+        self.last_ok = True
+        self.server.update_gates()
 
-    async def write_base(self, path: Path, at_epoch: Callable[[], None]) -> None:
-        """A snapshot for the append-only file; `at_epoch` is called at the moment that it shows. OSError."""
-        at_epoch()
-        image = self.server.image(aof_base=True)
-        await asyncio.to_thread(write_whole, path, image)
+    def _failed(self, error: OSError) -> None:
+        log.warning("Error saving DB on disk: %s", error.strerror or error)
+        self.last_ok = False
+        self.server.update_gates()
+
+    def refusal(self) -> str | None:
+        """Why nobody may write now, if so."""
+        config = self.server.config
+        return REFUSAL if not self.last_ok and config.save and config.stop_writes_on_bgsave_error else None
+
+    def tick(self) -> None:
+        """By the clock: snapshots that are due."""
+        server = self.server
+        if self.in_progress or server.appendonly.rewriting:
+            return
+        if self.scheduled:
+            self._start()
+            return
+        if not self.last_ok and time.monotonic() - self.tried_s < RETRY_S:
+            return
+        changes, age_s = server.keyspace.dirty, time.time() - server.last_save_s
+        for seconds, wanted in server.config.save:
+            if changes >= wanted and age_s > seconds:
+                log.warning("%d changes in %d seconds. Saving...", wanted, seconds)
+                self._start()
+                return
+
+    def give_up(self) -> None:
+        """The snapshot under way is not wanted any more."""
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+            self.server.snapshots.end()
 
     # ------------------------------------------------------------ loading
 

@@ -50,6 +50,7 @@ from zeekdb.server.replica import Replica
 from zeekdb.server.replication import Primary
 from zeekdb.server.saving import Saving
 from zeekdb.server.scripts import TELLS_REPLICAS, ScriptRunner
+from zeekdb.server.snapshots import Snapshots
 from zeekdb.server.tracking import Tracking
 from zeekdb.server.transactions import Watches, note_exec
 
@@ -103,6 +104,7 @@ class Server:
         self.propagation = Propagation(self)
         self.primary = Primary(self, self.image)
         self.replica = Replica(self)
+        self.snapshots = Snapshots(self)
         self.saving = Saving(self)
         self.appendonly = AppendOnly(self)
         self.loading = False
@@ -143,6 +145,7 @@ class Server:
             (("notify-keyspace-events",), self.notifications.configure),
             (("tracking-table-max-keys",), self.tracking.trim),
             (("appendfsync", "no-appendfsync-on-rewrite"), self.appendonly.configure),
+            (("save", "stop-writes-on-bgsave-error"), self.update_gates),
         ]
         for names, hook in hooks:
             for name in names:
@@ -211,7 +214,7 @@ class Server:
             gate |= GATE_JOURNAL
         if self.busy_reason:
             gate |= GATE_BUSY
-        if self.config.min_replicas_to_write or self.replica.active or self.appendonly.error:
+        if self.config.min_replicas_to_write or self.replica.active or self.appendonly.error or self.saving.refusal():
             gate |= GATE_READONLY
         if self.is_out_of_memory():
             gate |= GATE_OOM
@@ -225,7 +228,7 @@ class Server:
         wanted = config.min_replicas_to_write if config.min_replicas_max_lag else 0
         if wanted and self.primary.good_replicas() < wanted:
             return "NOREPLICAS Not enough good replicas to write."
-        return self.appendonly.refusal()
+        return self.saving.refusal() or self.appendonly.refusal()
 
     def is_stale(self) -> bool:
         """Whether reads are refused too: a replica without its primary, if the directive says so."""
@@ -489,8 +492,9 @@ class Server:
         self.loop.call_soon(callback, *args)
 
     def request_shutdown(self, save: bool | None, now: bool, force: bool) -> None:
-        """Stop after this command. Data are saved if it says so; save points are not kept yet."""
-        if save:
+        """Stop after this command. Data are saved if it says so, or if there are save points and it says nothing."""
+        if save or (save is None and self.config.save):
+            self.saving.give_up()
             try:
                 self.saving.save()
             except CommandError:
@@ -591,7 +595,12 @@ class Server:
 
     def _signalled(self, number: int) -> None:
         log.warning("Received %s scheduling shutdown...", signal.Signals(number).name)
-        self._stop()
+        asked = self.config.shutdown_on_sigint if number == signal.SIGINT else self.config.shutdown_on_sigterm
+        save = True if "save" in asked else False if "nosave" in asked else None
+        try:
+            self.request_shutdown(save, "now" in asked, "force" in asked)
+        except CommandError:
+            log.warning("Errors trying to shut down the server. Check the logs for more information.")
 
     def _end(self) -> None:
         self.loop.remove_reader(self.engine.fileno())
@@ -600,6 +609,8 @@ class Server:
         for client in self.clients():
             client.close()
         self.engine.settle()
+        self.saving.give_up()
+        self.loop.run_until_complete(asyncio.sleep(0))
         self.appendonly.close()
         if self.config.pidfile:
             with contextlib.suppress(OSError):

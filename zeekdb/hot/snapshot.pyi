@@ -1,0 +1,21 @@
+from zeekdb.hot.keyspace import Database
+
+class Snapshot:
+    """All databases as they are when this is made. One at a time: RuntimeError."""
+
+    done: bool
+    total: int  # keys when it began
+    def __init__(self, databases: list[Database], compress: bool, recency: bool) -> None:
+        """`recency`: idle times, or frequencies, are written too."""
+    def step(self, budget_us: int) -> bool:
+        """Goes on for so long (0: to the end); True when it is through."""
+    def give_up(self) -> None:
+        """Nothing is written any more; `step` still has to be called until it is through."""
+    @property
+    def seen(self) -> int:
+        """Keys dealt with so far."""
+    @property
+    def size(self) -> int:
+        """Bytes that wait to be taken."""
+    def take(self) -> bytes:
+        """The records written since the last time."""

@@ -1,0 +1,58 @@
+"""An RDB file on its way to the disk: written in pieces, checksummed, and in its place only once it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from pathlib import Path
+from typing import Final
+
+from zeekdb.hot.crc64 import crc64
+from zeekdb.persistence.manifest import sync_folder
+
+NUMBERS: Final = itertools.count(1)
+SYNC_EVERY: Final = 32 << 20  # bytes, so that the last sync is not the first
+
+
+class RdbFile:
+    """Its methods may block on the disk; they are meant for a thread. All raise OSError."""
+
+    def __init__(self, path: Path, checksum: bool, sync_as_it_grows: bool) -> None:
+        self.path = path
+        self.temporary = path.with_name(f"temp-{os.getpid()}-{next(NUMBERS)}.rdb")
+        self.checksum = checksum
+        self.sync_every = SYNC_EVERY if sync_as_it_grows else 1 << 62
+        self.crc = 0
+        self.size = 0
+        self.synced = 0
+        self.file = self.temporary.open("wb", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """A further piece."""
+        if self.checksum:
+            self.crc = crc64(data, self.crc)
+        view = memoryview(data)
+        while view:
+            view = view[self.file.write(view) :]
+        self.size += len(data)
+        if self.size - self.synced >= self.sync_every:
+            os.fdatasync(self.file.fileno())
+            self.synced = self.size
+
+    def finish(self, end: bytes) -> None:
+        """The last piece and the checksum; then the file has its name, and both are on the disk."""
+        self.write(end)
+        checksum = self.crc
+        self.checksum = False
+        self.write(checksum.to_bytes(8, "little"))
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.temporary.replace(self.path)
+        sync_folder(self.path.parent)
+
+    def drop(self) -> None:
+        """It is not wanted any more."""
+        self.file.close()
+        with contextlib.suppress(OSError):
+            self.temporary.unlink()

@@ -1,0 +1,109 @@
+"""Snapshots of all databases: taken in slices on the loop, written by a thread, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zeekdb.hot.snapshot import Snapshot
+from zeekdb.persistence import rdb
+from zeekdb.persistence.rdb_file import RdbFile
+
+if TYPE_CHECKING:
+    from zeekdb.server.server import Server
+
+SLICE_US = 250  # of the loop at a time
+PIECE = 1 << 20  # bytes that are handed to the thread at once
+WITH_RECENCY = ("lru", "lfu")  # policies whose figures are worth keeping
+
+
+class SnapshotGivenUp(OSError):
+    """The databases were flushed or swapped meanwhile: what was written shows nothing that ever was."""
+
+
+class Snapshots:
+    """The server's snapshots, whatever they are for."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.lock = asyncio.Lock()
+        self.current: Snapshot | None = None
+        self.given_up = False
+        server.keyspace.database_listeners.append(self._database_changes)
+
+    def _database_changes(self, databases: list[Any], swapped: bool) -> None:
+        if self.current is not None:
+            self.given_up = True
+            self.current.give_up()
+
+    def _open(self, path: Path) -> RdbFile:
+        config = self.server.config
+        return RdbFile(path, bool(config.rdbchecksum), bool(config.rdb_save_incremental_fsync))
+
+    def _begin(self, aof_base: bool) -> tuple[Snapshot, bytes]:
+        """The epoch; the file's first bytes."""
+        server = self.server
+        server.engine.tick()
+        recency = any(word in server.config.maxmemory_policy for word in WITH_RECENCY)
+        databases = server.keyspace.databases
+        head = rdb.head(databases, server.runner.libraries.records(), aof_base)
+        self.given_up = False
+        self.current = Snapshot(databases, bool(server.config.rdbcompression), recency)
+        return self.current, head
+
+    def end(self) -> None:
+        """However it went, all keys are of one epoch again."""
+        snapshot, self.current = self.current, None
+        if snapshot is not None and not snapshot.done:
+            snapshot.give_up()
+            snapshot.step(0)
+
+    def write_now(self, path: Path) -> None:
+        """SAVE: everyone waits. OSError."""
+        file = self._open(path)
+        try:
+            snapshot, head = self._begin(aof_base=False)
+            file.write(head)
+            while not snapshot.step(SLICE_US * 100):
+                file.write(snapshot.take())
+            file.write(snapshot.take())
+            file.finish(rdb.END)
+        except BaseException:
+            file.drop()
+            raise
+        finally:
+            self.end()
+
+    async def write(self, path: Path, aof_base: bool = False, at_epoch: Callable[[], None] | None = None) -> None:
+        """The state of one moment, at which `at_epoch` is called, becomes the file at `path`. OSError."""
+        async with self.lock:
+            file = await asyncio.to_thread(self._open, path)
+            try:
+                await self._write(file, aof_base, at_epoch)
+            except BaseException:
+                file.drop()
+                raise
+            finally:
+                self.end()
+
+    async def _write(self, file: RdbFile, aof_base: bool, at_epoch: Callable[[], None] | None) -> None:
+        if at_epoch is not None:
+            at_epoch()
+        snapshot, head = self._begin(aof_base)
+        writing = asyncio.create_task(asyncio.to_thread(file.write, head))
+        try:
+            done = False
+            while not done:
+                done = snapshot.step(SLICE_US)
+                if self.given_up:
+                    raise SnapshotGivenUp("the databases were flushed meanwhile")
+                if done or snapshot.size >= PIECE:
+                    await writing
+                    writing = asyncio.create_task(asyncio.to_thread(file.write, snapshot.take()))
+                else:
+                    await asyncio.sleep(0)
+        finally:
+            await asyncio.shield(writing)
+        await asyncio.to_thread(file.finish, rdb.END)
