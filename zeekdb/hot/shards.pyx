@@ -264,8 +264,7 @@ cdef void report(Db* db, const uint8_t* key, size_t n) noexcept nogil:
             logging.getLogger("zeekdb").exception("a listener failed when a key expired")
 
 
-cdef inline Timed* timed_box(const Entry* e) noexcept nogil:
-    """What a hash with FIELDS_EXPIRE keeps about its fields."""
+cdef inline Timed* timed_box(const Entry* e) noexcept nogil:  # of a hash with FIELDS_EXPIRE
     return timed_of(<Packed*>entry_box(e))
 
 

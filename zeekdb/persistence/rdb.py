@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from mmap import mmap
+from typing import Final, NamedTuple
 
+from zeekdb.hot import rdbload
 from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.keyspace import Database, Keyspace
 from zeekdb.hot.memory import used as mem_used
-from zeekdb.hot.rdb import (
-    VERSION_MAX,
-    DamagedValue,
-    decode,
-    decode_length,
-    decode_string,
-    encode,
-    encode_length,
-    encode_string,
-)
+from zeekdb.hot.rdb import encode, encode_length, encode_string
 
 MAGIC: Final = b"REDIS0010"
 REDIS_VERSION: Final = b"7.2.4"
 AUX, EXPIRE_MS, SELECT_DB, SIZES, END = b"\xfa", b"\xfc", b"\xfe", b"\xfb", b"\xff"
-EXPIRE_S, IDLE, FREQUENCY, FUNCTION = b"\xfd", b"\xf8", b"\xf9", b"\xf5"
-CHECKED_SINCE: Final = 5  # the version that brought the checksum
 
 
 def image(databases: list[Database], libraries: bytes = b"", aof_base: bool = False) -> bytes:
@@ -70,70 +61,21 @@ def records(db: Database) -> Iterator[bytes]:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def load(keyspace: Keyspace, data: bytes, replace: bool = True) -> list[bytes]:
-    """Adds everything in an image to the databases; the code of the function libraries in it.
+class Loaded(NamedTuple):
+    """What an image held."""
 
-    Keys that have expired are left out; one that is there already is replaced, or an error. DamagedValue says what is
-    wrong; what came before it is there.
+    end: int  # where it ended
+    libraries: list[bytes]  # the code of function libraries
+    keys: int
+    expired: int  # keys that were left out
+
+
+def load(
+    keyspace: Keyspace, data: bytes | memoryview | mmap, replace: bool = True, keep_expired: bool = False
+) -> Loaded:
+    """Adds everything in an image to the databases. DamagedValue says what is wrong; what came before it is there.
+
+    A key that is there already is replaced, or an error. `keep_expired`: what follows the image may still mean keys
+    that have expired since.
     """
-    version = check(data)
-    libraries: list[bytes] = []
-    db = keyspace.databases[0]
-    at, deadline_ms, now_ms = len(MAGIC), 0, keyspace.now_ms()
-    while True:
-        kind = data[at : at + 1]
-        if kind in (END, b""):
-            if not kind:
-                raise DamagedValue(f"the image of version {version} has no end")
-            return libraries
-        if kind == AUX:
-            _, at = decode_string(data, at + 1)
-            _, at = decode_string(data, at)
-        elif kind == SELECT_DB:
-            index, at = decode_length(data, at + 1)
-            if index >= len(keyspace.databases):
-                raise DamagedValue(f"it has a database {index}, there are {len(keyspace.databases)} here")
-            db = keyspace.databases[index]
-        elif kind == SIZES:
-            _, at = decode_length(data, at + 1)
-            _, at = decode_length(data, at)
-        elif kind == EXPIRE_MS:
-            deadline_ms, at = int.from_bytes(data[at + 1 : at + 9], "little"), at + 9
-        elif kind == EXPIRE_S:
-            deadline_ms, at = int.from_bytes(data[at + 1 : at + 5], "little") * 1000, at + 5
-        elif kind == IDLE:
-            _, at = decode_length(data, at + 1)
-        elif kind == FREQUENCY:
-            at += 2
-        elif kind == FUNCTION:
-            code, at = decode_string(data, at + 1)
-            libraries.append(code)
-        else:
-            at = _load_key(db, data, at, deadline_ms, now_ms, replace)
-            deadline_ms = 0
-
-
-def _load_key(db: Database, data: bytes, at: int, deadline_ms: int, now_ms: int, replace: bool) -> int:
-    """One key: its type, its name, its value. Where it ends."""
-    key, end_of_key = decode_string(data, at + 1)
-    if not replace and db.exists(key):
-        raise DamagedValue(f"the key {key!r} is there already")
-    end = decode(db, key, data, end_of_key, deadline_ms=deadline_ms, type=data[at])
-    if deadline_ms and deadline_ms <= now_ms:
-        db.remove(key)
-    return end
-
-
-def check(data: bytes) -> int:
-    """The image's version. DamagedValue when it is none, too new, or its checksum differs."""
-    head = data[: len(MAGIC)]
-    if not head.startswith(MAGIC[:5]) or not head[5:].isdigit() or len(data) < len(MAGIC) + 1:
-        raise DamagedValue("no RDB image")
-    version = int(head[5:])
-    if not 1 <= version <= VERSION_MAX:
-        raise DamagedValue(f"RDB version {version}; this release reads up to {VERSION_MAX}")
-    if version >= CHECKED_SINCE:
-        wanted = int.from_bytes(data[-8:], "little")
-        if wanted and wanted != crc64(memoryview(data)[:-8]):
-            raise DamagedValue("the checksum differs")
-    return version
+    return Loaded(*rdbload.load(keyspace.databases, data, replace, 0 if keep_expired else keyspace.now_ms()))

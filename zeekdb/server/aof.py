@@ -103,7 +103,7 @@ class AppendOnly:
         self._start(descriptor, path.stat().st_size)
         self.base_bytes = self.size
         self._activate()
-        if self.manifest.base is None and len(self.server.keyspace.databases):
+        if self.manifest.base is None and any(map(len, self.server.keyspace.databases)):
             self._rewrite_soon()
 
     def _start(self, descriptor: int, size: int) -> None:

@@ -70,8 +70,11 @@ class AofLoader:
         missing = [file.name for file in manifest.files if not (self.folder / file.name).is_file()]
         if missing:
             raise CannotLoad(f"the AOF file {self.folder / missing[0]} doesn't exist")
-        for file in manifest.files:
-            self._load_file(self.folder / file.name, file is manifest.files[-1])
+        paths = [self.folder / file.name for file in manifest.files]
+        # A crash between two increments may leave the first one torn, and then there is nothing in the second.
+        filled = [path for path in paths if path.stat().st_size]
+        for path in paths:
+            self._load_file(path, last=not filled or path == filled[-1])
 
     def _load_file(self, path: Path, last: bool) -> None:
         """CannotLoad."""
@@ -97,7 +100,7 @@ class AofLoader:
         at = 0
         if data[:5] == RDB_MAGIC:
             try:
-                at = self.server.saving.load_image(memoryview(data))
+                at = self.server.saving.load_image(data)
             except (DamagedValue, CommandError) as error:
                 raise CannotLoad(f"{path}: the RDB part is damaged: {error}") from None
         size = len(data)

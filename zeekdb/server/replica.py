@@ -249,7 +249,7 @@ class Replica:
         server.engine.tick()
         server.keyspace.clear(server.keyspace.databases)
         server.runner.libraries.flush()
-        for code in rdb.load(server.keyspace, image):
+        for code in rdb.load(server.keyspace, image).libraries:
             server.runner.load(code, True)
         self.client.select(0)
         server.primary.become(self.known_id.decode(), self.offset)

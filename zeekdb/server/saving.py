@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +40,7 @@ class Saving:
         self.begin_s = 0.0
         self.tried_s = -RETRY_S
         self.saves = 0
-        self.loaded_keys = 0
+        self.loaded_keys = self.expired_keys = 0  # by the last load
 
     @property
     def in_progress(self) -> bool:
@@ -147,20 +149,24 @@ class Saving:
 
     # ------------------------------------------------------------ loading
 
-    def load_image(self, data: memoryview) -> int:
-        """Adds what an image holds; where it ends. DamagedValue, CommandError."""
-        for code in rdb.load(self.server.keyspace, bytes(data)):
+    def load_image(self, data: mmap.mmap) -> int:
+        """Adds what the image at the begin of an append-only file holds; where it ends. DamagedValue, CommandError."""
+        loaded = rdb.load(self.server.keyspace, data, keep_expired=True)
+        for code in loaded.libraries:
             self.server.runner.load(code, False)
-        return len(data)
+        return loaded.end
 
     def load(self, merge: bool = False) -> None:
         """Adds what the file holds. `merge`: keys and libraries that are there give way. DamagedValue, OSError."""
         server = self.server
-        data = self.path.read_bytes()
-        libraries = rdb.load(server.keyspace, data, replace=merge)
-        for code in libraries:
+        with self.path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise DamagedValue("an empty file")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                loaded = rdb.load(server.keyspace, data, replace=merge)
+        for code in loaded.libraries:
             server.runner.load(code, merge)
-        self.loaded_keys = sum(len(db) for db in server.keyspace.databases)
+        self.loaded_keys, self.expired_keys = loaded.keys, loaded.expired
 
     def load_at_start(self) -> bool:
         """What the last run has saved, if anything; False when it is there and cannot be read."""

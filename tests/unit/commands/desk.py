@@ -84,9 +84,11 @@ class FakeServer:
         self.tracking = SimpleNamespace(clients={}, readers={}, prefixes={}, items=lambda: 0)
         self.replica = SimpleNamespace(active=False)
         self.appendonly = SimpleNamespace(log=None, fields=lambda: [("aof_enabled", 0)])
+        self.snapshots = SimpleNamespace(current=None)
         self.saving = SimpleNamespace(
-            in_progress=False, last_ok=True, last_seconds=-1, saves=0, loaded_keys=0, reload=lambda *how: None
-        )
+            in_progress=False, last_ok=True, last_seconds=-1, current_seconds=-1, saves=0, loaded_keys=0,
+            expired_keys=0, reload=lambda *how: None,
+        )  # fmt: skip
         self.primary = SimpleNamespace(replicas={}, backlog=None, offset=0)
         self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}

@@ -1,0 +1,188 @@
+"""A whole RDB file into the databases, without a Python object for what has no need of one.
+
+The file is trusted in nothing: every length is held against what is left, a database against those that there are, and
+the checksum at the end against everything before it.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+from zeekdb.hot.crc64 cimport crc64_update
+from zeekdb.hot.keyspace cimport Db, G, db_pointer, ks_delete, ks_find
+from zeekdb.hot.rdbread cimport Value, rdb_read, value_drop, value_store
+from zeekdb.hot.rdbtypes cimport RDB_VERSION_MAX
+from zeekdb.hot.rdbwire cimport (
+    DAMAGED, Reader, SOUND, Text, get_byte, get_bytes, get_fixed, get_length, get_string, fail, reader_free,
+)
+from zeekdb.hot.shards cimport minutes_now, set_clock_field
+from zeekdb.hot.table cimport Entry, hash_bytes
+
+from zeekdb.hot.rdb import DamagedValue
+
+cdef enum:
+    MAGIC = 9                # bytes: REDIS and four digits
+    CHECKED_SINCE = 5        # the version that brought the checksum
+    CHECKSUM = 8             # bytes of it
+    FUNCTION = 0xF5
+    IDLE = 0xF8
+    FREQUENCY = 0xF9
+    AUX = 0xFA
+    SIZES = 0xFB
+    EXPIRE_MS = 0xFC
+    EXPIRE_S = 0xFD
+    SELECT_DB = 0xFE
+    END = 0xFF
+
+# What stands before a key and holds for it alone.
+ctypedef struct Attributes:
+    int64_t deadline_ms
+    int64_t idle_s           # -1: not said
+    int frequency            # -1: not said
+
+# How the loading goes.
+ctypedef struct Loading:
+    Reader r
+    const uint8_t* begin
+    int64_t now_ms
+    bint replace
+    uint64_t keys
+    uint64_t expired
+    const uint8_t* key       # the one under way, for the complaint
+    size_t key_size
+
+
+cdef void clear(Attributes* a) noexcept nogil:
+    a.deadline_ms = 0
+    a.idle_s = a.frequency = -1
+
+
+cdef bint load_key(Loading* l, Db* db, uint8_t type, Attributes* a) noexcept nogil:
+    """The key and the value that follow. False: see the fault."""
+    cdef Text name
+    cdef Value value
+    cdef Entry* e
+    cdef uint64_t h
+    if not get_string(&l.r, &name, 1):
+        return False
+    l.key, l.key_size = name.p, name.n
+    h = hash_bytes(name.p, name.n)
+    if not l.replace and ks_find(db, name.p, name.n, h) != NULL:
+        return fail(&l.r, DAMAGED, b"the key is there already")
+    if not rdb_read(&l.r, type, &value):
+        return False
+    if a.deadline_ms and a.deadline_ms <= l.now_ms:
+        value_drop(&value)
+        l.expired += 1
+        return True
+    ks_delete(db, name.p, name.n, h)
+    e = value_store(&value, db, name.p, name.n, h, a.deadline_ms)
+    l.keys += 1
+    if a.frequency >= 0 and G.touch_lfu:
+        set_clock_field(e, minutes_now() | <uint32_t>a.frequency)
+    elif a.idle_s >= 0 and not G.touch_lfu:
+        set_clock_field(e, <uint32_t>(G.now_ms // 1000 - a.idle_s) & 0xFFFFFF)
+    return True
+
+
+cdef int load_records(Loading* l, list databases, list libraries) except -1:
+    """Everything up to the end; 0: see the fault."""
+    cdef Db* db = db_pointer(databases[0])
+    cdef Attributes a
+    cdef Text text
+    cdef uint8_t kind, byte
+    cdef uint64_t n
+    cdef const uint8_t* p
+    clear(&a)
+    while True:
+        l.key = NULL
+        if not get_byte(&l.r, &kind):
+            return 0
+        if kind == END:
+            return 1
+        if kind == AUX:
+            if not get_string(&l.r, &text, 0) or not get_string(&l.r, &text, 0):
+                return 0
+        elif kind == SELECT_DB:
+            if not get_length(&l.r, &n):
+                return 0
+            if n >= <uint64_t>len(databases):
+                raise DamagedValue(f"it has a database {n}, there are {len(databases)} here")
+            db = db_pointer(databases[n])
+        elif kind == SIZES:
+            if not get_length(&l.r, &n) or not get_length(&l.r, &n):
+                return 0
+        elif kind == EXPIRE_MS:
+            if not get_fixed(&l.r, <uint64_t*>&a.deadline_ms):
+                return 0
+        elif kind == EXPIRE_S:
+            if not get_bytes(&l.r, 4, &p):
+                return 0
+            n = 0
+            memcpy(&n, p, 4)
+            a.deadline_ms = <int64_t>n * 1000
+        elif kind == IDLE:
+            if not get_length(&l.r, &n):
+                return 0
+            a.idle_s = <int64_t>(n & 0x7FFFFFFF)
+        elif kind == FREQUENCY:
+            if not get_byte(&l.r, &byte):
+                return 0
+            a.frequency = byte
+        elif kind == FUNCTION:
+            if not get_string(&l.r, &text, 0):
+                return 0
+            libraries.append(PyBytes_FromStringAndSize(<const char*>text.p, text.n))
+        else:
+            if not load_key(l, db, kind, &a):
+                return 0
+            clear(&a)
+
+
+cdef version_of(const uint8_t* p, size_t n):
+    if n < MAGIC + 1 or memcmp(p, b"REDIS", 5) != 0 or not PyBytes_FromStringAndSize(<const char*>p + 5, 4).isdigit():
+        raise DamagedValue("no RDB image")
+    version = int(PyBytes_FromStringAndSize(<const char*>p + 5, 4))
+    if not 1 <= version <= RDB_VERSION_MAX:
+        raise DamagedValue(f"RDB version {version}; this release reads up to {RDB_VERSION_MAX}")
+    return version
+
+
+cdef check_sum(const uint8_t* p, size_t n, size_t end):
+    """The eight bytes that follow the end; all zero: none was made."""
+    cdef uint64_t wanted
+    if n - end < CHECKSUM:
+        raise DamagedValue("it ends before its checksum")
+    memcpy(&wanted, p + end, CHECKSUM)
+    if wanted and wanted != crc64_update(0, p, end):
+        raise DamagedValue("the checksum differs")
+
+
+def load(list databases not None, data not None, bint replace, int64_t now_ms):
+    cdef Py_buffer view
+    cdef Loading l
+    cdef list libraries = []
+    cdef const uint8_t* p
+    cdef size_t n, end
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    memset(&l, 0, sizeof(Loading))
+    try:
+        p, n = <const uint8_t*>view.buf, <size_t>view.len
+        version = version_of(p, n)
+        l.begin, l.replace, l.now_ms = p, replace, now_ms
+        l.r.at, l.r.end = p + MAGIC, p + n
+        l.r.string_max = <uint64_t>-1
+        l.r.fault = SOUND
+        if not load_records(&l, databases, libraries):
+            where = f" (offset {l.r.at - p})"
+            if l.key != NULL:
+                where = f" (key {PyBytes_FromStringAndSize(<const char*>l.key, min(l.key_size, <size_t>64))!r}, offset {l.r.at - p})"
+            raise DamagedValue((<bytes>l.r.why).decode() + where)
+        end = l.r.at - p
+        if version >= CHECKED_SINCE:
+            check_sum(p, n, end)
+            end += CHECKSUM
+        return end, libraries, l.keys, l.expired
+    finally:
+        reader_free(&l.r)
+        PyBuffer_Release(&view)
