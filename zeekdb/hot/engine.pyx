@@ -22,6 +22,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
+from zeekdb.hot.eviction cimport E, evict, over_limit
 from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_take, journal_wants
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
 from zeekdb.hot.kinds cimport (
@@ -63,6 +64,7 @@ cdef enum:
     BUSY_EVENTS = 64              # connections served at once while a script runs on
     C_AUTH = 1                    # gates.GATE_AUTH
     C_MULTI = 8                   # gates.GATE_MULTI
+    S_OOM = 1 << 11               # gates.GATE_OOM
 
 
 cdef list list_args(Arg* argv, uint32_t argc):
@@ -354,6 +356,8 @@ cdef class Engine(Sockets):
         cdef Kind* running = NULL
         cdef Arg* argv
         cdef uint64_t begin = 0, journal_end = J.end
+        if over_limit():
+            self.make_room()
         self.look_ahead(c, n)
         for i in range(n):
             r = &self.requests[i]
@@ -402,6 +406,15 @@ cdef class Engine(Sockets):
         if running != NULL:
             c.last_kind = kind.index
         return n
+
+    cdef int make_room(self) except -1:
+        """More memory is used than allowed: keys go, or commands that need more are refused."""
+        evict()
+        if E.stuck:
+            self.gate |= S_OOM
+        if N.due:
+            self.on_due(None)
+        return 0
 
     cdef void look_ahead(self, Conn* c, uint32_t n) noexcept nogil:
         """Finds the commands, hashes their keys, and asks for the cache lines that they will need."""

@@ -11,6 +11,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from zeekdb.hot import eviction
+
 if TYPE_CHECKING:
     from zeekdb.server.client import Client
     from zeekdb.server.server import Server
@@ -72,6 +74,7 @@ class Cron:
             self.next_sample_s = now_s + 0.1
             server.sample()
         if server.config.maxmemory:
+            eviction.make_room()
             server.update_gates()
         self._look_at_clients(now_s)
         server.primary.tick()

@@ -124,7 +124,7 @@ class Replica:
         self.down_since_s = time.monotonic()
         self.server.primary.drop_all()
         self.task = self.server.loop.create_task(self._keep_link())
-        self.server.update_gates()
+        self.server.choose_policy()
 
     def promote(self) -> None:
         """Become a primary, with the data that is there."""
@@ -133,7 +133,7 @@ class Replica:
         self._cancel()
         self.state, self.host, self.port, self.known_id = "none", "", 0, b"?"
         self.server.primary.become(secrets.token_hex(20), self.server.primary.offset)
-        self.server.update_gates()
+        self.server.choose_policy()
         log.warning("MASTER MODE enabled (user request)")
 
     def _cancel(self) -> None:

@@ -25,7 +25,7 @@ from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
-from zeekdb.hot import hashes, lists, sets, streams, zsets
+from zeekdb.hot import eviction, hashes, lists, sets, streams, zsets
 from zeekdb.hot.engine import Engine
 from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_READONLY, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
@@ -59,6 +59,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zeekdb")
 
+MEMORY_DIRECTIVES = (
+    "maxmemory", "maxmemory-policy", "maxmemory-samples", "maxmemory-eviction-tenacity", "lfu-decay-time",
+    "lfu-log-factor", "replica-ignore-maxmemory",
+)  # fmt: skip
 SPARE_DESCRIPTORS = 32  # beside the clients': files, listeners, the loop's own
 SHUTDOWN_FLUSH_S = 0.05  # how long replies may take to leave at shutdown
 
@@ -138,9 +142,9 @@ class Server:
             (("stream-node-max-bytes", "stream-node-max-entries"), self._limit_streams),
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
-            (("maxmemory-policy", "lfu-decay-time", "lfu-log-factor"), self._choose_policy),
+            (MEMORY_DIRECTIVES, self.choose_policy),
             (("requirepass",), self.acl.set_default_password),
-            (("maxmemory", "min-replicas-to-write", "min-replicas-max-lag"), self.update_gates),
+            (("min-replicas-to-write", "min-replicas-max-lag"), self.update_gates),
             (("lua-memory-limit",), self._limit_scripts),
             (("notify-keyspace-events",), self.notifications.configure),
             (("tracking-table-max-keys",), self.tracking.trim),
@@ -197,9 +201,15 @@ class Server:
         for client in self.client_table.values():
             client.output_limit = self.output_limits(client)[0]
 
-    def _choose_policy(self) -> None:
-        self.keyspace.touch_lfu = "lfu" in self.config.maxmemory_policy
-        self.keyspace.set_lfu(self.config.lfu_decay_time, self.config.lfu_log_factor)
+    def choose_policy(self) -> None:
+        config = self.config
+        self.keyspace.touch_lfu = "lfu" in config.maxmemory_policy
+        self.keyspace.set_lfu(config.lfu_decay_time, config.lfu_log_factor)
+        limit = 0 if self.replica.active and config.replica_ignore_maxmemory else config.maxmemory
+        eviction.configure(
+            self.keyspace, limit, config.maxmemory_policy, config.maxmemory_samples, config.maxmemory_eviction_tenacity
+        )
+        self.update_gates()
 
     def update_gates(self) -> None:
         """Sets the engine's gate word: one bit for each thing that must look at every command."""
@@ -235,9 +245,8 @@ class Server:
         return self.replica.active and not self.replica.link_up and not self.config.replica_serve_stale_data
 
     def is_out_of_memory(self) -> bool:
-        """Whether the keyspace holds more than `maxmemory` allows and nothing may be evicted."""
-        limit = self.config.maxmemory
-        return bool(limit) and self.keyspace.memory_used() > limit
+        """Whether more memory is used than `maxmemory` allows, and nothing may be evicted."""
+        return eviction.is_stuck()
 
     # ------------------------------------------------------------ after a command
 

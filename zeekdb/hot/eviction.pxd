@@ -1,0 +1,29 @@
+# What goes when memory is full. See eviction.pyx.
+from libc.stdint cimport int64_t, uint32_t
+from zeekdb.hot.keyspace cimport Db
+from zeekdb.hot.memory cimport mem_used
+
+cdef enum:
+    NO_EVICTION = 0
+    LRU = 1
+    LFU = 2
+    RANDOM = 3
+    TTL = 4
+
+# One per process.
+ctypedef struct Eviction:
+    size_t limit             # bytes; 0: none
+    int policy
+    bint volatile_only       # keys with a deadline alone may go
+    uint32_t samples
+    int64_t budget_us        # of one go
+    bint stuck               # over the limit, and nothing may go
+    Db** dbs
+    int ndbs
+
+cdef Eviction E
+
+cdef inline bint over_limit() noexcept nogil:
+    return E.limit and mem_used() > E.limit
+
+cdef void evict() noexcept nogil     # until there is room, or the time is up, or nothing is left that may go

@@ -1,0 +1,10 @@
+from zeekdb.hot.keyspace import Keyspace
+
+def configure(keyspace: Keyspace, limit: int, policy: str, samples: int, tenacity: int) -> None:
+    """maxmemory (bytes; 0: no limit), maxmemory-policy, maxmemory-samples, maxmemory-eviction-tenacity."""
+
+def make_room() -> None:
+    """Evicts for a while, if there is reason to."""
+
+def is_stuck() -> bool:
+    """Whether more memory is used than allowed and nothing may go."""

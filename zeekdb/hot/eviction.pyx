@@ -1,0 +1,219 @@
+"""Eviction: while more memory is used than `maxmemory` allows, the keys go that the policy says.
+
+It runs between commands, in the engine, for a bounded time; what it does not get done the next batch goes on with. Keys
+are compared in samples: entries that lie side by side in a table, which is ordered by hash, are as good as random, and
+one of several is found at the price of a cache line or two. volatile-ttl needs no sample: the expiry heaps know.
+
+A victim's memory must be free before the next one is chosen, or too many would go: values that are freed in slices are
+worked off here.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from zeekdb.hot.journal cimport J, journal_gone
+from zeekdb.hot.keyspace cimport G, Shard, db_pointer, ks_delete
+from zeekdb.hot.memory cimport mem_alloc, mem_free
+from zeekdb.hot.notes cimport N, note_key
+from zeekdb.hot.shards cimport ks_free, lfu_decayed, random_bits
+from zeekdb.hot.table cimport Entry, entry_key, hash_bytes, table_random, table_scan
+
+import logging
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline long long eviction_us(void) {
+        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
+    """
+    int64_t eviction_us() nogil
+
+cdef enum:
+    SAMPLE_FACTOR = 3        # entries looked at for each of maxmemory-samples
+    FREE_SLICE = 64          # elements of a large value freed at a time
+    TENACITY_US = 50         # for each of maxmemory-eviction-tenacity
+
+memset(&E, 0, sizeof(E))
+cdef object KEYSPACE = None
+
+POLICIES = {"noeviction": NO_EVICTION, "lru": LRU, "lfu": LFU, "random": RANDOM, "ttl": TTL}
+
+# The best one of a sample.
+ctypedef struct Choice:
+    Entry* entry
+    uint64_t score
+    uint32_t seen
+
+
+cdef uint64_t score_of(const Entry* e) noexcept nogil:
+    """The highest goes."""
+    if E.policy == LFU:  # the rarest; of equals the one whose last touch is longer ago
+        return (<uint64_t>(255 - lfu_decayed(e.meta)) << 16) | (
+            (<uint32_t>(G.now_ms // 60000) - ((e.meta >> 8) & 0xFFFF)) & 0xFFFF)
+    return (G.clock - (e.meta & 0xFFFFFF)) & 0xFFFFFF
+
+
+cdef void compare(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    cdef Choice* choice = <Choice*>arg
+    cdef uint64_t score = score_of(e)
+    choice.seen += 1
+    if choice.entry == NULL or score > choice.score:
+        choice.entry, choice.score = e, score
+
+
+cdef Entry* sample_all(Shard* s) noexcept nogil:
+    cdef Choice choice
+    cdef uint32_t wanted = E.samples * SAMPLE_FACTOR
+    cdef uint64_t cursor
+    if E.policy == RANDOM:
+        return table_random(&s.table, random_bits)
+    memset(&choice, 0, sizeof(choice))
+    cursor = random_bits() & ((<uint64_t>1 << 48) - 1)
+    cursor = table_scan(&s.table, cursor, wanted, compare, &choice)
+    while choice.seen < wanted and choice.seen < s.table.used:
+        cursor = table_scan(&s.table, cursor, wanted - choice.seen, compare, &choice)
+    return choice.entry
+
+
+cdef Entry* sample_volatile(Shard* s) noexcept nogil:
+    cdef Choice choice
+    cdef uint32_t i, wanted = min(E.samples * SAMPLE_FACTOR, s.due.used)
+    if E.policy == RANDOM:
+        return s.due.heap[random_bits() % s.due.used].entry
+    memset(&choice, 0, sizeof(choice))
+    for i in range(wanted):
+        compare(s.due.heap[random_bits() % s.due.used].entry, 0, &choice)
+    return choice.entry
+
+
+cdef inline uint64_t candidates(const Shard* s) noexcept nogil:
+    return s.due.used if E.volatile_only else s.table.used
+
+
+cdef Entry* soonest(Db** owner) noexcept nogil:
+    """The key that would expire first."""
+    cdef int i
+    cdef uint32_t k
+    cdef Shard* s
+    cdef Entry* found = NULL
+    cdef int64_t when = 0
+    for i in range(E.ndbs):
+        if E.dbs[i].shards == NULL:
+            continue
+        for k in range(E.dbs[i].nshards):
+            s = &E.dbs[i].shards[k]
+            if s.due.used and (found == NULL or s.due.heap[0].when_ms < when):
+                found, when = s.due.heap[0].entry, s.due.heap[0].when_ms
+                owner[0] = E.dbs[i]
+    return found
+
+
+cdef Entry* choose(Db** owner) noexcept nogil:
+    """The next victim; NULL when no key may go."""
+    cdef uint64_t total = 0, place
+    cdef int i
+    cdef uint32_t k
+    cdef Shard* s
+    if E.policy == TTL:
+        return soonest(owner)
+    for i in range(E.ndbs):
+        if E.dbs[i].shards != NULL:
+            for k in range(E.dbs[i].nshards):
+                total += candidates(&E.dbs[i].shards[k])
+    if total == 0:
+        return NULL
+    place = random_bits() % total  # every key's shard is as likely as the shard is full
+    for i in range(E.ndbs):
+        if E.dbs[i].shards == NULL:
+            continue
+        for k in range(E.dbs[i].nshards):
+            s = &E.dbs[i].shards[k]
+            if place < candidates(s):
+                owner[0] = E.dbs[i]
+                return sample_volatile(s) if E.volatile_only else sample_all(s)
+            place -= candidates(s)
+    return NULL
+
+
+cdef void report(Db* db, const uint8_t* key, size_t n) noexcept nogil:
+    with gil:
+        try:
+            for listener in KEYSPACE.subscribers:
+                listener(KEYSPACE.databases[db.index], PyBytes_FromStringAndSize(<const char*>key, n), "evicted")
+        except Exception:
+            logging.getLogger("zeekdb").exception("a listener failed when a key was evicted")
+
+
+cdef bint HEARD = False      # whether anybody listens to the journal's events
+
+
+cdef void remove(Db* db, Entry* e) noexcept nogil:
+    cdef size_t n
+    cdef uint8_t* key = entry_key(e, &n)
+    cdef uint8_t* copy = <uint8_t*>mem_alloc(n if n else 1)
+    cdef uint64_t h = hash_bytes(key, n)
+    memcpy(copy, key, n)
+    G.evicted += 1
+    if N.interests:
+        note_key(db.index, copy, n, h)
+    if ks_delete(db, copy, n, h):
+        if J.open:
+            journal_gone(db.index, copy, n)
+        if HEARD:
+            report(db, copy, n)
+    mem_free(copy, n if n else 1)
+
+
+cdef void evict() noexcept nogil:
+    cdef int64_t end = eviction_us() + E.budget_us
+    cdef Db* db = NULL
+    cdef Entry* e
+    cdef uint32_t done = 0
+    global HEARD
+    with gil:
+        HEARD = bool(KEYSPACE.subscribers)
+    E.stuck = False
+    while mem_used() > E.limit:
+        if G.lazyfree_pending:
+            ks_free(FREE_SLICE)
+        else:
+            e = choose(&db) if E.policy != NO_EVICTION else NULL
+            if e == NULL:
+                E.stuck = True
+                return
+            remove(db, e)
+        done += 1
+        if done & 15 == 0 and eviction_us() > end:
+            return
+
+
+def configure(keyspace not None, size_t limit, str policy not None, int samples, int tenacity):
+    global KEYSPACE
+    cdef int i
+    KEYSPACE = keyspace
+    databases = keyspace.databases
+    if E.ndbs != len(databases) or E.dbs == NULL:
+        free(E.dbs)
+        E.dbs = <Db**>malloc(len(databases) * sizeof(Db*))
+    E.ndbs = len(databases)
+    for i in range(E.ndbs):
+        E.dbs[i] = db_pointer(databases[i])
+    scope, _, name = policy.rpartition("-")
+    E.limit = limit
+    E.policy = POLICIES[name or policy]
+    E.volatile_only = scope == "volatile"
+    E.samples = samples
+    E.budget_us = TENACITY_US * tenacity if tenacity < 100 else <int64_t>1 << 40
+    E.stuck = False
+
+
+def make_room():
+    if over_limit():
+        evict()
+    else:
+        E.stuck = False
+
+
+def is_stuck():
+    return E.stuck and over_limit()
