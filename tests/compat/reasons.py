@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import re
 
-LATER = "later issue"
-
-# Tests that only wait for something absent and take the rest of their unit with them: (pattern of names, reason).
-WAITING = ((r"evicted events|message of eviction keys", f"eviction: {LATER}"),)
 RULES = (
-    (r"", r"AOF|append only file", r"", f"the append-only file: {LATER}"),
     (r"dump", r"invalid payload size", r"", "redis-server 7.0.15 fails it too: it does not know the version either"),
     (r"", r"trim on SET with big value", r"", "runs where the allocator is jemalloc"),
     (r"replybufsize", r"", r"", "an idle connection has no reply buffer here: its size is 0"),
@@ -21,7 +16,6 @@ RULES = (
     (r"latency-monitor", r"expire events", r"", "no cycle of expiry takes so long: each has a budget of 1 ms"),
     (r"pause", r"expires are skipped", r"", "what is due goes when it is met, paused or not: it reads as absent"),
     (r"", r"shared objects", r"", "nothing is shared here, so a reference count is 1"),
-    (r"unit/(maxmemory|client-eviction)", r"", r"", f"eviction: {LATER}"),
 )
 
 

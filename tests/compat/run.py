@@ -13,7 +13,6 @@ the run; a unit with such a test is tried once more first, since some of the sui
 from __future__ import annotations
 
 import argparse
-import re
 import signal
 import sys
 import time
@@ -58,8 +57,6 @@ def judge(outcome: suite.Outcome, known: list[str]) -> Rows:
     for test in dict.fromkeys([*known, *outcome.failed]):
         if test in outcome.failed:
             rows[unit, test] = reason(unit, test, outcome.failed[test])
-        elif left_out := [why for pattern, why in outcome.waiting if re.search(pattern, test)]:
-            rows[unit, test] = left_out[0]
         elif test not in outcome.seen:
             rows[unit, test] = f"not reached: {reason(unit, test, outcome.ending)}"
     return rows

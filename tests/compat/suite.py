@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.compat.reasons import WAITING
 from tests.support import ROOT, Server
 
 CACHE = ROOT / ".cache" / "redis-suite"
@@ -99,7 +98,6 @@ class Outcome:
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # name: the suite's report
     skipped: int = 0
-    waiting: list[tuple[str, str]] = field(default_factory=list)  # (pattern, reason) of tests left out
     ending: str = ""  # why the unit stopped early; empty when it ran to its end
 
     @property
@@ -160,7 +158,6 @@ def run_unit(unit: str, place: Path, program: tuple[str, ...], deadline_s: float
             "tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(server.port),
             "--baseport", str(base_port), "--ignore-encoding", "--ignore-digest", "--clients", "1",
             "--tags", "-slow -large-memory", "--verbose", "--durable", "--timeout", str(STALL_S), "--single", unit,
-            *(word for pattern, _ in WAITING for word in ("--skiptest", f"/{pattern}")),
         ]  # fmt: skip
         output = CACHE / "output" / (unit.replace("/", ".") + ".txt")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +173,6 @@ def run_unit(unit: str, place: Path, program: tuple[str, ...], deadline_s: float
                     os.killpg(suite.pid, signal.SIGKILL)
                 suite.wait()
         outcome = parse(unit, output.read_text(errors="replace"))
-        outcome.waiting = list(WAITING)
         if overdue:
             outcome.ending = f"the unit's deadline of {deadline_s:.0f} s passed"
         if server.process.poll() is not None:
