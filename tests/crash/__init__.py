@@ -1,0 +1,1 @@
+"""Servers are killed while they work, and what they had acknowledged is looked for."""

@@ -1,0 +1,188 @@
+"""SIGKILL under load, again and again on the same data: what was acknowledged is there after the restart.
+
+    python -m tests.crash.killing --rounds 100 --mode always
+    python -m tests.crash.killing --rounds 100 --mode everysec
+
+Every connection changes keys of its own, one call after the other, so its data must be what its first K calls make of
+them: with `always` K is what was acknowledged (the call under way may be there, too), with `everysec` at least what
+was acknowledged two seconds before. Transactions and scripts must be whole. Rewrites and snapshots go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.support import Server, Wire
+
+CONNECTIONS = 6
+KINDS = 8
+LATE_S = 2.0  # what everysec may lose
+SCRIPT = "redis.call('incr', KEYS[1]) redis.call('incr', KEYS[2]) return redis.call('incr', KEYS[3])"
+
+
+def calls(name: str, i: int) -> list[tuple[Any, ...]]:
+    """The i-th call of a connection: a command, or a transaction."""
+    match i % KINDS:
+        case 0:
+            return [("RPUSH", f"{name}:list", i)]
+        case 1:
+            return [("HSET", f"{name}:hash", f"f{i}", i)]
+        case 2:
+            return [("ZADD", f"{name}:zset", i, f"m{i}")]
+        case 3:
+            return [("XADD", f"{name}:stream", f"{i}-1", "n", i)]
+        case 4:
+            return [("MULTI",), ("INCR", f"{name}:a"), ("SADD", f"{name}:set", i), ("INCR", f"{name}:b"), ("EXEC",)]
+        case 5:
+            return [("EVAL", SCRIPT, 3, f"{name}:x", f"{name}:y", f"{name}:z")]
+        case 6:
+            return [("SET", f"{name}:string", i, "EX", 100_000)]
+        case _:
+            return [("APPEND", f"{name}:text", "x" * (i % 7000))]
+
+
+def model(name: str, done: int) -> dict[str, Any]:
+    """What a connection's keys hold after so many calls."""
+    by_kind = [range(kind or KINDS, done + 1, KINDS) for kind in range(KINDS)]
+    return {
+        "list": [b"%d" % i for i in by_kind[0]],
+        "hash": {b"f%d" % i: b"%d" % i for i in by_kind[1]},
+        "zset": [b"m%d" % i for i in by_kind[2]],
+        "stream": [b"%d-1" % i for i in by_kind[3]],
+        "set": {b"%d" % i for i in by_kind[4]},
+        "counters": [b"%d" % len(by_kind[4])] * 2 + [b"%d" % len(by_kind[5])] * 3,
+        "string": b"%d" % by_kind[6][-1] if by_kind[6] else None,
+        "text": sum(i % 7000 for i in by_kind[7]),
+    }
+
+
+def stored(wire: Wire, name: str) -> dict[str, Any]:
+    """What they do hold."""
+    pairs = wire("HGETALL", f"{name}:hash")
+    return {
+        "list": wire("LRANGE", f"{name}:list", 0, -1),
+        "hash": dict(zip(pairs[::2], pairs[1::2], strict=True)),
+        "zset": wire("ZRANGE", f"{name}:zset", 0, -1),
+        "stream": [id for id, _ in wire("XRANGE", f"{name}:stream", "-", "+")],
+        "set": set(wire("SMEMBERS", f"{name}:set")),
+        "counters": [wire("GET", f"{name}:{key}") or b"0" for key in "abxyz"],
+        "string": wire("GET", f"{name}:string"),
+        "text": wire("STRLEN", f"{name}:text"),
+    }
+
+
+class Writer(threading.Thread):
+    """One connection; `acknowledged` grows with its replies."""
+
+    def __init__(self, server: Server, name: str, done: int) -> None:
+        super().__init__(daemon=True)
+        self.server, self.name = server, name
+        self.sent = self.acknowledged = done
+        self.times: list[tuple[float, int]] = []
+        self.error = ""
+
+    def run(self) -> None:
+        try:
+            with self.server.wire() as wire:
+                while True:
+                    commands = calls(self.name, self.sent + 1)
+                    self.sent += 1
+                    replies = wire.pipeline(commands)
+                    if any(isinstance(reply, str) and reply.startswith(("ERR", "MISCONF")) for reply in replies):
+                        self.error = str(replies)
+                        return
+                    self.acknowledged = self.sent
+                    self.times.append((time.monotonic(), self.sent))
+        except (OSError, EOFError):
+            return  # the server was killed
+
+    def acknowledged_before(self, moment_s: float) -> int:
+        """How much of it that long ago."""
+        return max((count for at, count in self.times if at <= moment_s), default=0)
+
+
+class Killing:
+    """Rounds on one data directory."""
+
+    def __init__(self, mode: str, seed: int, directory: Path, program: tuple[str, ...] | None = None) -> None:
+        self.mode = mode
+        self.dice = random.Random(seed)
+        self.directory = directory
+        self.options = {"program": program} if program else {}
+        self.done = dict.fromkeys((f"c{n}" for n in range(CONNECTIONS)), 0)
+        self.seen: Counter[str] = Counter()
+
+    def start(self) -> Server:
+        """On what the round before has left."""
+        return Server(
+            "--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", self.mode, "--save", "",
+            "--auto-aof-rewrite-min-size", "300kb", **self.options,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def round(self, run_s: float) -> None:
+        """Load, SIGKILL, restart, look. AssertionError says what is missing."""
+        with self.start() as server:
+            writers = [Writer(server, name, done) for name, done in self.done.items()]
+            for writer in writers:
+                writer.start()
+            with server.wire() as wire:
+                end = time.monotonic() + run_s
+                while time.monotonic() < end:
+                    reply = wire(self.dice.choice(["BGREWRITEAOF", "BGSAVE", "PING", "PING", "PING"]))
+                    self.seen[str(reply)[:30]] += 1
+                    threading.Event().wait(self.dice.uniform(0.01, 0.1))
+            killed_s = time.monotonic()
+            server.terminate(signal.SIGKILL)
+            for writer in writers:
+                writer.join()
+                assert not writer.error, writer.error
+        with self.start() as server, server.wire() as wire:
+            for writer in writers:
+                self.check(wire, writer, killed_s)
+
+    def check(self, wire: Wire, writer: Writer, killed_s: float) -> None:
+        """Its data are what its first calls make of them, and enough calls."""
+        before = self.done[writer.name]
+        least = writer.acknowledged if self.mode == "always" else writer.acknowledged_before(killed_s - LATE_S)
+        found = stored(wire, writer.name)
+        for count in range(writer.sent, max(least, before) - 1, -1):
+            if found == model(writer.name, count):
+                self.seen["calls"] += count - before
+                self.seen["lost"] += max(writer.acknowledged - count, 0)
+                self.done[writer.name] = count
+                return
+        raise AssertionError(
+            f"{writer.name}: sent {writer.sent}, acknowledged {writer.acknowledged}, at least {least} wanted; found "
+            f"{ {key: value if isinstance(value, (int, bytes)) else len(value) for key, value in found.items()} }"
+        )
+
+
+def main() -> None:
+    """The long form."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--mode", choices=("always", "everysec"), default="always")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of load in a round, at most")
+    arguments = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="zeekdb-crash-"))
+    killing = Killing(arguments.mode, arguments.seed, directory)
+    for number in range(arguments.rounds):
+        longest = arguments.seconds if arguments.mode == "always" else arguments.seconds + LATE_S
+        killing.round(killing.dice.uniform(0.1, longest))
+        if number % 10 == 9:
+            print(f"{number + 1} rounds: {dict(killing.seen)}", flush=True)
+    shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()
