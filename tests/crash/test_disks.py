@@ -1,0 +1,104 @@
+"""Disks that are full, or gone: writes are refused, reads go on, and all is well again when the disk is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Server, Wire, encode, wait_for
+
+StartServer = Callable[..., Server]
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB, of which 3 are taken by `ballast`."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]).returncode:
+        pytest.skip("mounting a small file system takes root's rights")
+    (place / "ballast").write_bytes(bytes(3 * MIB))
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def refused(wire: Wire) -> bool:
+    return str(wire("SET", "refused", "x")).startswith("MISCONF")
+
+
+@pytest.mark.parametrize("mode", ["always", "everysec"])
+def test_a_full_disk(start_server: StartServer, small_disk: Path, mode: str) -> None:
+    options = ("--dir", str(small_disk), "--appendonly", "yes", "--appendfsync", mode, "--save", "")
+    server = start_server(*options)
+    with server.wire() as writer, server.wire() as other:
+        acknowledged = 0
+        while acknowledged < 60:
+            writer.send(encode("SET", f"k{acknowledged}", "x" * 50_000))
+            if mode == "always" and not wait_for(lambda: not writer.quiet(0.2) or refused(other)):
+                break
+            if mode == "always" and writer.quiet(0.01):
+                break  # its reply waits for the disk
+            if str(writer.read()).startswith("MISCONF"):
+                break
+            acknowledged += 1
+        assert 5 < acknowledged < 60
+        wait_for(lambda: refused(other))
+        assert other("SET", "a", "b").startswith("MISCONF Errors writing to the AOF file: No space left on device")
+        assert other("GET", "k0") == b"x" * 50_000
+        assert b"aof_last_write_status:err" in other("INFO", "persistence")
+        (small_disk / "ballast").unlink()
+        wait_for(lambda: other("SET", "a", "b") == "OK")
+        assert b"aof_last_write_status:ok" in other("INFO", "persistence")
+        assert other("WAITAOF", 1, 0, 5000) == [1, 0]
+    server.terminate(signal.SIGKILL)
+    with start_server(*options).wire() as wire:
+        assert wire("EXISTS", *[f"k{n}" for n in range(acknowledged)]) == acknowledged
+        assert wire("GET", "a") == b"b"
+
+
+def test_a_full_disk_and_snapshots(start_server: StartServer, small_disk: Path) -> None:
+    server = start_server("--dir", str(small_disk), "--save", "3600 1000000", "--enable-debug-command", "yes")
+    with server.wire() as wire:
+        wire("SET", "first", "v")
+        assert wire("SAVE") == "OK"
+        whole = (small_disk / "dump.rdb").read_bytes()
+        wire.pipeline([("SET", f"k{n}", os.urandom(50_000)) for n in range(40)])
+        wire("BGSAVE")
+        wait_for(lambda: refused(wire))
+        assert wire("GET", "first") == b"v"
+        assert wire("SET", "a", "b").startswith("MISCONF Redis is configured to save RDB snapshots")
+        assert (small_disk / "dump.rdb").read_bytes() == whole
+        assert not list(small_disk.glob("temp-*"))
+        (small_disk / "ballast").unlink()
+        wire("BGSAVE")
+        wait_for(lambda: wire("SET", "a", "b") == "OK")
+        assert wire("CONFIG", "SET", "save", "") == "OK"
+
+
+def test_a_vanished_directory(start_server: StartServer, tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    server = start_server("--dir", str(place), "--appendonly", "yes", "--save", "3600 1000000")
+    with server.wire() as wire:
+        wire("SET", "a", "1")
+        shutil.rmtree(place)
+        assert wire("SAVE") == "ERR"
+        wait_for(lambda: refused(wire))
+        assert wire("GET", "a") == b"1"
+        place.mkdir()
+        assert wire("BGSAVE") == "Background saving started"
+        wait_for(lambda: wire("SET", "a", "2") == "OK")
+        (place / "appendonlydir").mkdir()
+        assert wire("BGREWRITEAOF") == "Background append only file rewriting started"
+        wait_for(lambda: (place / "appendonlydir" / "appendonly.aof.manifest").exists())
+        wait_for(lambda: b"aof_rewrite_in_progress:0" in wire("INFO", "persistence"))
+    server.terminate(signal.SIGKILL)
+    with start_server("--dir", str(place), "--appendonly", "yes").wire() as wire:
+        assert wire("GET", "a") == b"2"
