@@ -102,3 +102,54 @@ def test_a_vanished_directory(start_server: StartServer, tmp_path: Path) -> None
     server.terminate(signal.SIGKILL)
     with start_server("--dir", str(place), "--appendonly", "yes").wire() as wire:
         assert wire("GET", "a") == b"2"
+
+
+SHIM = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+int fdatasync(int fd) {
+    if (access(getenv("SYNC_FAILS"), F_OK) == 0) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+"""
+
+
+def count_rewrites(wire: Wire) -> int:
+    return int(wire("INFO", "persistence").split(b"aof_rewrites:")[1].split(b"\r")[0])
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library whose fdatasync fails while the file that SYNC_FAILS names is there."""
+    place = tmp_path_factory.mktemp("shim")
+    (place / "shim.c").write_text(SHIM)
+    command = ["gcc", "-shared", "-fPIC", "-o", str(place / "shim.so"), str(place / "shim.c"), "-ldl"]
+    subprocess.run(command, check=True)
+    return place / "shim.so"
+
+
+@pytest.mark.parametrize("mode", ["always", "everysec"])
+def test_a_sync_that_fails(start_server: StartServer, shim: Path, tmp_path: Path, mode: str) -> None:
+    switch = tmp_path / "fails"
+    options = ("--dir", str(tmp_path), "--appendonly", "yes", "--appendfsync", mode, "--save", "")
+    server = start_server(*options, environment={"LD_PRELOAD": str(shim), "SYNC_FAILS": str(switch)})
+    with server.wire(30) as writer, server.wire(30) as other:
+        assert writer("SET", "before", "1") == "OK"
+        switch.touch()
+        writer.send(encode("SET", "during", "1"))
+        wait_for(lambda: refused(other))
+        assert other("SET", "a", "b") == "MISCONF Errors writing to the AOF file: Input/output error"
+        assert other("GET", "before") == b"1"
+        assert "Can't sync the append-only file" in server.log()
+        rewrites = count_rewrites(other)
+        switch.unlink()
+        wait_for(lambda: other("SET", "a", "b") == "OK", 30)
+        assert writer.read() == "OK"  # under `always` it has waited for that
+        wait_for(lambda: count_rewrites(other) > rewrites)
+        assert other("WAITAOF", 1, 0, 5000) == [1, 0]
+    server.terminate(signal.SIGKILL)
+    with start_server(*options).wire() as wire:
+        assert wire("MGET", "before", "during", "a") == [b"1", b"1", b"b"]
