@@ -24,7 +24,6 @@ cdef class Engine(Sockets):
     cdef public object on_exec       # (connection, whether it begins): handlers run inside EXEC
     cdef public object on_journal    # (bytes): what has changed, in encoded commands; None: nobody but the log
     cdef public AofLog log           # the append-only file; None: there is none
-    cdef public bint log_fails       # it cannot be written at the moment
     cdef public object on_slow       # (connection, index, args, microseconds): a call over slow_us
     cdef public object keyspace
     cdef public unsigned long long total_commands

@@ -18,7 +18,6 @@ class Engine(Sockets):
     on_due: Callable[[Any], None]
     on_journal: Callable[[bytes], None] | None
     log: AofLog | None
-    log_fails: bool
     on_slow: Callable[[Any, int, list[bytes], float], None]
     keyspace: Keyspace
     total_commands: int

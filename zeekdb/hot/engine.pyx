@@ -401,7 +401,7 @@ cdef class Engine(Sockets):
         self.total_commands += n
         if J.end != journal_end:
             c.wrote_end = J.end
-        if J.end > self.synced and (J.end != journal_end or not self.log_fails):
+        if J.end > self.synced:
             c.hold_end = J.end
         if running != NULL:
             c.last_kind = kind.index

@@ -64,6 +64,7 @@ cdef class Sockets(CommandTable):
     cdef bint scratch_lent
     cdef Conn* dead
     cdef uint64_t synced             # of the journal: output that stands for more waits
+    cdef public bint log_fails       # it cannot be at the moment: whoever has only read does not wait for it
     cdef list held                   # connections whose output waits for that
     cdef list again                  # connections that another one's command has given output or set free
     cdef public object on_close      # (connection)

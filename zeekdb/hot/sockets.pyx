@@ -91,7 +91,7 @@ cdef class Sockets(CommandTable):
         cdef Out* out = &c.port.out
         cdef bint whole = True
         cdef size_t left
-        if c.hold_end > self.synced:
+        if c.hold_end > self.synced and not (self.log_fails and c.wrote_end <= self.synced):
             return self.hold(c)
         if out.size > out.sent or out.first_part < out.nparts:
             whole = self.send_out(c, out)
