@@ -29,6 +29,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+SETTLED = (b"aof_buffer_length:0", b"aof_last_write_status:err")
+
+
 def refused(wire: Wire) -> bool:
     return str(wire("SET", "refused", "x")).startswith("MISCONF")
 
@@ -46,6 +49,7 @@ def test_a_full_disk(start_server: StartServer, small_disk: Path, mode: str) -> 
             if str(writer.read()).startswith("MISCONF"):
                 break
             acknowledged += 1
+            wait_for(lambda: any(word in other("INFO", "persistence") for word in SETTLED))
         assert 5 < acknowledged < 60
         wait_for(lambda: b"aof_last_write_status:err" in other("INFO", "persistence"))
         assert other("SET", "a", "b").startswith("MISCONF Errors writing to the AOF file: No space left on device")

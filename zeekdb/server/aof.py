@@ -21,6 +21,7 @@ from zeekdb.hot import journal
 from zeekdb.hot.aoflog import AofLog
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import AofFile, Manifest
+from zeekdb.server.snapshots import SnapshotGivenUp
 
 if TYPE_CHECKING:
     from zeekdb.server.server import Server
@@ -239,8 +240,9 @@ class AppendOnly:
             self.rewrites += 1
             self.failures, self.last_ok = 0, True
             log.warning("Background AOF rewrite finished successfully")
-        except OSError as error:  # a snapshot that was given up is one, too
+        except OSError as error:
             self.failures += 1
+            self.scheduled = isinstance(error, SnapshotGivenUp)
             self.last_ok, self.failed_s = False, time.monotonic()
             log.warning("Background AOF rewrite failed: %s", error.strerror or error)
         finally:

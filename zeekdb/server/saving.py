@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from zeekdb.errors import CommandError
 from zeekdb.hot.rdb import DamagedValue
 from zeekdb.persistence import rdb
+from zeekdb.server.snapshots import Job, SnapshotGivenUp
 
 if TYPE_CHECKING:
     from zeekdb.server.server import Server
 
 log = logging.getLogger("zeekdb")
 
+TRIES = 5  # to take a snapshot that a flush has ended
 RETRY_S = 5.0  # between two snapshots by the clock, when the last has failed
 REFUSAL = (
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that "
@@ -86,17 +88,25 @@ class Saving:
     def _start(self) -> None:
         self.scheduled = False
         self.begin_s = self.tried_s = time.monotonic()
-        self.task = self.server.loop.create_task(self._write())
-
-    async def _write(self) -> None:
-        dirty = 0
-
-        def at_epoch() -> None:
-            nonlocal dirty
-            dirty = self.server.keyspace.dirty
-
         try:
-            await self.server.snapshots.write(self.path, at_epoch=at_epoch)
+            job = self.server.snapshots.begin(self.path)
+        except OSError as error:
+            self.last_seconds = 0
+            self._failed(error)
+            return
+        self.task = self.server.loop.create_task(self._write(job, self.server.keyspace.dirty))
+
+    async def _write(self, job: Job, dirty: int) -> None:
+        server = self.server
+        try:
+            for left in reversed(range(TRIES)):
+                try:
+                    await server.snapshots.finish(job)
+                    break
+                except SnapshotGivenUp:
+                    if left == 0:
+                        raise
+                    job, dirty = server.snapshots.begin(self.path), server.keyspace.dirty
             self._done(dirty)
             log.warning("Background saving terminated with success")
         except OSError as error:

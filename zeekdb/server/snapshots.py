@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,21 @@ class SnapshotGivenUp(OSError):
     """The databases were flushed or swapped meanwhile: what was written shows nothing that ever was."""
 
 
+@dataclass(slots=True)
+class Job:
+    """A snapshot that has begun, and where it goes."""
+
+    file: RdbFile
+    snapshot: Snapshot
+    head: bytes
+
+
 class Snapshots:
     """The server's snapshots, whatever they are for."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.lock = asyncio.Lock()
+        self.idle = asyncio.Event()
         self.current: Snapshot | None = None
         self.given_up = False
         server.keyspace.database_listeners.append(self._database_changes)
@@ -56,6 +66,7 @@ class Snapshots:
     def end(self) -> None:
         """However it went, all keys are of one epoch again."""
         snapshot, self.current = self.current, None
+        self.idle.set()
         if snapshot is not None and not snapshot.done:
             snapshot.give_up()
             snapshot.step(0)
@@ -76,23 +87,34 @@ class Snapshots:
         finally:
             self.end()
 
-    async def write(self, path: Path, aof_base: bool = False, at_epoch: Callable[[], None] | None = None) -> None:
-        """The state of one moment, at which `at_epoch` is called, becomes the file at `path`. OSError."""
-        async with self.lock:
-            file = await asyncio.to_thread(self._open, path)
-            try:
-                await self._write(file, aof_base, at_epoch)
-            except BaseException:
-                file.drop()
-                raise
-            finally:
-                self.end()
-
-    async def _write(self, file: RdbFile, aof_base: bool, at_epoch: Callable[[], None] | None) -> None:
+    def begin(self, path: Path, aof_base: bool = False, at_epoch: Callable[[], None] | None = None) -> Job:
+        """The moment that the file will show, at which `at_epoch` is called; `finish` does the rest. OSError."""
+        file = self._open(path)
         if at_epoch is not None:
             at_epoch()
         snapshot, head = self._begin(aof_base)
-        writing = asyncio.create_task(asyncio.to_thread(file.write, head))
+        self.idle.clear()
+        return Job(file, snapshot, head)
+
+    async def finish(self, job: Job) -> None:
+        """The file is written and has its name. OSError, and there is none."""
+        try:
+            await self._write(job)
+        except BaseException:
+            job.file.drop()
+            raise
+        finally:
+            self.end()
+
+    async def write(self, path: Path, aof_base: bool = False, at_epoch: Callable[[], None] | None = None) -> None:
+        """Both, as soon as no other snapshot is under way. OSError."""
+        while self.current is not None:
+            await self.idle.wait()
+        await self.finish(self.begin(path, aof_base, at_epoch))
+
+    async def _write(self, job: Job) -> None:
+        file, snapshot = job.file, job.snapshot
+        writing = asyncio.create_task(asyncio.to_thread(file.write, job.head))
         try:
             done = False
             while not done:
