@@ -67,8 +67,10 @@ cdef int raise_error_table(lua_State* L) noexcept nogil:
 
 
 cdef int fail(lua_State* L, bytes message) noexcept:
-    """Leaves an error and says so."""
-    push_error(L, message)
+    """Leaves an error, which nobody has counted yet, and says so."""
+    api.createtable(L, 0, 4)
+    push_bytes(L, message)
+    api.setfield(L, -2, b"err")
     return -1
 
 
@@ -117,7 +119,8 @@ cdef int call_command(lua_State* L) noexcept with gil:
         if isinstance(reply, (Error, CommandError)):
             results = -1
     except CommandError as error:
-        results = fail(L, error.message.encode("utf-8", "surrogateescape"))
+        push_error(L, error.message.encode("utf-8", "surrogateescape"))
+        results = -1
     except Exception:
         log.exception("a command failed inside a script")
         results = fail(L, b"ERR internal error, see the server's log")
