@@ -233,3 +233,38 @@ def test_keys_that_expire_do_so_in_their_place(start_server: StartServer, tmp_pa
     with started(start_server, tmp_path).wire() as wire:
         assert wire("GET", "k") == b"1"
         assert wire("TTL", "k") == -1
+
+
+def test_a_missing_manifest_or_an_empty_base_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    server = started(start_server, tmp_path, "--appendfsync", "always")
+    with server.wire() as wire:
+        wire("SET", "a", "1")
+        wire("BGREWRITEAOF")
+        wait_for(lambda: info(wire)["aof_rewrites"] == "1")
+        wire("SET", "b", "2")
+    server.terminate(signal.SIGKILL)
+    folder = tmp_path / "appendonlydir"
+    (folder / f"{NAME}.manifest").rename(tmp_path / "kept")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    refused = started(start_server, tmp_path, wait=False)
+    assert refused.process.wait(30) == 1
+    assert "but not the AOF manifest" in refused.log()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (tmp_path / "kept").rename(folder / f"{NAME}.manifest")
+    base = next(folder.glob("*.base.rdb"))
+    whole = base.read_bytes()
+    base.write_bytes(b"")
+    refused = started(start_server, tmp_path, wait=False)
+    assert refused.process.wait(30) == 1
+    assert "is empty" in refused.log()
+    base.write_bytes(whole)
+    with started(start_server, tmp_path).wire() as wire:
+        assert wire("MGET", "a", "b") == [b"1", b"2"]
+
+
+def test_an_interrupted_move_goes_on(start_server: StartServer, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(encode("SELECT", "0") + encode("SET", "a", "1"))
+    (tmp_path / "appendonlydir").mkdir()
+    (tmp_path / "appendonlydir" / f"{NAME}.manifest").write_text(f"file {NAME} seq 1 type b\n")
+    with started(start_server, tmp_path).wire() as wire:
+        assert wire("GET", "a") == b"1"

@@ -131,12 +131,20 @@ def write(path: Path, manifest: Manifest) -> None:
             file.write(manifest.text())
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(path.parent)  # the files that it names, before it
         temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """It is there, on the disk. OSError."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o755)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

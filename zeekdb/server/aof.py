@@ -37,7 +37,7 @@ CLOSE_S = 5.0  # for what is left at shutdown
 
 def create(path: Path) -> int:
     """A new, empty file to append to; its descriptor. OSError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
 
 class AppendOnly:
@@ -85,14 +85,14 @@ class AppendOnly:
 
     def open_at_start(self, manifest: Manifest) -> None:
         """Goes on where the files that were loaded end. OSError."""
-        self.directory.mkdir(mode=0o755, exist_ok=True)
+        manifests.make_folder(self.directory)
         self.manifest = manifest
         if manifest.history:
             self._delete(manifest.history)
             self.manifest = manifest.without_history()
         file = self.manifest.increments[-1] if self.manifest.increments else None
         if file is None:
-            file = self.manifest.next_increment(str(self.server.config.appendfilename))
+            file = self._new_increment()
             self.manifest = self.manifest.with_increment(file)
             os.close(create(self.directory / file.name))
         if manifest != self.manifest or not self.manifest_path.exists():
@@ -123,7 +123,7 @@ class AppendOnly:
         """CONFIG SET appendonly yes: everything is written once, then every change. OSError."""
         if self.log is not None:
             return
-        self.directory.mkdir(mode=0o755, exist_ok=True)
+        manifests.make_folder(self.directory)
         with contextlib.suppress(OSError, manifests.BadManifest):
             self.manifest = manifests.read(self.manifest_path)
         self._rewrite_soon()
@@ -254,7 +254,7 @@ class AppendOnly:
         """Cancelled or failed at any point, the manifest names files that hold everything. OSError."""
         server, config, folder = self.server, self.server.config, self.directory
         stem = str(config.appendfilename)
-        file = self.manifest.next_increment(stem)
+        file = self._new_increment()
         descriptor = await asyncio.to_thread(create, folder / file.name)
         try:
             if self.active:
@@ -280,6 +280,8 @@ class AppendOnly:
 
         await server.snapshots.write(temporary, aof_base=True, at_epoch=at_epoch)
         base = self.manifest.next_base(stem, is_rdb=True)
+        while (folder / base.name).exists():
+            base = self.manifest.next_base(stem, is_rdb=True)
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])
         tail = self.log
@@ -297,6 +299,13 @@ class AppendOnly:
         await asyncio.to_thread(self._delete, replaced.history)
         self.manifest = replaced.without_history()
         await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
+
+    def _new_increment(self) -> AofFile:
+        """A name that no file has: what a crash may have left is not written over."""
+        while True:
+            file = self.manifest.next_increment(str(self.server.config.appendfilename))
+            if not (self.directory / file.name).exists():
+                return file
 
     def _delete(self, files: list[AofFile]) -> None:
         if self.server.config.aof_disable_auto_gc:

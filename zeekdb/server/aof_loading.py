@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import mmap
 import os
@@ -45,6 +46,10 @@ class AofLoader:
         single = Path(str(config.dir), str(config.appendfilename))
         try:
             if not path.exists():
+                stem = glob.escape(path.name.removesuffix(manifests.SUFFIX))
+                for orphan in sorted(self.folder.glob(f"{stem}.*.*.*")):
+                    if orphan.stat().st_size:  # an empty one is left by a crash at the first start
+                        raise CannotLoad(f"{orphan} is there, but not the AOF manifest {path} that should name it")
                 if single.is_file():
                     return self._upgrade(single, path)
                 return None
@@ -56,7 +61,7 @@ class AofLoader:
 
     def _upgrade(self, single: Path, path: Path) -> Manifest:
         """The one file of servers before 7.0 becomes the base. OSError."""
-        self.folder.mkdir(mode=0o755, exist_ok=True)
+        manifests.make_folder(self.folder)
         base = AofFile(single.name, 1, "b")
         manifest = Manifest(base, [], [], 1, 0)
         self._load_file(single, last=True)
@@ -67,6 +72,12 @@ class AofLoader:
         return manifest
 
     def _load_files(self, manifest: Manifest) -> None:
+        config, files = self.server.config, manifest.files
+        single = Path(str(config.dir), str(config.appendfilename))
+        moved = self.folder / single.name
+        if len(files) == 1 and files[0].name == single.name and single.is_file() and not moved.exists():
+            single.replace(moved)  # a crash has interrupted the move
+            manifests.sync_folder(self.folder)
         missing = [file.name for file in manifest.files if not (self.folder / file.name).is_file()]
         if missing:
             raise CannotLoad(f"the AOF file {self.folder / missing[0]} doesn't exist")
@@ -81,6 +92,8 @@ class AofLoader:
         begin_s = time.monotonic()
         try:
             size = path.stat().st_size
+            if size == 0 and path.suffix == ".rdb":
+                raise CannotLoad(f"the AOF base {path} is empty")
             if size == 0:
                 return
             with path.open("r+b" if self.truncate else "rb") as file:
