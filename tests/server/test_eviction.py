@@ -12,7 +12,8 @@ StartServer = Callable[..., Server]
 OOM = "OOM command not allowed when used memory > 'maxmemory'."
 VALUE = b"x" * 1000
 EVICTING = (
-    "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
+    "allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-fifo", "allkeys-s3fifo", "allkeys-learned", "volatile-ttl",
+    "volatile-lru", "volatile-lfu", "volatile-random", "volatile-fifo", "volatile-s3fifo", "volatile-learned",
 )  # fmt: skip
 
 

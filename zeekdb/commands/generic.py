@@ -432,8 +432,9 @@ def object_refcount(ctx: Context, key: bytes) -> int | None:
 def object_idletime(ctx: Context, key: bytes) -> int | None:
     """Returns the seconds since a key was last used."""
     idle = ctx.db.idle_s(key)
-    if idle is not None and ctx.keyspace.touch_lfu:
-        raise CommandError(f"ERR An LFU maxmemory policy is selected, idle time not tracked. {_ADJUST}")
+    if idle is not None and not ctx.keyspace.touch_time:
+        kind = "An LFU" if ctx.keyspace.touch_lfu else "Another"
+        raise CommandError(f"ERR {kind} maxmemory policy is selected, idle time not tracked. {_ADJUST}")
     return idle
 
 

@@ -69,7 +69,7 @@ def create(ctx: Context, key: bytes, ttl: bytes, data: bytes, words: tuple[bytes
         return
     if ctx.keyspace.touch_lfu and options.frequency >= 0:
         ctx.db.set_frequency(key, options.frequency)
-    elif not ctx.keyspace.touch_lfu and options.idle_s >= 0:
+    elif ctx.keyspace.touch_time and options.idle_s >= 0:
         ctx.db.set_idle_s(key, options.idle_s)
     ctx.changed(key, "restore")
     if deadline and not options.absolute:

@@ -64,6 +64,10 @@ class Directive:
 
 
 D = Directive
+POLICIES = (
+    "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "volatile-fifo", "volatile-s3fifo", "volatile-learned",
+    "allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-fifo", "allkeys-s3fifo", "allkeys-learned", "noeviction",
+)  # fmt: skip
 YES_NO, COUNT, PORT, TEXT = Bool(), Int(0, LONG_MAX), Int(0, 65535), Text()
 NATURAL, POSITIVE = Int(0, INT_MAX), Int(1, INT_MAX)
 BYTES = Memory()
@@ -192,7 +196,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     )),
     ("Memory", (
         D("maxmemory", Memory(0, ULONG_MAX), 0, "Most memory for data; 0 has no limit.", "bytes", hook="maxmemory"),
-        D("maxmemory-policy", Enum("volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru", "allkeys-lfu", "allkeys-random", "noeviction"), "noeviction", "What goes when memory is full.", hook="maxmemory"),
+        D("maxmemory-policy", Enum(*POLICIES), "noeviction", "What goes when memory is full.", hook="maxmemory"),
         D("maxmemory-samples", POSITIVE, 5, "Keys compared to find one to evict."),
         D("maxmemory-eviction-tenacity", Int(0, 100), 10, "How hard eviction tries before it serves the next client."),
         D("maxmemory-clients", MemoryOrPercent(0, LONG_MAX), 0, "Most memory for all clients' buffers, or a share of maxmemory; 0 has no limit.", "bytes or %", later=True),

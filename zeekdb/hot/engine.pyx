@@ -33,6 +33,7 @@ from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.notes cimport N
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
+from zeekdb.hot.recency cimport recency_set_clock
 from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.sockets cimport OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
@@ -130,8 +131,7 @@ cdef class Engine(Sockets):
 
     cdef void set_clock(self, int64_t now_us) noexcept:
         G.now_ms = now_us // 1000
-        if not G.touch_lfu:
-            G.clock = <uint32_t>((now_us // 1000000) & 0xFFFFFF)
+        recency_set_clock(G.now_ms)
 
     def tick(self):
         """Sets the keyspace's clock outside a turn (timers, tests)."""

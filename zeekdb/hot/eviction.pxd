@@ -2,22 +2,19 @@
 from libc.stdint cimport int64_t, uint32_t
 from zeekdb.hot.keyspace cimport Db
 from zeekdb.hot.memory cimport mem_used
-
-cdef enum:
-    NO_EVICTION = 0
-    LRU = 1
-    LFU = 2
-    RANDOM = 3
-    TTL = 4
+from zeekdb.hot.recency cimport Policy
 
 # One per process.
 ctypedef struct Eviction:
     size_t limit             # bytes; 0: none
-    int policy
+    Policy* policy           # NULL: noeviction
+    bint by_deadline         # the key that would expire first goes, whatever the policy's score
     bint volatile_only       # keys with a deadline alone may go
     uint32_t samples
     int64_t budget_us        # of one go
     bint stuck               # over the limit, and nothing may go
+    int64_t exceeded_us      # since when more is used than allowed; 0: it is not
+    int64_t total_us         # that it was, before
     Db** dbs
     int ndbs
 

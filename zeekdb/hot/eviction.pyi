@@ -8,3 +8,6 @@ def make_room() -> None:
 
 def is_stuck() -> bool:
     """Whether more memory is used than allowed and nothing may go."""
+
+def exceeded_ms() -> tuple[int, int]:
+    """How long more has been used than allowed: this time (0 when not), and altogether, in ms."""

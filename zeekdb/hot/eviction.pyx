@@ -15,8 +15,11 @@ from libc.string cimport memcpy, memset
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.keyspace cimport G, Shard, db_pointer, ks_delete
 from zeekdb.hot.memory cimport mem_alloc, mem_free
+from zeekdb.hot.learned cimport LEARNED_POLICY
 from zeekdb.hot.notes cimport N, note_key
-from zeekdb.hot.shards cimport ks_free, lfu_decayed, random_bits
+from zeekdb.hot.queues cimport FIFO_POLICY, S3FIFO_POLICY
+from zeekdb.hot.recency cimport ANY_POLICY, LFU_POLICY, LRU_POLICY, Policy, random_bits, recency_choose
+from zeekdb.hot.shards cimport ks_free
 from zeekdb.hot.table cimport Entry, entry_key, hash_bytes, table_random, table_scan
 
 import logging
@@ -37,8 +40,6 @@ cdef enum:
 memset(&E, 0, sizeof(E))
 cdef object KEYSPACE = None
 
-POLICIES = {"noeviction": NO_EVICTION, "lru": LRU, "lfu": LFU, "random": RANDOM, "ttl": TTL}
-
 # The best one of a sample.
 ctypedef struct Choice:
     Entry* entry
@@ -46,17 +47,25 @@ ctypedef struct Choice:
     uint32_t seen
 
 
-cdef uint64_t score_of(const Entry* e) noexcept nogil:
-    """The highest goes."""
-    if E.policy == LFU:  # the rarest; of equals the one whose last touch is longer ago
-        return (<uint64_t>(255 - lfu_decayed(e.meta)) << 16) | (
-            (<uint32_t>(G.now_ms // 60000) - ((e.meta >> 8) & 0xFFFF)) & 0xFFFF)
-    return (G.clock - (e.meta & 0xFFFFFF)) & 0xFFFFFF
+cdef Policy* policy_of(str name) except NULL:
+    if name == "lru" or name == "ttl":
+        return &LRU_POLICY
+    if name == "lfu":
+        return &LFU_POLICY
+    if name == "random":
+        return &ANY_POLICY
+    if name == "fifo":
+        return &FIFO_POLICY
+    if name == "s3fifo":
+        return &S3FIFO_POLICY
+    if name == "learned":
+        return &LEARNED_POLICY
+    raise ValueError(name)
 
 
 cdef void compare(Entry* e, uint64_t hash, void* arg) noexcept nogil:
     cdef Choice* choice = <Choice*>arg
-    cdef uint64_t score = score_of(e)
+    cdef uint64_t score = E.policy.score(e)
     choice.seen += 1
     if choice.entry == NULL or score > choice.score:
         choice.entry, choice.score = e, score
@@ -66,7 +75,7 @@ cdef Entry* sample_all(Shard* s) noexcept nogil:
     cdef Choice choice
     cdef uint32_t wanted = E.samples * SAMPLE_FACTOR
     cdef uint64_t cursor
-    if E.policy == RANDOM:
+    if E.policy.score == NULL:
         return table_random(&s.table, random_bits)
     memset(&choice, 0, sizeof(choice))
     cursor = random_bits() & ((<uint64_t>1 << 48) - 1)
@@ -79,7 +88,7 @@ cdef Entry* sample_all(Shard* s) noexcept nogil:
 cdef Entry* sample_volatile(Shard* s) noexcept nogil:
     cdef Choice choice
     cdef uint32_t i, wanted = min(E.samples * SAMPLE_FACTOR, s.due.used)
-    if E.policy == RANDOM:
+    if E.policy.score == NULL:
         return s.due.heap[random_bits() % s.due.used].entry
     memset(&choice, 0, sizeof(choice))
     for i in range(wanted):
@@ -109,20 +118,31 @@ cdef Entry* soonest(Db** owner) noexcept nogil:
     return found
 
 
-cdef Entry* choose(Db** owner) noexcept nogil:
-    """The next victim; NULL when no key may go."""
-    cdef uint64_t total = 0, place
+cdef uint64_t count() noexcept nogil:
+    """The keys that may go."""
+    cdef uint64_t total = 0
     cdef int i
     cdef uint32_t k
-    cdef Shard* s
-    if E.policy == TTL:
-        return soonest(owner)
     for i in range(E.ndbs):
         if E.dbs[i].shards != NULL:
             for k in range(E.dbs[i].nshards):
                 total += candidates(&E.dbs[i].shards[k])
+    return total
+
+
+cdef Entry* choose(Db** owner) noexcept nogil:
+    """The next victim; NULL when no key may go."""
+    cdef uint64_t total, place
+    cdef int i
+    cdef uint32_t k
+    cdef Shard* s
+    if E.by_deadline:
+        return soonest(owner)
+    total = count()
     if total == 0:
         return NULL
+    if E.policy.resize != NULL:
+        E.policy.resize(total)
     place = random_bits() % total  # every key's shard is as likely as the shard is full
     for i in range(E.ndbs):
         if E.dbs[i].shards == NULL:
@@ -166,7 +186,20 @@ cdef void remove(Db* db, Entry* e) noexcept nogil:
 
 
 cdef void evict() noexcept nogil:
-    cdef int64_t end = eviction_us() + E.budget_us
+    cdef int64_t now = eviction_us()
+    if E.exceeded_us == 0:
+        E.exceeded_us = now
+    evict_until(now + E.budget_us)
+    if not over_limit():
+        within_limit()
+
+
+cdef void within_limit() noexcept nogil:
+    E.total_us += eviction_us() - E.exceeded_us
+    E.exceeded_us = 0
+
+
+cdef void evict_until(int64_t end) noexcept nogil:
     cdef Db* db = NULL
     cdef Entry* e
     cdef uint32_t done = 0
@@ -178,11 +211,14 @@ cdef void evict() noexcept nogil:
         if G.lazyfree_pending:
             ks_free(FREE_SLICE)
         else:
-            e = choose(&db) if E.policy != NO_EVICTION else NULL
+            e = choose(&db) if E.policy != NULL else NULL
             if e == NULL:
                 E.stuck = True
                 return
-            remove(db, e)
+            if E.policy.spare == NULL or E.by_deadline or not E.policy.spare(e):
+                if E.policy.gone != NULL:
+                    E.policy.gone(e)
+                remove(db, e)
         done += 1
         if done & 15 == 0 and eviction_us() > end:
             return
@@ -199,9 +235,11 @@ def configure(keyspace not None, size_t limit, str policy not None, int samples,
     E.ndbs = len(databases)
     for i in range(E.ndbs):
         E.dbs[i] = db_pointer(databases[i])
-    scope, _, name = policy.rpartition("-")
+    scope, _, name = policy.partition("-")
     E.limit = limit
-    E.policy = POLICIES[name or policy]
+    E.policy = policy_of(name) if name else NULL
+    E.by_deadline = name == "ttl"
+    recency_choose(E.policy if name else &LRU_POLICY)
     E.volatile_only = scope == "volatile"
     E.samples = samples
     E.budget_us = TENACITY_US * tenacity if tenacity < 100 else <int64_t>1 << 40
@@ -209,10 +247,19 @@ def configure(keyspace not None, size_t limit, str policy not None, int samples,
 
 
 def make_room():
+    if E.policy != NULL and E.policy.resize != NULL:
+        E.policy.resize(count())
     if over_limit():
         evict()
     else:
         E.stuck = False
+        if E.exceeded_us:
+            within_limit()
+
+
+def exceeded_ms():
+    cdef int64_t current = eviction_us() - E.exceeded_us if E.exceeded_us else 0
+    return current // 1000, (E.total_us + current) // 1000
 
 
 def is_stuck():

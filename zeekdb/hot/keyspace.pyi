@@ -79,7 +79,9 @@ class Keyspace:
     lazyfreed: int
     lazyfree_pending: int
     active_expire: bool
-    touch_lfu: bool
+    touch_lfu: bool  # what entries remember: how often they were used
+    @property
+    def touch_time(self) -> bool: ...  # when they were used last
     touching: bool  # False: reads leave recency and frequency alone (CLIENT NO-TOUCH)
     subscribers: list[Callable[[Database, bytes, str], None]]
     database_listeners: list[Callable[[list[Database], bool], None]]  # before a flush, or (True) before a swap of two

@@ -9,9 +9,13 @@ from zeekdb.hot.globs cimport glob_matches
 from zeekdb.hot.journal cimport J
 from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_used
 from zeekdb.hot.notes cimport N, note_add, note_drop, note_key, notes_take
+from zeekdb.hot.recency cimport (
+    BY_COUNT, BY_TIME, LFU_POLICY, LRU_POLICY, R, idle_field, idle_seconds, lfu_counter, lfu_field, random_bits,
+    recency_choose, recency_set_clock, set_field, touch_entry,
+)
 from zeekdb.hot.shards cimport (
-    Held, before_write, ks_clear, ks_close, ks_expire, ks_expire_due, ks_expire_due_fields, ks_expire_fields, ks_free, ks_give, ks_put, ks_set, ks_set_blob, ks_take,
-    ks_time_fields, ks_touch, lfu_decayed, minutes_now, on_expired, random_bits, set_clock_field, type_of_class, type_ops,
+    Held, before_write, ks_clear, ks_close, ks_expire, ks_expire_due, ks_expire_due_fields, ks_expire_fields, ks_free,
+    ks_give, ks_put, ks_set, ks_set_blob, ks_take, ks_time_fields, on_expired, type_of_class, type_ops,
 )
 from zeekdb.hot.table cimport (
     BOXED, EXPIRES, FIELDS_EXPIRE, INLINE_MAX, T_OBJECT, T_STRING, Entry, entry_box, entry_key, entry_size, entry_type, entry_value,
@@ -139,7 +143,7 @@ cdef class Database:
         cdef Entry* e = self.find(key)
         if e == NULL:
             return False
-        ks_touch(e)
+        touch_entry(e)
         return True
 
     def set(self, bytes key not None, bytes value not None, int64_t deadline_ms=0):
@@ -292,7 +296,7 @@ cdef class Database:
             if blob.capacity < size:
                 blob = blob_grow(blob, size)
                 memcpy(entry_value(e), &blob, 8)
-            ks_touch(e)
+            touch_entry(e)
         else:
             blob = blob_new(size)
             if n:
@@ -439,21 +443,21 @@ cdef class Database:
         cdef Entry* e = self.find(key)
         if e == NULL:
             return None
-        return (<uint32_t>(G.now_ms // 1000) - (e.meta & 0xFFFFFF)) & 0xFFFFFF
+        return idle_seconds(e)
 
     def set_idle_s(self, bytes key not None, int64_t idle_s):
         cdef Entry* e = self.find(key)
         if e != NULL:
-            e.meta = (e.meta & 0xFF000000U) | (<uint32_t>(G.now_ms // 1000 - idle_s) & 0xFFFFFF)
+            set_field(e, idle_field(idle_s))
 
     def frequency(self, bytes key not None):
         cdef Entry* e = self.find(key)
-        return lfu_decayed(e.meta) if e != NULL else None
+        return lfu_counter(e.meta) if e != NULL else None
 
     def set_frequency(self, bytes key not None, int frequency):
         cdef Entry* e = self.find(key)
         if e != NULL:
-            set_clock_field(e, minutes_now() | <uint32_t>(frequency & 0xFF))
+            set_field(e, lfu_field(<uint32_t>frequency & 0xFF))
 
     def table_stats(self):
         cdef uint32_t i
@@ -560,12 +564,11 @@ cdef class Keyspace:
 
     def set_clock(self, int64_t now_ms):
         G.now_ms = now_ms
-        if not G.touch_lfu:
-            G.clock = <uint32_t>((now_ms // 1000) & 0xFFFFFF)
+        recency_set_clock(now_ms)
 
     def set_lfu(self, int decay_minutes, int log_factor):
         """The directives lfu-decay-time and lfu-log-factor."""
-        G.lfu_decay_minutes, G.lfu_log_factor = decay_minutes, log_factor
+        R.decay_minutes, R.log_factor = decay_minutes, log_factor
 
     def clear(self, list databases not None):
         cdef uint64_t n = 0
@@ -686,6 +689,8 @@ cdef class Keyspace:
     @touching.setter
     def touching(self, value): G.no_touch = not value
     @property
-    def touch_lfu(self): return G.touch_lfu
+    def touch_lfu(self): return R.tracking == BY_COUNT
     @touch_lfu.setter
-    def touch_lfu(self, value): G.touch_lfu = value
+    def touch_lfu(self, value): recency_choose(&LFU_POLICY if value else &LRU_POLICY)
+    @property
+    def touch_time(self): return R.tracking == BY_TIME

@@ -13,7 +13,8 @@ from zeekdb.hot.rdbwire cimport (
     reader_free, writer_free,
 )
 from zeekdb.hot.rdbwrite cimport rdb_type, rdb_version, rdb_write
-from zeekdb.hot.shards cimport ks_expire_fields, set_clock_field
+from zeekdb.hot.recency cimport FIELD, set_field
+from zeekdb.hot.shards cimport ks_expire_fields
 from zeekdb.hot.table cimport Entry, hash_bytes
 
 from zeekdb.errors import CommandError
@@ -166,16 +167,16 @@ def decode(
 def round_trip(db not None, bytes key not None, bint compress=True):
     cdef Db* pointer = db_pointer(db)
     cdef Entry* e = find(pointer, key)
-    cdef uint32_t clock
+    cdef uint32_t field
     cdef int64_t deadline
     if e == NULL:
         return False
-    clock = e.meta & 0xFFFFFF
+    field = e.meta & FIELD
     deadline = ks_deadline(e)
     write_entry(e, compress, True)
     open_reader(WRITER.out.data, WRITER.out.size, 0, <uint64_t>-1)
     e = read_entry(pointer, key, True, deadline)
-    set_clock_field(e, clock)
+    set_field(e, field)
     return True
 
 

@@ -15,7 +15,7 @@ from zeekdb.hot.rdbtypes cimport RDB_VERSION_MAX
 from zeekdb.hot.rdbwire cimport (
     DAMAGED, Reader, SOUND, Text, get_byte, get_bytes, get_fixed, get_length, get_string, fail, reader_free,
 )
-from zeekdb.hot.shards cimport minutes_now, set_clock_field
+from zeekdb.hot.recency cimport BY_COUNT, BY_TIME, R, idle_field, lfu_field, set_field
 from zeekdb.hot.table cimport Entry, hash_bytes
 
 from zeekdb.hot.rdb import DamagedValue
@@ -78,10 +78,10 @@ cdef bint load_key(Loading* l, Db* db, uint8_t type, Attributes* a) noexcept nog
     ks_delete(db, name.p, name.n, h)
     e = value_store(&value, db, name.p, name.n, h, a.deadline_ms)
     l.keys += 1
-    if a.frequency >= 0 and G.touch_lfu:
-        set_clock_field(e, minutes_now() | <uint32_t>a.frequency)
-    elif a.idle_s >= 0 and not G.touch_lfu:
-        set_clock_field(e, <uint32_t>(G.now_ms // 1000 - a.idle_s) & 0xFFFFFF)
+    if a.frequency >= 0 and R.tracking == BY_COUNT:
+        set_field(e, lfu_field(<uint32_t>a.frequency & 0xFF))
+    elif a.idle_s >= 0 and R.tracking == BY_TIME:
+        set_field(e, idle_field(a.idle_s))
     return True
 
 

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t
 from zeekdb.hot.hashes cimport hash_get, hash_length
 from zeekdb.hot.keyspace cimport G, entry_string, ks_find
 from zeekdb.hot.sets cimport set_length
-from zeekdb.hot.shards cimport ks_touch
+from zeekdb.hot.recency cimport touch_entry
 from zeekdb.hot.table cimport (
     T_HASH, T_LIST, T_SET, T_STREAM, T_STRING, T_ZSET, Entry, entry_type,
 )
@@ -71,7 +71,7 @@ cdef int twin_getrange(Port* port, Arg* argv, int argc) noexcept nogil:
         out_bulk(&port.out, p, 0)
         return TWIN_DONE
     G.hits += 1
-    ks_touch(e)
+    touch_entry(e)
     out_bulk(&port.out, p + start, stop - start + 1)
     return TWIN_DONE
 

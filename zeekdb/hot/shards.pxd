@@ -27,8 +27,6 @@ ctypedef struct Db:
 # One per process; the hot room and Python read and write it.
 ctypedef struct Globals:
     int64_t now_ms              # the clock, set once a batch
-    uint32_t clock              # what a touch writes: LRU seconds (24 bits), see touch_lfu
-    bint touch_lfu
     bint active_expire
     uint64_t dirty              # changes since the last save
     uint64_t hits
@@ -39,8 +37,6 @@ ctypedef struct Globals:
     uint64_t lazyfreed
     size_t lazyfree_pending     # objects waiting to be freed
     bint no_touch               # reads leave recency and frequency alone
-    uint32_t lfu_decay_minutes
-    uint32_t lfu_log_factor
 
 cdef Globals G
 
@@ -109,24 +105,14 @@ cdef void ks_prefetch_entry(Db* db, uint64_t h) noexcept nogil
 # A value on its way from one key to another.
 ctypedef struct Held:
     int64_t deadline_ms
-    uint32_t clock
+    uint32_t field              # see recency.pxd
     uint16_t size
     uint8_t type
     uint8_t flags
     uint8_t value[1024]         # INLINE_MAX
 
-cdef inline void set_clock_field(Entry* e, uint32_t clock) noexcept nogil:
-    e.meta = (e.meta & 0xFF000000U) | clock
-
-cdef inline uint32_t minutes_now() noexcept nogil:
-    cdef uint32_t minutes = <uint32_t>((G.now_ms // 60000) & 0xFFFF)
-    return minutes << 8
-
 cdef TypeOps* type_ops(uint8_t type) noexcept nogil
 cdef int type_of_class(object cls) except -1
-cdef uint64_t random_bits() noexcept nogil
-cdef uint8_t lfu_decayed(uint32_t meta) noexcept nogil
-cdef void ks_touch(Entry* e) noexcept nogil
 # Any value under any key: its bytes, or with BOXED the 8 of a pointer, which the keyspace takes over.
 cdef Entry* ks_put(
     Db* db, const uint8_t* key, size_t n, uint64_t h, uint8_t type, const uint8_t* value, size_t vn, uint8_t flags,

@@ -20,6 +20,7 @@ from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_foot
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.packed cimport Packed
+from zeekdb.hot.recency cimport FIELD, recency_fresh, set_field, touch_entry
 from zeekdb.hot.table cimport (
     BOXED, EXPIRES, FIELDS_EXPIRE, INLINE_MAX, T_HASH, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key, entry_new,
     entry_size, entry_type, entry_value, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
@@ -27,7 +28,6 @@ from zeekdb.hot.table cimport (
 )
 
 import logging
-import os
 import time
 
 cdef extern from "Python.h":
@@ -41,7 +41,6 @@ cdef enum:
     TYPES = 8
     SHARD = TYPES            # of what is to be freed: not a value but a shard
     EFFORT_MAX = 64          # allocations beyond which a value is freed later
-    LFU_INIT = 5
     FIELDS_MAX = 64          # due fields of one hash that whoever meets it removes; the rest goes by the clock
 
 cdef TypeOps* OPS[TYPES]
@@ -50,21 +49,7 @@ memset(&G, 0, sizeof(G))
 memset(&SNAP, 0, sizeof(SNAP))
 G.active_expire = True
 G.now_ms = <int64_t>(time.time() * 1000)
-G.clock = <uint32_t>((G.now_ms // 1000) & 0xFFFFFF)
-G.lfu_decay_minutes = 1
-G.lfu_log_factor = 10
 J.dirty = &G.dirty
-
-cdef uint64_t RANDOM_STATE = int.from_bytes(os.urandom(8), "little") | 1
-
-
-cdef uint64_t random_bits() noexcept nogil:
-    """xorshift64*: places in tables, nothing secret."""
-    global RANDOM_STATE
-    RANDOM_STATE ^= RANDOM_STATE >> 12
-    RANDOM_STATE ^= RANDOM_STATE << 25
-    RANDOM_STATE ^= RANDOM_STATE >> 27
-    return RANDOM_STATE * <uint64_t>2685821657736338717ULL
 
 
 cdef int register_type(uint8_t type, TypeOps* ops, object cls) except -1:
@@ -382,45 +367,6 @@ cdef Entry* ks_find(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept n
     return slot_entry(slot[0]) if slot != NULL else NULL
 
 
-cdef uint8_t lfu_decayed(uint32_t meta) noexcept nogil:
-    """Redis's logarithmic counter after the minutes since the last touch: 16 bits of minutes, 8 of counter."""
-    cdef uint32_t then = (meta >> 8) & 0xFFFF
-    cdef uint32_t now = <uint32_t>((G.now_ms // 60000) & 0xFFFF)
-    cdef uint32_t minutes = (now - then) & 0xFFFF
-    cdef uint32_t counter = meta & 0xFF
-    if G.lfu_decay_minutes:
-        minutes = minutes // G.lfu_decay_minutes
-        counter = counter - minutes if counter > minutes else 0
-    return <uint8_t>counter
-
-
-cdef void lfu_touch(Entry* e) noexcept nogil:
-    cdef uint32_t counter = lfu_decayed(e.meta)
-    cdef uint32_t base
-    if counter < 255:
-        base = counter - LFU_INIT if counter > LFU_INIT else 0
-        if random_bits() % (base * G.lfu_log_factor + 1) == 0:
-            counter += 1
-    set_clock_field(e, minutes_now() | counter)
-
-
-cdef inline void touch_entry(Entry* e) noexcept nogil:
-    if G.touch_lfu:
-        lfu_touch(e)
-    else:
-        set_clock_field(e, G.clock)
-
-
-cdef void ks_touch(Entry* e) noexcept nogil:
-    touch_entry(e)
-
-
-cdef inline uint32_t first_touch() noexcept nogil:
-    if G.touch_lfu:
-        return minutes_now() | LFU_INIT
-    return G.clock
-
-
 cdef Entry* ks_read(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
     cdef uint64_t* slot = find_slot(db, key, n, h)
     cdef Entry* e
@@ -531,11 +477,10 @@ cdef inline bint has_room(const Entry* e, size_t vn) noexcept nogil:
 cdef Entry* put_entry(Db* db, Shard* s, uint64_t* slot, Entry* e, uint64_t h, int64_t deadline_ms) noexcept nogil:
     """Places a fresh entry, replacing what the slot holds. `e` has EXPIRES exactly when the deadline is not 0."""
     cdef Entry* old
-    cdef uint32_t clock = first_touch()
     if slot != NULL:
         old = slot_entry(slot[0])
-        if G.touch_lfu:
-            clock = old.meta & 0xFFFFFF  # a new value is no new key
+        set_field(e, old.meta & FIELD)  # a new value is no new key
+        touch_entry(e)
         if old.flags & EXPIRES:
             deadline_remove(&s.due, old)
         table_replace(slot, e)
@@ -543,7 +488,7 @@ cdef Entry* put_entry(Db* db, Shard* s, uint64_t* slot, Entry* e, uint64_t h, in
         entry_free(old)
     else:
         table_insert(&s.table, e, h)
-    set_clock_field(e, clock)
+        set_field(e, recency_fresh(h))
     e.meta |= SNAP.epoch  # a snapshot under way does not know it
     if deadline_ms:
         deadline_add(&s.due, e, deadline_ms)
@@ -649,7 +594,7 @@ cdef bint ks_take(Db* db, const uint8_t* key, size_t n, uint64_t h, Held* held) 
     held.size = e.vlen
     held.flags = e.flags & (BOXED | FIELDS_EXPIRE)
     held.deadline_ms = deadline_of(e)
-    held.clock = e.meta & 0xFFFFFF
+    held.field = e.meta & FIELD
     memcpy(held.value, entry_value(e), e.vlen)
     if e.flags & EXPIRES:
         deadline_remove(&s.due, e)
@@ -662,7 +607,7 @@ cdef bint ks_take(Db* db, const uint8_t* key, size_t n, uint64_t h, Held* held) 
 
 cdef void ks_give(Db* db, const uint8_t* key, size_t n, uint64_t h, Held* held) noexcept nogil:
     cdef Entry* e = ks_put(db, key, n, h, held.type, held.value, held.size, held.flags, held.deadline_ms)
-    set_clock_field(e, held.clock)
+    set_field(e, held.field)
 
 
 cdef void ks_clear(Db* db) noexcept nogil:

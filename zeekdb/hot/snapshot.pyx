@@ -16,7 +16,8 @@ from libc.string cimport memset
 from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_deadline
 from zeekdb.hot.rdbwire cimport Writer, put_byte, put_fixed, put_length, put_string, writer_free
 from zeekdb.hot.rdbwrite cimport rdb_is_empty, rdb_type, rdb_write
-from zeekdb.hot.shards cimport EPOCH, SNAP, lfu_decayed
+from zeekdb.hot.recency cimport BY_COUNT, BY_TIME, R, idle_seconds, lfu_counter
+from zeekdb.hot.shards cimport EPOCH, SNAP
 from zeekdb.hot.table cimport EXPIRES, Entry, entry_key, table_scan
 
 cdef extern from *:
@@ -61,12 +62,12 @@ cdef void save_entry(Db* db, Entry* e) noexcept nogil:
     if deadline_ms:
         put_byte(&W, EXPIRE_MS)
         put_fixed(&W, <uint64_t>deadline_ms)
-    if RECENCY and G.touch_lfu:
+    if RECENCY and R.tracking == BY_COUNT:
         put_byte(&W, FREQUENCY)
-        put_byte(&W, lfu_decayed(e.meta))
-    elif RECENCY:
+        put_byte(&W, lfu_counter(e.meta))
+    elif RECENCY and R.tracking == BY_TIME:
         put_byte(&W, IDLE)
-        put_length(&W, (<uint32_t>(G.now_ms // 1000) - (e.meta & 0xFFFFFF)) & 0xFFFFFF)
+        put_length(&W, idle_seconds(e))
     put_byte(&W, rdb_type(&W, e))
     key = entry_key(e, &n)
     put_string(&W, key, n)

@@ -7,8 +7,9 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 from zeekdb.hot.journal cimport J, journal_command, journal_int, journal_literal, journal_word
 from zeekdb.hot.keyspace cimport G, ks_create, ks_find
 from zeekdb.hot.streamlog cimport TOTAL_MAX, Id, Log, id_compare, log_append, log_entries_max, log_next, log_trim
+from zeekdb.hot.recency cimport touch_entry
 from zeekdb.hot.table cimport T_STREAM, Entry, entry_box, entry_type
-from zeekdb.hot.twin_parts cimport changed, collection, touch
+from zeekdb.hot.twin_parts cimport changed, collection
 from zeekdb.hot.wire cimport TWIN_DONE, TWIN_PASS, Arg, Port, format_int, out_bulk, out_int, parse_int
 
 
@@ -117,7 +118,7 @@ cdef inline int add(Port* port, Arg* key, Arg* argv, int argc, int64_t length, b
     elif not log_next(log, <uint64_t>G.now_ms, &id) or id.ms > <uint64_t>INT64_MAX or id.seq > <uint64_t>INT64_MAX:
         return TWIN_PASS
     if e != NULL:
-        touch(e)
+        touch_entry(e)
     log_append(log, &id, argv + 3, (argc - 3) // 2)
     if length >= 0 and log.length > <uint64_t>length:
         log_trim(log, <uint64_t>length, NULL, whole, trim_limit() if whole else 0)

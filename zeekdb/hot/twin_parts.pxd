@@ -4,6 +4,7 @@ from zeekdb.hot.journal cimport J, journal_command, journal_int, journal_literal
 from zeekdb.hot.keyspace cimport G, entry_string, ks_create, ks_find, ks_read
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.notes cimport note_key
+from zeekdb.hot.recency cimport touch_entry
 from zeekdb.hot.table cimport BOXED, Entry, entry_box, entry_type
 from zeekdb.hot.wire cimport (
     TWIN_DONE, TWIN_PASS, Arg, Out, Port, format_double, out_blob, out_bulk, out_raw, parse_double, parse_int,
@@ -46,11 +47,6 @@ cdef inline void tell_set(int db, Arg* key, Arg* value, int64_t deadline_ms) noe
         journal_literal(b"PXAT")
         journal_int(deadline_ms)
 
-cdef inline void touch(Entry* e) noexcept nogil:
-    """What a write does to the recency of a key that stays; the LFU counter is left to reads."""
-    if not G.touch_lfu:
-        e.meta = (e.meta & 0xFF000000U) | G.clock
-
 cdef inline void say_string(Port* port, Entry* e) noexcept nogil:
     cdef size_t n
     cdef const uint8_t* p
@@ -80,7 +76,7 @@ cdef inline int collection(Port* port, Arg* key, int type, bint create, bint rea
             G.hits -= 1
         return TWIN_PASS
     if not reads:
-        touch(e)
+        touch_entry(e)
     found[0] = entry_box(e)
     return TWIN_DONE
 

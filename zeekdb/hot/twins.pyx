@@ -17,9 +17,10 @@ from zeekdb.hot.keyspace cimport (
 from zeekdb.hot.lists cimport list_index, list_length, list_pop, list_push, list_range
 from zeekdb.hot.sets cimport set_add, set_contains, set_expect, set_length, set_pop
 from zeekdb.hot.stream_twins cimport twin_xadd, twin_xlen
+from zeekdb.hot.recency cimport touch_entry
 from zeekdb.hot.table cimport BOXED, T_HASH, T_LIST, T_SET, T_STRING, T_ZSET, Entry, entry_type
 from zeekdb.hot.twin_parts cimport (
-    TTL_MAX, bounds, changed, collection, emit_bulk, out_score, parse_score, say_string, tell_deadline, tell_set, touch,
+    TTL_MAX, bounds, changed, collection, emit_bulk, out_score, parse_score, say_string, tell_deadline, tell_set,
     word_is,
 )
 from zeekdb.hot.wire cimport (
@@ -128,7 +129,7 @@ cdef int add_to(Port* port, Arg* key, int64_t by) noexcept nogil:
     n = format_int(text, value)
     if e != NULL and n == old and not e.flags & BOXED:
         memcpy(<uint8_t*>p, text, n)
-        touch(e)
+        touch_entry(e)
     else:
         ks_set(port.db, key.p, key.n, key.hash, text, n, -1)
     changed(port, key, 1)

@@ -13,7 +13,7 @@ from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport prefetch
 from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free, mem_resize
 from zeekdb.hot.packed cimport Emit
-from zeekdb.hot.shards cimport random_bits
+from zeekdb.hot.recency cimport random_bits
 from zeekdb.hot.zrun cimport pair_need, read_pair, score_write
 from zeekdb.hot.ztree cimport (
     Bound, Leaf, Node, Path, check_node, find_path, first_item, free_tree, is_below, order, path_to_rank,

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from zeekdb.hot import eviction
+from zeekdb.hot import eviction, learned
 
 if TYPE_CHECKING:
     from zeekdb.server.client import Client
@@ -76,6 +76,8 @@ class Cron:
         if server.config.maxmemory:
             eviction.make_room()
             server.update_gates()
+            if server.config.maxmemory_policy.endswith("learned") and learned.begin():
+                server.loop.run_in_executor(None, learned.fit)
         self._look_at_clients(now_s)
         server.primary.tick()
         server.appendonly.tick()

@@ -25,7 +25,7 @@ from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
-from zeekdb.hot import eviction, hashes, lists, sets, streams, zsets
+from zeekdb.hot import eviction, hashes, learned, lists, sets, streams, zsets
 from zeekdb.hot.engine import Engine
 from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_READONLY, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
@@ -203,7 +203,6 @@ class Server:
 
     def choose_policy(self) -> None:
         config = self.config
-        self.keyspace.touch_lfu = "lfu" in config.maxmemory_policy
         self.keyspace.set_lfu(config.lfu_decay_time, config.lfu_log_factor)
         limit = 0 if self.replica.active and config.replica_ignore_maxmemory else config.maxmemory
         eviction.configure(
@@ -247,6 +246,17 @@ class Server:
     def is_out_of_memory(self) -> bool:
         """Whether more memory is used than `maxmemory` allows, and nothing may be evicted."""
         return eviction.is_stuck()
+
+    def eviction_figures(self) -> list[tuple[str, float]]:
+        """For INFO: times in ms, and what the learned policy has learned."""
+        current_ms, total_ms = eviction.exceeded_ms()
+        figures: list[tuple[str, float]] = [
+            ("total_eviction_exceeded_time", total_ms),
+            ("current_eviction_exceeded_time", current_ms),
+        ]
+        if self.config.maxmemory_policy.endswith("learned"):
+            figures += [(f"learned_policy_{name}", round(value, 4)) for name, value in learned.stats().items()]
+        return figures
 
     # ------------------------------------------------------------ after a command
 

@@ -107,6 +107,9 @@ class FakeServer:
     def sample(self) -> None:
         pass
 
+    def eviction_figures(self) -> list[tuple[str, float]]:
+        return []
+
     def command_stats(self) -> dict[str, CommandCounters]:
         return self.counters
 
