@@ -25,6 +25,7 @@ from zeekdb.commands.spec import (
     container,
 )
 from zeekdb.errors import CommandError, SyntaxError_
+from zeekdb.hot import compaction
 from zeekdb.observe import info
 
 if TYPE_CHECKING:
@@ -548,6 +549,7 @@ def memory_purge(ctx: Context) -> str:
     """Gives free memory back to the system, where the allocator can."""
     import ctypes
 
+    compaction.urge()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -103,11 +103,11 @@ def host_problem(text: str) -> str | None:
 
 
 class NoDefrag(Bool):
-    """yes or no, of which only no is possible: the allocator does not fragment as jemalloc does."""
+    """yes or no, of which only no is possible: memory is compacted without being asked."""
 
     def parse(self, arguments: Any) -> bool:
         if super().parse(arguments):
-            raise ConfigError("Active defragmentation cannot be enabled: the allocator of this server has none")
+            raise ConfigError("Active defragmentation cannot be enabled: this server compacts its memory by itself")
         return False
 
 
@@ -209,7 +209,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("lazyfree-lazy-user-del", YES_NO, False, "Let DEL work as UNLINK does. Large values always are freed in slices.", later=True),
         D("lazyfree-lazy-user-flush", YES_NO, False, "Let FLUSHALL and FLUSHDB be ASYNC by default. They never block here.", later=True),
         D("activerehashing", YES_NO, True, "Go on with resizing tables while idle.", hook="activerehashing", later=True),
-        D("activedefrag", NoDefrag(), False, "Defragment memory in the background; not possible here.", later=True),
+        D("activedefrag", NoDefrag(), False, "Defragment memory in the background; here it is compacted whenever that pays.", later=True),
         D("active-defrag-ignore-bytes", Memory(1, LONG_MAX), 100 << 20, "Fragmentation that defragmentation ignores.", "bytes", later=True),
         D("active-defrag-threshold-lower", Int(0, 1000), 10, "Fragmentation at which it begins.", "%", later=True),
         D("active-defrag-threshold-upper", Int(0, 1000), 100, "Fragmentation at which it works hardest.", "%", later=True),

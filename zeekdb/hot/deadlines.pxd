@@ -28,5 +28,6 @@ cdef inline int64_t deadline_of(const Entry* e) noexcept nogil:
 cdef void deadline_add(Deadlines* due, Entry* e, int64_t when_ms) noexcept nogil
 cdef void deadline_change(Deadlines* due, Entry* e, int64_t when_ms) noexcept nogil
 cdef void deadline_remove(Deadlines* due, Entry* e) noexcept nogil
+cdef void deadline_moved(Deadlines* due, Entry* e) noexcept nogil    # it is somewhere else now
 cdef void deadlines_free(Deadlines* due) noexcept nogil
 cdef uint64_t deadlines_faults(Deadlines* due) noexcept nogil  # broken invariants: for tests

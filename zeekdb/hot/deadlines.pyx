@@ -94,6 +94,10 @@ cdef void deadline_change(Deadlines* due, Entry* e, int64_t when_ms) noexcept no
         sink(due, i, d)
 
 
+cdef void deadline_moved(Deadlines* due, Entry* e) noexcept nogil:
+    due.heap[place_of(e)].entry = e
+
+
 cdef void deadlines_free(Deadlines* due) noexcept nogil:
     mem_free(due.heap, due.capacity * sizeof(Deadline))
     memset(due, 0, sizeof(Deadlines))

@@ -45,7 +45,7 @@ cdef class Engine(Sockets):
     cdef void keep_tail(self, Conn* c, uint8_t* tail, size_t n, bint owned) noexcept
     cdef void protocol_error(self, Conn* c)
     cdef uint32_t run(self, Conn* c, uint32_t n) except? 0xFFFFFFFF
-    cdef int make_room(self) except -1
+    cdef int make_room(self, uint32_t n) except -1
     cdef void look_ahead(self, Conn* c, uint32_t n) noexcept nogil
     cdef uint64_t book(self, Conn* c, Kind* kind, uint64_t begin, uint32_t n, Request* last)
     cdef int call(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1

@@ -357,7 +357,7 @@ cdef class Engine(Sockets):
         cdef Arg* argv
         cdef uint64_t begin = 0, journal_end = J.end
         if over_limit():
-            self.make_room()
+            self.make_room(n)
         self.look_ahead(c, n)
         for i in range(n):
             r = &self.requests[i]
@@ -407,9 +407,9 @@ cdef class Engine(Sockets):
             c.last_kind = kind.index
         return n
 
-    cdef int make_room(self) except -1:
+    cdef int make_room(self, uint32_t n) except -1:
         """More memory is used than allowed: keys go, or commands that need more are refused."""
-        evict()
+        evict(n)
         if E.stuck:
             self.gate |= S_OOM
         if N.due:

@@ -1,7 +1,12 @@
 from zeekdb.hot.keyspace import Keyspace
 
-def configure(keyspace: Keyspace, limit: int, policy: str, samples: int, tenacity: int) -> None:
-    """maxmemory (bytes; 0: no limit), maxmemory-policy, maxmemory-samples, maxmemory-eviction-tenacity."""
+def configure(
+    keyspace: Keyspace, limit: int, policy: str, samples: int, tenacity: int, gaps: int = 4 << 20
+) -> None:
+    """maxmemory (bytes; 0: no limit), maxmemory-policy, maxmemory-samples, maxmemory-eviction-tenacity.
+
+    `gaps`: bytes of unused memory in pages that are tolerated.
+    """
 
 def make_room() -> None:
     """Evicts for a while, if there is reason to."""

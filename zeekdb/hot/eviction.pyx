@@ -12,9 +12,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from zeekdb.hot.compaction cimport compact_step
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.keyspace cimport G, Shard, db_pointer, ks_delete
-from zeekdb.hot.memory cimport mem_alloc, mem_free
+from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_resident, mem_used
 from zeekdb.hot.learned cimport LEARNED_POLICY
 from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.queues cimport FIFO_POLICY, S3FIFO_POLICY
@@ -33,8 +34,11 @@ cdef extern from *:
     int64_t eviction_us() nogil
 
 cdef enum:
+    GAPS = 4194304           # bytes of them that are tolerated
     SAMPLE_FACTOR = 3        # entries looked at for each of maxmemory-samples
     FREE_SLICE = 64          # elements of a large value freed at a time
+    COMMAND_US = 100         # more time for each command that is waiting to be run
+    BUDGET_MAX_US = 4000
     TENACITY_US = 50         # for each of maxmemory-eviction-tenacity
 
 memset(&E, 0, sizeof(E))
@@ -185,11 +189,13 @@ cdef void remove(Db* db, Entry* e) noexcept nogil:
     mem_free(copy, n if n else 1)
 
 
-cdef void evict() noexcept nogil:
-    cdef int64_t now = eviction_us()
+cdef void evict(uint32_t commands) noexcept nogil:
+    cdef int64_t now = eviction_us(), budget = E.budget_us
+    if budget < BUDGET_MAX_US:
+        budget = min(budget + commands * COMMAND_US, <int64_t>BUDGET_MAX_US)
     if E.exceeded_us == 0:
         E.exceeded_us = now
-    evict_until(now + E.budget_us)
+    evict_until(now + budget)
     if not over_limit():
         within_limit()
 
@@ -207,9 +213,11 @@ cdef void evict_until(int64_t end) noexcept nogil:
     with gil:
         HEARD = bool(KEYSPACE.subscribers)
     E.stuck = False
-    while mem_used() > E.limit:
+    while over_limit():
         if G.lazyfree_pending:
             ks_free(FREE_SLICE)
+        elif mem_used() <= E.limit and compact_step() and mem_resident() <= E.ceiling + E.limit // 200:
+            pass  # the blocks would fit, but not their pages; while that helps, nobody has to go for it
         else:
             e = choose(&db) if E.policy != NULL else NULL
             if e == NULL:
@@ -224,7 +232,9 @@ cdef void evict_until(int64_t end) noexcept nogil:
             return
 
 
-def configure(keyspace not None, size_t limit, str policy not None, int samples, int tenacity):
+def configure(
+    keyspace not None, size_t limit, str policy not None, int samples, int tenacity, size_t gaps=GAPS
+):
     global KEYSPACE
     cdef int i
     KEYSPACE = keyspace
@@ -237,6 +247,8 @@ def configure(keyspace not None, size_t limit, str policy not None, int samples,
         E.dbs[i] = db_pointer(databases[i])
     scope, _, name = policy.partition("-")
     E.limit = limit
+    E.ceiling = limit + gaps
+    E.floor = limit - limit // 10
     E.policy = policy_of(name) if name else NULL
     E.by_deadline = name == "ttl"
     recency_choose(E.policy if name else &LRU_POLICY)
@@ -250,7 +262,7 @@ def make_room():
     if E.policy != NULL and E.policy.resize != NULL:
         E.policy.resize(count())
     if over_limit():
-        evict()
+        evict(0)
     else:
         E.stuck = False
         if E.exceeded_us:

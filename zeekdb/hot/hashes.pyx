@@ -19,10 +19,10 @@ from zeekdb.hot.hash_deadlines cimport (
 from zeekdb.hot.keyspace cimport G, TypeOps, register_type
 from zeekdb.hot.members cimport (
     LARGE, PACKED_MAX, SCAN_MAX, TIMED, Harvest, box_table, chance, chance_below, check_size, harvest, harvest_to,
-    harvested, member_free, member_new, member_overwrite, member_value, members_copy, members_destroy, members_memory,
-    members_new, members_walk, packed_skip, prefetch, raw, size_of,
+    harvested, member_free, member_new, member_overwrite, member_value, members_compact, members_copy,
+    members_destroy, members_memory, members_new, members_walk, packed_skip, prefetch, raw, size_of,
 )
-from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free, mem_moved
 from zeekdb.hot.packed cimport (
     Emit, Packed, packed_clear, packed_find, packed_need, packed_read, packed_splice, packed_write,
 )
@@ -376,6 +376,17 @@ cdef void* hash_copy(void* self) noexcept nogil:
     return copy
 
 
+cdef void* hash_compact(void* self) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == TIMED:
+        return box  # its tickets know where it is
+    if box.count == LARGE:
+        box.data = <uint8_t*>members_compact(box_table(box))
+    else:
+        box.data = <uint8_t*>mem_moved(box.data, box.size)
+    return mem_moved(box, sizeof(Packed))
+
+
 cdef size_t hash_memory(void* self) noexcept nogil:
     cdef Packed* box = <Packed*>self
     cdef size_t size = mem_footprint(sizeof(Packed))
@@ -606,5 +617,6 @@ ops.copy = hash_copy
 ops.length = hash_length
 ops.memory = hash_memory
 ops.effort = hash_effort
+ops.compact = hash_compact
 ops.wrap = wrap
 register_type(T_HASH, &ops, Hash)

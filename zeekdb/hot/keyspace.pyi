@@ -112,6 +112,8 @@ class Keyspace:
         """Goes on with resizes under way; whether one is left."""
     def memory_used(self) -> int:
         """Bytes of everything the hot room holds, slot arrays included."""
+    def memory_resident(self) -> int:
+        """What the process takes for it, gaps in pages and what is kept for later included."""
     def next_deadline_ms(self) -> int:
         """The first deadline of all, 0 for none."""
 

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 from zeekdb.hot.deadlines cimport Deadline, Deadlines, deadlines_faults
 from zeekdb.hot.globs cimport glob_matches
 from zeekdb.hot.journal cimport J
-from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_used
+from zeekdb.hot.memory cimport Blob, blob_grow, blob_new, blob_retain, blob_trim, mem_footprint, mem_resident, mem_used
 from zeekdb.hot.notes cimport N, note_add, note_drop, note_key, notes_take
 from zeekdb.hot.recency cimport (
     BY_COUNT, BY_TIME, LFU_POLICY, LRU_POLICY, R, idle_field, idle_seconds, lfu_counter, lfu_field, random_bits,
@@ -638,6 +638,9 @@ cdef class Keyspace:
 
     def memory_used(self):
         return mem_used()
+
+    def memory_resident(self):
+        return mem_resident()
 
     def next_deadline_ms(self):
         cdef Database database

@@ -39,6 +39,7 @@ cdef Table* members_new() noexcept nogil
 cdef bint members_destroy(Table* t, size_t* budget) noexcept nogil            # as TypeOps.destroy
 # Every entry once, unless a visit said enough (then True). Visits do not change the table.
 cdef bint members_walk(Table* t, MemberVisit visit, void* arg) noexcept nogil
+cdef Table* members_compact(Table* t) noexcept nogil                          # as TypeOps.compact
 cdef Table* members_copy(Table* t) noexcept nogil
 cdef size_t members_memory(Table* t) noexcept nogil                           # estimated from a few entries
 cdef void member_free(Entry* e) noexcept nogil

@@ -11,10 +11,13 @@ from zeekdb.errors import CommandError
 from cpython.ref cimport PyObject
 from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
-from zeekdb.hot.memory cimport Blob, blob_new, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.memory cimport (
+    Blob, blob_new, blob_release, blob_retain, mem_alloc, mem_footprint, mem_free, mem_marked, mem_moved,
+)
 from zeekdb.hot.table cimport (
-    BOXED, INLINE_MAX, T_HASH, Entry, Table, entry_box, entry_free, entry_key, entry_new, entry_size, entry_type,
-    entry_value, hash_bytes, slot_entry, table_free, table_init, table_insert, table_memory,
+    BOXED, EXPIRES, INLINE_MAX, T_HASH, Entry, Table, entry_box, entry_free, entry_key, entry_new, entry_size,
+    entry_type, entry_value, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert, table_memory,
+    table_replace, table_scan,
 )
 
 cdef extern from "Python.h" nogil:
@@ -31,6 +34,7 @@ ctypedef struct Members:
 cdef enum:
     BUCKET_SLOTS = 8
     AHEAD = 16          # slots between fetching an entry and looking at it
+    COMPACT_MAX = 1000  # entries
     SAMPLES = 16        # entries that members_memory looks at
 
 
@@ -120,6 +124,22 @@ cdef bint members_walk(Table* t, MemberVisit visit, void* arg) noexcept nogil:
         if e != NULL and visit(e, arg):
             return True
     return False
+
+
+cdef void compact_member(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    cdef size_t n, size = entry_size(e)
+    cdef const uint8_t* key = entry_key(e, &n)
+    cdef uint64_t* slot
+    if mem_marked(e, size) and not e.flags & EXPIRES:
+        slot = table_find(<Table*>arg, key, n, hash)
+        table_replace(slot, <Entry*>mem_moved(e, size))
+
+
+cdef Table* members_compact(Table* t) noexcept nogil:
+    """Entries of tables up to COMPACT_MAX alone: it is done at once."""
+    if t.used <= COMPACT_MAX:
+        table_scan(t, 0, <size_t>-1, compact_member, t)
+    return <Table*>mem_moved(t, sizeof(Members))
 
 
 cdef bint copy_member(Entry* e, void* arg) noexcept nogil:

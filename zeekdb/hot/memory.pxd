@@ -21,6 +21,14 @@ cdef void* mem_lines(size_t size) noexcept nogil            # begins on a cache 
 cdef void* mem_map(size_t size) noexcept nogil              # zeroes that take no memory until touched, on system pages
 cdef void mem_unmap(void* block, size_t size) noexcept nogil
 cdef size_t mem_used() noexcept nogil                       # sum of all footprints, blobs included
+cdef size_t mem_resident() noexcept nogil                   # what the process takes for it, gaps included
+
+# Compaction: chooses pages to be emptied (how many), which ends the round before; where a block is now that was on one;
+# gives back what is kept for later.
+cdef size_t mem_mark() noexcept nogil
+cdef bint mem_marked(const void* block, size_t size) noexcept nogil
+cdef void* mem_moved(void* block, size_t size) noexcept nogil
+cdef void mem_relax() noexcept nogil
 
 cdef Blob* blob_new(size_t capacity) noexcept nogil         # refs = 1, size = 0
 cdef Blob* blob_grow(Blob* blob, size_t capacity) noexcept nogil  # contents kept; needs refs == 1; at least doubles

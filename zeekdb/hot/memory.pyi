@@ -1,6 +1,12 @@
 def used() -> int:
     """Bytes in use: the sum of all footprints, blobs and slot arrays included."""
 
+def resident() -> int:
+    """Bytes that the process takes for them: gaps in pages, and what is kept for later, are counted too."""
+
+def moved() -> int:
+    """Blocks that compaction has moved so far."""
+
 def idle() -> int:
     """Bytes of slabs kept for the next large value."""
 

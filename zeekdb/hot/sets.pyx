@@ -12,11 +12,11 @@ from zeekdb.hot.intset cimport (
 )
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport (
-    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, check_size, harvest, harvest_to, harvested,
-    member_free, members_copy, members_destroy, members_memory, members_new, members_walk, packed_skip, prefetch, raw,
-    size_of,
+    LARGE, PACKED_MAX, SCAN_MAX, Harvest, box_table, chance, chance_below, check_size, harvest, harvest_to,
+    harvested, member_free, members_compact, members_copy, members_destroy, members_memory, members_new,
+    members_walk, packed_skip, prefetch, raw, size_of,
 )
-from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free, mem_moved
 from zeekdb.hot.packed cimport (
     Emit, Packed, packed_append, packed_clear, packed_find, packed_need, packed_read, packed_splice,
 )
@@ -417,6 +417,15 @@ cdef void* set_copy(void* self) noexcept nogil:
     return copy
 
 
+cdef void* set_compact(void* self) noexcept nogil:
+    cdef Packed* box = <Packed*>self
+    if box.count == LARGE:
+        box.data = <uint8_t*>members_compact(box_table(box))
+    elif box.data != NULL:
+        box.data = <uint8_t*>mem_moved(box.data, small_bytes(box))
+    return mem_moved(box, sizeof(Packed))
+
+
 cdef size_t set_memory(void* self) noexcept nogil:
     cdef Packed* box = <Packed*>self
     cdef size_t size = mem_footprint(sizeof(Packed))
@@ -578,5 +587,6 @@ ops.copy = set_copy
 ops.length = set_length
 ops.memory = set_memory
 ops.effort = set_effort
+ops.compact = set_compact
 ops.wrap = wrap
 register_type(T_SET, &ops, Set)

@@ -12,6 +12,7 @@ ctypedef struct TypeOps:
     uint64_t (*length)(void* self) noexcept nogil
     size_t (*memory)(void* self) noexcept nogil                 # bytes, exact or estimated, in O(log n)
     size_t (*effort)(void* self) noexcept nogil                 # what freeing costs, in allocations
+    void* (*compact)(void* self) noexcept nogil                 # moves what compaction has marked; where it is now. May be NULL
     object (*wrap)(void* self)                                  # the Python door over the structure; does not own it
 
 ctypedef struct Shard:
@@ -95,6 +96,7 @@ cdef inline const uint8_t* entry_string(const Entry* e, size_t* n) noexcept nogi
     n[0] = e.vlen
     return entry_value(e)
 
+cdef Entry* ks_moved(Db* db, Entry* e, uint64_t h) noexcept nogil    # by compaction, if its page is marked
 cdef Entry* ks_glance(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil  # whatever is there, overdue or not
 cdef object wrap_value(Entry* e)
 cdef void ks_prefetch_bucket(Db* db, uint64_t h) noexcept nogil

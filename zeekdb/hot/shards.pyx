@@ -11,12 +11,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from zeekdb.hot.deadlines cimport deadline_add, deadline_change, deadline_of, deadline_remove, deadlines_free
+from zeekdb.hot.deadlines cimport (
+    deadline_add, deadline_change, deadline_moved, deadline_of, deadline_remove, deadlines_free,
+)
 from zeekdb.hot.hash_deadlines cimport (
     Timed, overdue, timed_attach, timed_begin, timed_detach, timed_expire, timed_length, timed_of,
 )
 from zeekdb.hot.members cimport Harvest, harvest, harvest_to
-from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free
+from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free, mem_marked, mem_moved
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.packed cimport Packed
@@ -580,6 +582,22 @@ cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64
     if deadline_ms:
         deadline_add(&s.due, moved, deadline_ms)
     return moved
+
+
+cdef Entry* ks_moved(Db* db, Entry* e, uint64_t h) noexcept nogil:
+    cdef size_t n, size = entry_size(e)
+    cdef const uint8_t* key
+    cdef Shard* s = shard_of(db, h)
+    cdef uint64_t* slot
+    if not mem_marked(e, size):
+        return e
+    key = entry_key(e, &n)
+    slot = table_find(&s.table, key, n, h)
+    e = <Entry*>mem_moved(e, size)
+    table_replace(slot, e)
+    if e.flags & EXPIRES:
+        deadline_moved(&s.due, e)
+    return e
 
 
 cdef bint ks_take(Db* db, const uint8_t* key, size_t n, uint64_t h, Held* held) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.hot.keyspace cimport TypeOps, register_type
 from zeekdb.hot.members cimport prefetch
-from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free, mem_resize
+from zeekdb.hot.memory cimport mem_alloc, mem_footprint, mem_free, mem_moved, mem_resize
 from zeekdb.hot.packed cimport Emit
 from zeekdb.hot.recency cimport random_bits
 from zeekdb.hot.zrun cimport pair_need, read_pair, score_write
@@ -463,6 +463,12 @@ cdef void* zset_copy(void* self) noexcept nogil:
     return w
 
 
+cdef void* zset_compact(void* self) noexcept nogil:
+    cdef ZSetValue* v = <ZSetValue*>self
+    v.data = <uint8_t*>mem_moved(v.data, v.size)
+    return mem_moved(v, sizeof(ZSetValue))
+
+
 cdef size_t zset_memory(void* self) noexcept nogil:
     cdef ZSetValue* v = <ZSetValue*>self
     cdef size_t total = mem_footprint(sizeof(ZSetValue)) + mem_footprint(v.size)
@@ -617,5 +623,6 @@ OPS.copy = zset_copy
 OPS.length = zset_length
 OPS.memory = zset_memory
 OPS.effort = zset_effort
+OPS.compact = zset_compact
 OPS.wrap = zset_wrap
 register_type(T_ZSET, &OPS, ZSet)

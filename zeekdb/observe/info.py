@@ -132,6 +132,7 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
     net = max(1, used - memory["startup"])
     total = system_bytes()
     ratio = rss / used if used else 0.0
+    resident = max(keyspace.memory_resident(), used)
     scripts = server.runner.figures()
     return [
         ("used_memory", used),
@@ -146,8 +147,8 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
         ("used_memory_dataset", memory["dataset"]),
         ("used_memory_dataset_perc", f"{100 * memory['dataset'] / net:.2f}%"),
         ("allocator_allocated", used),
-        ("allocator_active", used),
-        ("allocator_resident", rss),
+        ("allocator_active", resident),
+        ("allocator_resident", resident),
         ("allocator_muzzy", 0),
         ("total_system_memory", total),
         ("total_system_memory_human", human(total)),
@@ -167,12 +168,12 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
         ("maxmemory", config.maxmemory),
         ("maxmemory_human", human(config.maxmemory)),
         ("maxmemory_policy", config.maxmemory_policy),
-        ("allocator_frag_ratio", "1.00"),
-        ("allocator_frag_bytes", 0),
-        ("allocator_rss_ratio", f"{ratio:.2f}"),
-        ("allocator_rss_bytes", rss - used),
-        ("rss_overhead_ratio", "1.00"),
-        ("rss_overhead_bytes", 0),
+        ("allocator_frag_ratio", f"{resident / max(1, used):.2f}"),
+        ("allocator_frag_bytes", resident - used),
+        ("allocator_rss_ratio", "1.00"),
+        ("allocator_rss_bytes", 0),
+        ("rss_overhead_ratio", f"{rss / max(1, resident):.2f}"),
+        ("rss_overhead_bytes", rss - resident),
         ("mem_fragmentation_ratio", f"{ratio:.2f}"),
         ("mem_fragmentation_bytes", rss - used),
         ("mem_not_counted_for_evict", 0),

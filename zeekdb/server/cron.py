@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from zeekdb.hot import eviction, learned
+from zeekdb.hot import compaction, eviction, learned
 
 if TYPE_CHECKING:
     from zeekdb.server.client import Client
@@ -23,6 +23,7 @@ BUSY_S = 0.004
 EXPIRY_BUDGET_US = 1000
 FREE_BUDGET_US = 1000
 RESIZE_BUDGET_US = 500
+COMPACT_BUDGET_US = 200
 CLIENTS_PER_TURN = 256  # connections looked at for timeouts and soft limits
 
 
@@ -68,6 +69,8 @@ class Cron:
         if keyspace.run_lazyfree(FREE_BUDGET_US):
             busy = True
         if keyspace.run_resize(RESIZE_BUDGET_US):
+            busy = True
+        if compaction.work(COMPACT_BUDGET_US):
             busy = True
         now_s = time.time()
         if now_s >= self.next_sample_s:

@@ -25,7 +25,7 @@ from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
-from zeekdb.hot import eviction, hashes, learned, lists, sets, streams, zsets
+from zeekdb.hot import compaction, eviction, hashes, learned, lists, sets, streams, zsets
 from zeekdb.hot.engine import Engine
 from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_READONLY, GATE_SLOWLOG
 from zeekdb.hot.keyspace import Keyspace
@@ -80,6 +80,7 @@ class Server:
         load_commands()
         self.config = config
         self.keyspace = Keyspace(config.databases, config.shards)
+        compaction.configure(self.keyspace)
         self.engine = Engine(self.keyspace)
         self.stats = Stats()
         self.sampler = Sampler()

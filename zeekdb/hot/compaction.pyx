@@ -1,0 +1,140 @@
+"""Compaction: entries and values leave pages that are nearly empty, so that the system gets the pages back.
+
+The allocator names the pages (`mem_mark`), and a walk over all tables moves what lies on them: an entry has one
+pointer to it in its table and one in the expiry index, a value one in its entry. So it can run between any two commands,
+in slices. Parts of very large values stay where they are, and so do the nodes of large sorted sets and streams.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+from zeekdb.hot.keyspace cimport Db, db_pointer
+from zeekdb.hot.lists cimport Chunk, ListValue
+from zeekdb.hot.memory cimport Blob, mem_mark, mem_moved, mem_relax, mem_resident, mem_used
+from zeekdb.hot.shards cimport TypeOps, ks_moved, type_ops
+from zeekdb.hot.table cimport BOXED, T_LIST, T_STRING, Entry, entry_box, entry_type, entry_value, table_scan
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline long long compaction_us(void) {
+        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
+    """
+    int64_t compaction_us() nogil
+
+cdef enum:
+    AT_ONCE = 32                    # entries between two looks at the clock
+    CHUNKS_MAX = 1000               # of a list, that is handled at once
+    PATIENCE = 20                   # times what marking took, until the next one
+    IGNORED = 33554432              # bytes of gaps that nobody minds while there is no limit
+
+cdef Db** DBS = NULL
+cdef int NDBS = 0
+cdef int64_t NEXT_US = 0            # no round begins before
+cdef bint ACTIVE = False            # a round is under way
+cdef int DB = 0
+cdef uint32_t SHARD = 0
+cdef uint64_t CURSOR = 0
+
+
+cdef void* compact_list(ListValue* v) noexcept nogil:
+    cdef uint32_t i
+    cdef Chunk* c
+    if v.used <= CHUNKS_MAX:
+        for i in range(v.first, v.first + v.used):
+            c = &v.chunks[i]
+            c.data = <unsigned char*>mem_moved(c.data, c.capacity)
+        v.chunks = <Chunk*>mem_moved(v.chunks, v.capacity * sizeof(Chunk))
+    return mem_moved(v, sizeof(ListValue))
+
+
+cdef void* compact_string(Blob* blob) noexcept nogil:
+    if blob.refs > 1:
+        return blob     # on its way to a client
+    if not blob.pooled:
+        blob.data = <unsigned char*>mem_moved(blob.data, blob.capacity)
+    return mem_moved(blob, sizeof(Blob))
+
+
+cdef void visit(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    cdef void* box
+    cdef TypeOps* ops
+    if e.flags & BOXED:
+        box = entry_box(e)
+        if entry_type(e) == T_STRING:
+            box = compact_string(<Blob*>box)
+        elif entry_type(e) == T_LIST:
+            box = compact_list(<ListValue*>box)
+        else:
+            ops = type_ops(entry_type(e))
+            if ops.compact != NULL:
+                box = ops.compact(box)
+        memcpy(entry_value(e), &box, sizeof(box))
+    ks_moved(<Db*>arg, e, hash)
+
+
+cdef bint begin() noexcept nogil:
+    """False: there is nothing to move, or it is too early to look again; that takes a walk over all pages with gaps."""
+    global ACTIVE, DB, SHARD, CURSOR, NEXT_US
+    cdef int64_t now = compaction_us()
+    if now < NEXT_US:
+        return False
+    ACTIVE = mem_mark() > 0
+    NEXT_US = now + (compaction_us() - now) * PATIENCE + 100
+    DB = SHARD = CURSOR = 0
+    return ACTIVE
+
+
+cdef void step() noexcept nogil:
+    global ACTIVE, DB, SHARD, CURSOR
+    while DB < NDBS:
+        while DBS[DB].shards != NULL and SHARD < DBS[DB].nshards:
+            CURSOR = table_scan(&DBS[DB].shards[SHARD].table, CURSOR, AT_ONCE, visit, DBS[DB])
+            if CURSOR == 0:
+                SHARD += 1
+            return
+        DB += 1
+        SHARD = CURSOR = 0
+    ACTIVE = False
+
+
+cdef bint compact_step() noexcept nogil:
+    if not ACTIVE:
+        mem_relax()
+        if not begin():
+            return False
+    step()
+    return True
+
+
+def configure(keyspace not None):
+    global DBS, NDBS, ACTIVE
+    cdef int i
+    databases = keyspace.databases
+    free(DBS)
+    DBS = <Db**>malloc(len(databases) * sizeof(Db*))
+    if DBS == NULL:
+        raise MemoryError
+    NDBS = len(databases)
+    for i in range(NDBS):
+        DBS[i] = db_pointer(databases[i])
+    ACTIVE = False
+
+
+def urge():
+    global NEXT_US
+    if not ACTIVE:
+        NEXT_US = 0
+        mem_relax()
+        begin()
+
+
+def work(int64_t budget_us):
+    cdef size_t used = mem_used()
+    cdef int64_t end = compaction_us() + budget_us
+    if not ACTIVE and mem_resident() < used + used // 10 + IGNORED:
+        return False
+    while compact_step():
+        if compaction_us() >= end:
+            return True
+    return False
