@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support import REDIS, Server, encode, wait_for
+from tests.tools.data import COMMANDS, fill
 from zeekdb.cli import main
 from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.rdb import encode_string
@@ -21,14 +22,6 @@ from zeekdb.tools.check import check
 
 StartServer = Callable[..., Server]
 NAME = "appendonly.aof"
-COMMANDS: tuple[tuple[object, ...], ...] = (
-    ("SET", "s", "v" * 300), ("SET", "t", "12345", "PX", 10_000_000), ("RPUSH", "l", *range(200)),
-    ("SADD", "ints", 1, 2, 3), ("SADD", "set", *(f"m{n}" for n in range(600))), ("HSET", "h", "f", "v"),
-    ("HSET", "hash", *(f"f{n}" for n in range(1200))), ("ZADD", "z", 1, "a", 2.5, "b"), ("XADD", "x", "1-1", "f", "v"),
-    ("XGROUP", "CREATE", "x", "g", "0"), ("XREADGROUP", "GROUP", "g", "c", "STREAMS", "x", ">"),
-    ("SELECT", 3), ("SET", "other", "db"), ("MULTI",), ("INCR", "n"), ("INCR", "n"), ("EXEC",),
-    ("FUNCTION", "LOAD", "#!lua name=mylib\nredis.register_function('f', function() return 1 end)"),
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +30,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("originals")
     arguments = ("--appendonly", "yes", "--aof-timestamp-enabled", "yes", "--appendfsync", "always", "--save", "")
     with Server(*arguments, program=REDIS) as server, server.wire() as wire:
-        for command in COMMANDS:
-            wire(*command)
+        fill(wire)
         assert wire("SAVE") == "OK"
         shutil.copy(server.directory / "dump.rdb", folder)
         shutil.copytree(server.directory / "appendonlydir", folder / "appendonlydir")
@@ -71,7 +63,7 @@ def test_what_is_whole(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, found = ask(capsys, data / "appendonlydir")
     base, incr = found["parts"]
     assert status == 0 and base["checksum"] == "right"
-    assert incr["commands"] == len(COMMANDS) + 1 and incr["transactions"] == 1 and incr["timestamps"] >= 1
+    assert incr["commands"] == len(COMMANDS) and incr["transactions"] == 1 and incr["timestamps"] >= 1
     assert main(["check", str(data)]) == 0
     shown = capsys.readouterr().out
     assert "all is well" in shown and "1 transaction" in shown and "db3: 2 keys" in shown
@@ -303,8 +295,8 @@ def test_a_base_is_repaired_only_by_name(data: Path, capsys: pytest.CaptureFixtu
 def test_files_of_zeekdb(start_server: StartServer) -> None:
     server = start_server("--appendonly", "yes", "--appendfsync", "always")
     with server.wire() as wire:
-        for command in COMMANDS:
-            wire(*command)
+        fill(wire)
+        wire("SELECT", 3)
         wire("VADD", "v", "VALUES", 3, 1, 2, 3, "e")
         wire("SAVE")
         report = check(server.directory / "dump.rdb")

@@ -27,7 +27,6 @@ cdef class AofWalk:
     cdef Py_buffer view
     cdef const uint8_t* p
     cdef readonly size_t size
-    cdef readonly size_t begin
     cdef readonly size_t at
     cdef readonly size_t whole
     cdef readonly size_t group
@@ -38,10 +37,8 @@ cdef class AofWalk:
     cdef readonly int64_t last_s
     cdef readonly size_t untimed
     cdef readonly bint open
-    cdef readonly uint64_t db
     cdef readonly uint64_t db_max
     cdef readonly dict names
-    cdef readonly str last
     cdef readonly str verdict
 
     def __cinit__(self, data not None, size_t at=0):
@@ -49,10 +46,10 @@ cdef class AofWalk:
         self.p, self.size = <const uint8_t*>self.view.buf, <size_t>self.view.len
         if at > self.size:
             at = self.size
-        self.begin = self.at = self.whole = self.group = at
+        self.at = self.whole = self.group = at
         self.first_s = self.last_s = -1
         self.names = {}
-        self.last = self.verdict = ""
+        self.verdict = ""
 
     def __dealloc__(self):
         self.close()
@@ -143,30 +140,24 @@ cdef class AofWalk:
             self.whole = self.at
         return True
 
-    def run(self, uint64_t commands_max=0, uint64_t bytes_max=0, bint plain=False, bint apart=False, int64_t until_s=-1):
+    def run(self, uint64_t commands_max=0, uint64_t bytes_max=0, int64_t until_s=-1):
         cdef uint64_t words, done = 0, i, db
-        cdef size_t at, begin, n, first, length
+        cdef size_t at, begin, n, first, length, start = self.at
         cdef Step step
         cdef bint special
         if self.verdict:
             return 0
-        self.last = ""
-        self.begin = self.at
         while True:
             if self.at == self.size:
                 self.verdict = "torn" if self.open else "whole"
                 if self.open:
                     self.whole = self.group
                 return done
-            if done and (commands_max and done >= commands_max or bytes_max and self.at - self.begin >= bytes_max):
+            if done and (commands_max and done >= commands_max or bytes_max and self.at - start >= bytes_max):
                 return done
             if self.p[self.at] == b"#":
-                if plain and self.at != self.begin:
-                    return done
                 if not self.annotation(until_s):
                     return done
-                if plain:
-                    self.begin = self.at
                 continue
             at = self.at
             step = self.number(&at, b"*", WORDS_MAX, &words)
@@ -186,15 +177,13 @@ cdef class AofWalk:
             name = PyBytes_FromStringAndSize(<const char*>self.p + first, length).upper()
             special = name == b"SELECT" or name == b"MULTI" or name == b"EXEC" or name == b"DISCARD"
             if special:
-                if apart and done:
-                    return done
                 if name == b"SELECT":
                     text = PyBytes_FromStringAndSize(<const char*>self.p + begin, n)
                     if words != 2 or not text.isdigit() or n > DIGITS_MAX:
                         self.stop(WRONG)
                         return done
-                    self.db = int(text)
-                    self.db_max = max(self.db_max, self.db)
+                    db = int(text)
+                    self.db_max = max(self.db_max, db)
                 elif name == b"MULTI":
                     if self.open:
                         self.verdict, self.whole = "MULTI inside MULTI", self.group
@@ -206,12 +195,9 @@ cdef class AofWalk:
                 else:
                     self.open = False
                     self.transactions += 1
-                self.last = name.decode()
             self.names[name] = self.names.get(name, 0) + 1
             self.commands += 1
             done += 1
             self.at = at
             if not self.open:
                 self.whole = at
-            if special and apart:
-                return done

@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -54,7 +54,6 @@ class Address:
     @classmethod
     def parse(cls, text: str, user: str = "", password: str = "") -> Address:
         """HOST:PORT, PORT, the path of a Unix socket, or redis[s]://[user[:password]@]host[:port][/db]. UsageError."""
-        password = password or os.environ.get(PASSWORD_VARIABLE, "")
         if is_url(text):
             return cls._parse_url(text, user, password)
         if "/" in text:
@@ -65,6 +64,12 @@ class Address:
                 raise UsageError(f"{text!r} is no address: HOST:PORT, a socket's path, or a redis:// URL")
             host, port = text, str(PORT)
         return cls(host.strip("[]") or "127.0.0.1", int(port), user=user, password=password)
+
+    @classmethod
+    def login(cls, text: str, user: str, password: str) -> Address:
+        """The same, with the password of the environment where none is given. UsageError."""
+        address = cls.parse(text, user, password)
+        return address if address.password else replace(address, password=os.environ.get(PASSWORD_VARIABLE, ""))
 
     @classmethod
     def _parse_url(cls, text: str, user: str, password: str) -> Address:
@@ -104,6 +109,8 @@ class Link:
             try:
                 self("AUTH", *words)
             except Failure as error:
+                if "without any password" in str(error):  # none is wanted
+                    return
                 self.close()
                 raise ToolError(f"{address} refuses the login: {error}") from None
 
