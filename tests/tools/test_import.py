@@ -219,7 +219,9 @@ def test_payloads_that_a_server_cannot_read(start_server: StartServer, capsys: p
         assert two("GET", "a") == b"1" and not isinstance(two("GET", "v"), Failure)
 
 
-def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, start_server: StartServer) -> None:
+def test_a_server_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, start_server: StartServer
+) -> None:
     source = start_server(*QUIET)
     with source.wire() as wire:
         wire.pipeline([("SET", f"k{n}", "x" * 1000) for n in range(1000)])
