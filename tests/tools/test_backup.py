@@ -297,7 +297,7 @@ def test_a_moment_that_cannot_be_shown(start_server: StartServer, backups: Backu
     assert backups.ask("restore", snapshot["id"], "--to", tmp_path / "data", "--at", "1000")[0] == 1
     later = time.time() + 100
     restored = backups.restore("latest", tmp_path / "data", "--at", later)
-    assert restored["id"] == snapshot["id"] and "earlier" in restored["notes"][0]
+    assert restored["id"] == snapshot["id"] and "it was made 100 seconds before" in restored["notes"][0]
 
 
 def test_what_is_there_is_moved_aside(start_server: StartServer, backups: Backups, tmp_path: Path) -> None:
@@ -367,6 +367,16 @@ def made(age_s: float, kind: str = "full", parent: str = "", now_s: float = 400 
     created_ms = int((now_s - age_s) * 1000)
     aof = Aof("", NAME, [])
     return Backup(f"{age_s:.0f}-{kind}", kind, "aof", parent, created_ms, {}, {}, [], aof)  # type: ignore[arg-type]
+
+
+def test_backups_of_several_servers(start_server: StartServer, backups: Backups, tmp_path: Path) -> None:
+    one, other = start_server(*QUIET), start_server(*QUIET)
+    names = [backups.create(server)["id"] for server in (one, other, one)]
+    status, found = backups.ask("restore", "latest", "--to", tmp_path / "data")
+    assert status == 1 and "several servers" in found["error"]
+    backups.restore(names[1], tmp_path / "data")
+    spans = ("--keep-all", "0s", "--daily", "0s", "--weekly", "0s", "--monthly", "0s")
+    assert backups.ask("prune", *spans)[1]["removed"] == names[:1]  # of each server the last full one stays
 
 
 def test_what_is_kept() -> None:

@@ -142,10 +142,8 @@ def row_of(backup: Backup) -> tuple[str, ...]:
     times = "-"
     if backup.aof and backup.aof.first_s >= 0:
         times = f"{time_text(backup.aof.first_s)} to {time_text(backup.aof.last_s)}"
-    server = backup.server.get("address", "")
-    return (
-        backup.id, backup.content, size_text(backup.size), f"{backup.keys:,}", server, times, backup.parent or "-",
-    )  # fmt: skip
+    size, parent = size_text(backup.size), backup.parent or "-"
+    return backup.id, backup.content, size, f"{backup.keys:,}", backup.source, times, parent
 
 
 def verify_backups(options: argparse.Namespace) -> int:
@@ -183,7 +181,8 @@ def restore_backup(options: argparse.Namespace) -> int:
         say_json({"ok": True, "id": outcome.backup.id, "directory": str(outcome.directory), "cut": outcome.cut,
                   "shows": outcome.shows_s, "notes": outcome.notes, "command": command})  # fmt: skip
         return OK
-    say(f"{outcome.directory}: {outcome.backup.id}, as it was at {time_text(outcome.shows_s)}")
+    backup = outcome.backup
+    say(f"{outcome.directory}: {backup.id} of {backup.source}, as it was at {time_text(outcome.shows_s)}")
     if outcome.cut:
         say(f"{plural(outcome.cut, 'byte')} of later commands left out")
     for note in outcome.notes:

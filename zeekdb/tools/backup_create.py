@@ -101,7 +101,16 @@ def place_of(link: Link) -> Place | None:
     if not folder or not name or not stem:
         return None
     place = Place(Path(folder, name), stem)
-    return place if os.access(place.manifest, os.R_OK) else None
+    return place if os.access(place.manifest, os.R_OK) and not lives_elsewhere(link, folder) else None
+
+
+def lives_elsewhere(link: Link, folder: str) -> bool:
+    """Whether the folder belongs to somebody else: a server in a container, reached by a port of this machine, names
+    a path that may exist here, too. Servers work in their `dir`; where that cannot be seen, they are believed."""
+    try:
+        return not os.path.samefile(f"/proc/{link.info('server').get('process_id', 'self')}/cwd", folder)
+    except OSError:
+        return False
 
 
 def why_no_place(link: Link) -> str:

@@ -25,16 +25,19 @@ class Policy:
 
 
 def plan(backups: list[Backup], policy: Policy, now_s: float) -> dict[str, str]:
-    """For the id of every backup that is kept, why."""
+    """For the id of every backup that is kept, why. Each server's are looked at for themselves."""
     kept: dict[str, str] = {}
     taken: set[str] = set()
     for backup in sorted(backups, key=lambda each: each.created_ms, reverse=True):
         reason = _reason(backup, policy, now_s, taken)
         if reason:
             kept[backup.id] = reason
-    full = [backup for backup in backups if backup.kind == "full"]
-    if full:
-        kept.setdefault(max(full, key=lambda each: each.created_ms).id, "the last full one")
+    last_full: dict[str, Backup] = {}
+    for backup in sorted(backups, key=lambda each: each.created_ms):
+        if backup.kind == "full":
+            last_full[backup.source] = backup
+    for backup in last_full.values():
+        kept.setdefault(backup.id, "the last full one")
     by_id = {backup.id: backup for backup in backups}
     for name in list(kept):
         child = by_id[name]
@@ -57,8 +60,8 @@ def _reason(backup: Backup, policy: Policy, now_s: float, taken: set[str]) -> st
         (policy.monthly_s, f"{moment:%Y-%m}", "month"),
     ):
         if age_s < age_max_s:
-            if f"{name} {span}" in taken:
+            if (mark := f"{backup.source} {name} {span}") in taken:
                 return ""
-            taken.add(f"{name} {span}")
+            taken.add(mark)
             return f"the {name} {span}"
     return ""

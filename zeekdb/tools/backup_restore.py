@@ -52,19 +52,21 @@ def choose(store: Store, name: str, at_s: float | None) -> tuple[Backup, bool]:
     """The backup, and whether it is to be cut at the moment. ToolError."""
     if at_s is None:
         return store.find(name), False
+    behind_s = int(at_s) + 1  # annotations tell whole seconds: a backup has all of one only when it is over
     if name != "latest":
         backup = store.find(name)
-        if backup.created_s <= at_s:
+        if backup.created_s < behind_s:
             return backup, False
         why = why_not(store, backup, at_s)
         if why:
             raise ToolError(f"{backup.id} cannot show {time_text(at_s)}: {why}")
         return backup, True
+    store.find(name)
     backups = store.backups()[0]
     for backup in backups:  # the oldest that can: the least to copy
-        if backup.created_s > at_s and not why_not(store, backup, at_s):
+        if backup.created_s >= behind_s and not why_not(store, backup, at_s):
             return backup, True
-    earlier = [backup for backup in backups if backup.created_s <= at_s]
+    earlier = [backup for backup in backups if backup.created_s < behind_s]
     if not earlier:
         oldest = f"; the oldest is of {time_text(backups[0].created_s)}" if backups else ""
         raise ToolError(f"no backup can show {time_text(at_s)}{oldest}")
@@ -126,8 +128,8 @@ def restore(store: Store, name: str, target: Path, at_s: float | None, force: bo
     outcome.options = ["--dir", str(target), *_options(backup)]
     if at_s is not None and not cut:
         outcome.notes.append(
-            f"no backup can be cut at {time_text(at_s)}: this one shows {time_text(backup.created_s)}, "
-            f"{plural(int(at_s - backup.created_s), 'second')} earlier"
+            f"{backup.id} is the nearest: it was made {plural(max(int(at_s - backup.created_s), 0), 'second')} before "
+            f"{time_text(at_s)}"
         )
     return outcome
 

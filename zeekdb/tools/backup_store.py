@@ -89,6 +89,11 @@ class Backup:
         return sum(piece.size for piece in self.files)
 
     @property
+    def source(self) -> str:
+        """Where the server was."""
+        return self.server.get("address", "")
+
+    @property
     def keys(self) -> int:
         """Of all databases."""
         return sum(self.databases.values())
@@ -149,6 +154,10 @@ class Store:
         """By id, or `latest`. ToolError."""
         found, _ = self.backups()
         if name == "latest" and found:
+            sources = sorted({each.source for each in found})
+            if len(sources) > 1:
+                servers = ", ".join(sources)
+                raise ToolError(f"{self.root} has backups of several servers ({servers}): name one by its id")
             return found[-1]
         for each in found:
             if each.id == name:

@@ -129,9 +129,10 @@ class Progress:
         self.drawn = True
 
     def _text(self, done: int, total: int, count: int, size: int, seconds: float) -> str:
-        rate = f"{count / max(seconds, 0.001):,.0f}/s, {size_text(size / max(seconds, 0.001))}/s"
-        counted = f"{plural(count, self.noun)}, " if self.noun else ""
-        parts = f"{counted}{size_text(size)}, {rate}"
+        seconds = max(seconds, 0.001)
+        parts = f"{size_text(size)}, {size_text(size / seconds)}/s"
+        if self.noun:
+            parts = f"{plural(count, self.noun)}, {parts}, {count / seconds:,.0f}/s"
         if not total:
             return f"{self.what}: {parts}"
         share = min(done / total, 1.0)

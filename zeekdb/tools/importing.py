@@ -73,7 +73,8 @@ def main(words: Sequence[str]) -> int:
         say_json({"source": name, "seconds": round(seconds, 3), **figures(tally), "ok": tally.well and not error,
                   "error": error})  # fmt: skip
     else:
-        tell(tally, seconds)
+        if tally != Tally() or not error:
+            tell(tally, seconds)
         if error:
             warn(f"zeekdb import: {error}")
     return OK if tally.well and not error else PROBLEM
