@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from zeekdb.hot.crc64 import crc64
-from zeekdb.hot.rdbwalk import FOREIGN, NOTHING, RdbWalk
+from zeekdb.hot.rdb import DamagedValue, decode_length
+from zeekdb.hot.rdbwalk import FOREIGN, NOTHING, RdbWalk, Record
 from zeekdb.tools.console import Progress, plural, text_of, time_text
 from zeekdb.tools.reports import Report, chunks, free_name, replace_keeping, write_whole
 
@@ -26,8 +27,13 @@ TYPES: Final[dict[int, str]] = {
     **dict.fromkeys((3, 5, 12, 17), "zset"),
     **dict.fromkeys((4, 9, 13, 16, 22, 23, 24, 25), "hash"),
     **dict.fromkeys((15, 19, 21), "stream"),
-    **dict.fromkeys((6, 7), "module"),
 }
+MODULE: Final = 7
+MODULE_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+MODULE_LETTER_BITS: Final = 6
+MODULE_VERSION_BITS: Final = 10
+LENGTH_BYTES: Final = 9  # at most
+OUR_MODULES: Final = {"zeek-vset": "vectorset"}
 
 
 @dataclass
@@ -66,6 +72,19 @@ class Inspection:
         return sum(each.keys for each in self.databases.values())
 
 
+def type_name(data: mmap.mmap | bytes, record: Record) -> str:
+    """`string`, `list` … For a module's value the module's name of nine characters, which begins the value."""
+    if record.type != MODULE:
+        return TYPES.get(record.type, f"type {record.type}")
+    try:
+        number = decode_length(data[record.value : record.value + LENGTH_BYTES])[0] >> MODULE_VERSION_BITS
+    except DamagedValue:
+        return "module"
+    letters = [MODULE_LETTERS[number >> MODULE_LETTER_BITS * at & 63] for at in reversed(range(9))]
+    name = "".join(letters)
+    return OUR_MODULES.get(name, f"module {name}")
+
+
 def inspect(data: mmap.mmap | bytes, progress: Progress | None = None) -> Inspection:
     """Walks a whole file."""
     walk, databases, now_ms = RdbWalk(data), dict[int, Contents](), time.time() * 1000
@@ -73,7 +92,7 @@ def inspect(data: mmap.mmap | bytes, progress: Progress | None = None) -> Inspec
     foreign: list[bytes] = []
     for seen, record in enumerate(walk, 1):
         contents = databases.setdefault(record.db, Contents())
-        contents.types[TYPES.get(record.type, f"type {record.type}")] += 1
+        contents.types[type_name(data, record)] += 1
         if record.deadline_ms:
             contents.expires += 1
             contents.expired += record.deadline_ms <= now_ms
