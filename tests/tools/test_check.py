@@ -296,13 +296,22 @@ def test_a_manifest_that_is_missing_or_broken_is_made_again(data: Path, start_se
         (["3.base.rdb", "2.incr.aof", "3.incr.aof"], "older than"),
         (["2.incr.aof"], "no base"),
         (["1.base.rdb", "1.incr.aof", "3.incr.aof"], "gap"),
+        (["", "1.base.rdb", "1.incr.aof"], "2 bases"),
     ],
 )
 def test_a_manifest_is_not_guessed(tmp_path: Path, files: list[str], why: str) -> None:
     for name in files:
-        (tmp_path / f"{NAME}.{name}").touch()
+        (tmp_path / (f"{NAME}.{name}" if name else NAME)).touch()
     report = check(tmp_path, fix=True)
     assert not report.well and why in report.remedy and not list(tmp_path.glob("*.manifest"))
+
+
+def test_the_base_of_an_older_server_is_a_base(tmp_path: Path) -> None:
+    for name in (NAME, f"{NAME}.1.incr.aof"):
+        (tmp_path / name).write_bytes(encode("SET", "a", "1"))
+    assert check(tmp_path, fix=True).well
+    text = (tmp_path / f"{NAME}.manifest").read_text()
+    assert text == f"file {NAME} seq 1 type b\nfile {NAME}.1.incr.aof seq 1 type i\n"
 
 
 def test_what_a_manifest_names_and_does_not(data: Path) -> None:

@@ -70,10 +70,11 @@ def create(address: Address, store: Store, incremental: bool, snapshot: bool, pr
                         parent = parent_for(store, place)
                     except NoIncrement as missing:
                         reason = str(missing)
+                stamp = store.new_stamp()  # before the copy: it holds at least what was there at that moment
                 settle(link)
                 while True:
                     try:
-                        backup = copy_aof(link, store, place, temporary, parent, progress)
+                        backup = copy_aof(link, stamp, place, temporary, parent, progress)
                         break
                     except NoIncrement as changed:
                         reason, parent = str(changed), None
@@ -169,13 +170,11 @@ def opened(place: Place) -> Iterator[list[tuple[AofFile, int, int]]]:
 
 
 def copy_aof(
-    link: Link, store: Store, place: Place, temporary: Path, parent: Backup | None, progress: Progress
+    link: Link, stamp: tuple[str, int], place: Place, temporary: Path, parent: Backup | None, progress: Progress
 ) -> Backup:
     """Everything, or what has come since the parent. NoIncrement, when the files are others by now; ToolError."""
     with opened(place) as files:
         known = known_ends(parent, files)
-        kind = "incr" if parent else "full"
-        name, created_ms = store.new_id(kind)
         pieces: list[Piece] = []
         aof = Aof(str(place.directory), place.stem, [])
         if parent and parent.aof:
@@ -191,10 +190,10 @@ def copy_aof(
                     pieces.append(write_piece(temporary, file.name, begin, counted))
                 aof.files.append(AofEnd(file.name, file.seq, file.kind, end, tail_of(data, end)))
         databases = {str(db): keys for db, keys in link.key_counts().items()}
-        return Backup(
-            name, "incr" if parent else "full", "aof", parent.id if parent else "", created_ms, described(link),
-            databases, pieces, aof,
-        )  # fmt: skip
+        server, (moment, created_ms) = described(link), stamp
+        if parent:
+            return Backup(f"{moment}-incr", "incr", "aof", parent.id, created_ms, server, databases, pieces, aof)
+        return Backup(f"{moment}-full", "full", "aof", "", created_ms, server, databases, pieces, aof)
 
 
 def known_ends(parent: Backup | None, files: list[tuple[AofFile, int, int]]) -> dict[str, int]:
@@ -279,14 +278,14 @@ def copy_snapshot(link: Link, store: Store, temporary: Path, progress: Progress)
             raise ToolError(f"{link.address} gives no snapshot: {line[1:].decode('utf-8', 'replace')}")
     if not line.startswith(b"+FULLRESYNC"):
         raise ToolError(f"{link.address} gives no snapshot: {line[:80]!r}")
-    name, created_ms = store.new_id("full")
+    moment, created_ms = store.new_stamp()
     piece = write_piece(temporary, RDB, 0, received(link, progress))
     with mapped(temporary / RDB) as data:
         found = inspect(data, progress)
         if found.walk.fault:
             raise ToolError(f"what {link.address} has sent is broken: {fault_text(found.walk)}")
     databases = {str(db): contents.keys for db, contents in sorted(found.databases.items())}
-    return Backup(name, "full", "rdb", "", created_ms, server, databases, [piece])
+    return Backup(f"{moment}-full", "full", "rdb", "", created_ms, server, databases, [piece])
 
 
 def received(link: Link, progress: Progress) -> Iterator[bytes]:

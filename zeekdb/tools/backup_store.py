@@ -205,13 +205,13 @@ class Store:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def new_id(self, kind: str) -> tuple[str, int]:
-        """A name that no backup has, and the moment that it names (Unix ms); a second has one backup only."""
+    def new_stamp(self) -> tuple[str, int]:
+        """What the name of a new backup begins with, and the moment (Unix ms); a second has one backup only."""
         while True:
             now_ms = time.time_ns() // 1_000_000
             stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
             if not any((self.root / f"{stamp}-{each}").exists() for each in ("full", "incr")):
-                return f"{stamp}-{kind}", now_ms
+                return stamp, now_ms
             time.sleep(POLL_S)
 
     def publish(self, temporary: Path, backup: Backup) -> None:

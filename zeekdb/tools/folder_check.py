@@ -45,6 +45,8 @@ def members_of(folder: Path) -> dict[str, Members]:
                 AofFile(path.name, int(match["seq"]), kind)
             )
     for members in found.values():
+        if (folder / members.stem).is_file():  # the one file of an older server, which has become the base
+            members.bases.append(AofFile(members.stem, 1, "b"))
         members.bases.sort(key=lambda file: file.seq)
         members.increments.sort(key=lambda file: file.seq)
     return found
@@ -197,6 +199,8 @@ def _check_remaining(
         report.remedy = f"it cannot be made again: {manifest}"
         return
     names = ", ".join(file.name for file in manifest.files)
+    if manifest.base is None:
+        report.notes.append("there is no base: as it should be if the server was ZeekDB and has never rewritten")
     _check_files(folder, manifest, report, False, False, progress)
     if not fix:
         report.remedy = f"--fix makes it again, of {names}"

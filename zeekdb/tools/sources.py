@@ -6,6 +6,7 @@ Files are checked whole before anything is sent: half of a broken file in a serv
 from __future__ import annotations
 
 import mmap
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import zeekdb
 from zeekdb.hot.rdbwalk import NOTHING, RdbWalk
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import BadManifest
@@ -170,10 +172,12 @@ def private_server(folder: Path, databases: int) -> Iterator[Link]:
     log, path = folder / "log", folder / "socket"
     words = ["--dir", str(folder), "--appendonly", "yes", "--save", "", "--port", "0", "--unixsocket", str(path)]
     words += ["--unixsocketperm", "700", "--databases", str(databases), "--auto-aof-rewrite-percentage", "0"]
+    paths = [str(Path(zeekdb.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "zeekdb", "serve", *words],
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )  # fmt: skip
     try:
         link = None
