@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -304,6 +306,19 @@ def test_a_manifest_is_not_guessed(tmp_path: Path, files: list[str], why: str) -
         (tmp_path / (f"{NAME}.{name}" if name else NAME)).touch()
     report = check(tmp_path, fix=True)
     assert not report.well and why in report.remedy and not list(tmp_path.glob("*.manifest"))
+
+
+def test_an_increment_older_than_its_base_is_not_taken(data: Path) -> None:
+    folder = data / "appendonlydir"
+    (folder / f"{NAME}.manifest").unlink()
+    os.utime(increment(data), (1_000_000_000, 1_000_000_000))
+    report = check(folder, fix=True)
+    assert not report.well and "may be contained in it" in report.remedy
+
+
+def test_serving_does_not_import_the_tools() -> None:
+    code = "import sys, zeekdb.cli; print(sum(name.startswith('zeekdb.tools') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "0\n"
 
 
 def test_the_base_of_an_older_server_is_a_base(tmp_path: Path) -> None:

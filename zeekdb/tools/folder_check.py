@@ -3,7 +3,8 @@
 A lost manifest is made again only where the files leave no choice. A rewrite gives the new base and the increment that
 goes with it the next numbers, then deletes what they replace: with one base and increments from its number on, without
 a gap, every file belongs. Where an older base is still there the deletion was interrupted, and increments may lie there
-that the newer base already contains; replaying them would count twice, so nothing is guessed.
+that the newer base already contains; replaying them would count twice, so nothing is guessed. The same goes for an
+increment that was last written before the base was made.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from zeekdb.hot.rdbwalk import RdbWalk
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import SUFFIX, AofFile, BadManifest, Manifest
 from zeekdb.tools.aof_check import check_aof, repair_aof
@@ -22,6 +24,7 @@ from zeekdb.tools.rdb_check import check_rdb
 from zeekdb.tools.reports import Report, free_name, mapped
 
 MEMBER: Final = re.compile(r"(?P<stem>.+)\.(?P<seq>\d+)\.(?:base\.(?:rdb|aof)|(?P<increment>incr)\.aof)")
+CLOCK_S: Final = 2  # by which a file's time may differ from the clock
 
 
 @dataclass
@@ -52,8 +55,18 @@ def members_of(folder: Path) -> dict[str, Members]:
     return found
 
 
-def rebuilt(members: Members) -> Manifest | str:
-    """The one manifest that these files allow, or why there is none."""
+def base_time_s(path: Path) -> int:
+    """The moment that an RDB base shows, Unix; 0: it does not say. ToolError."""
+    with mapped(path) as data:
+        walk = RdbWalk(data)
+        next(walk, None)  # what is said of the whole file stands before the first key
+        walk.close()
+        ctime = dict(walk.aux).get(b"ctime", b"")
+        return int(ctime) if ctime.isdigit() else 0
+
+
+def rebuilt(folder: Path, members: Members) -> Manifest | str:
+    """The one manifest that these files allow, or why there is none. OSError, ToolError."""
     bases, increments = members.bases, members.increments
     if len(bases) > 1:
         names = ", ".join(file.name for file in bases)
@@ -68,6 +81,11 @@ def rebuilt(members: Members) -> Manifest | str:
         return f"the increments' numbers have a gap: {', '.join(map(str, seqs))}"
     if not bases and not increments:
         return "there are no files that it could name"
+    made_s = base_time_s(folder / bases[0].name) if bases and bases[0].name.endswith(".rdb") else 0
+    for file in increments:  # what was appended for the last time before the base was made is in the base
+        found = (folder / file.name).stat()
+        if made_s and found.st_size and found.st_mtime < made_s - CLOCK_S:
+            return f"{file.name} was last written before {bases[0].name} was made and may be contained in it"
     return Manifest(bases[0] if bases else None, increments, [], first, seqs[-1] if seqs else 0)
 
 
@@ -194,7 +212,7 @@ def _check_remaining(
         report.remedy = f"it cannot be made again: there are files of several ({names})"
         return
     found = members.get(stem) or (next(iter(members.values())) if not stem else Members(stem))
-    manifest = rebuilt(found)
+    manifest = rebuilt(folder, found)
     if isinstance(manifest, str):
         report.remedy = f"it cannot be made again: {manifest}"
         return
