@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -80,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_tool(name: str, words: list[str]) -> int:
     """One of the tools; the exit status, 2 for a command line that makes no sense."""
     tool = importlib.import_module(TOOLS[name])
+    before = None
+    with contextlib.suppress(ValueError):  # not the main thread: whoever calls handles signals
+        before = signal.signal(signal.SIGTERM, stop_tidily)
     try:
         status: int = tool.main(words)
     except SystemExit as stop:  # argparse has said what is wrong, or shown its help
@@ -90,7 +95,15 @@ def run_tool(name: str, words: list[str]) -> int:
     except BrokenPipeError:  # whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     return status
+
+
+def stop_tidily(signum: int, frame: object) -> None:
+    """Half-made files go away on the way out."""
+    raise SystemExit(128 + signum)
 
 
 def server_main(arguments: Sequence[str] | None = None) -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import REDIS, Server, encode, free_port, wait_for
+from tests.support import REDIS, ROOT, Server, encode, free_port, wait_for
 from tests.tools.data import KEYS, fill, state
 from zeekdb.cli import main
 from zeekdb.hot.crc64 import crc64
@@ -65,7 +70,10 @@ def started_on(start_server: StartServer, restored: dict[str, Any], **program: A
     """A server on a restored directory, by the command that was told."""
     words = restored["command"].split()
     assert words[:2] == ["zeekdb", "serve"]
-    return start_server(*words[2:], *QUIET, **program)
+    server = start_server(*words[2:], *QUIET, **program)
+    with server.wire() as wire:
+        wait_for(lambda: wire("PING") == "PONG")  # redis-server listens while it is loading
+    return server
 
 
 @EITHER
@@ -116,6 +124,7 @@ def test_full_and_incremental(
     server.terminate(signal.SIGKILL)
     server = start_server(*AOF, "--dir", str(data), port=port, **program)
     with server.wire() as wire:
+        wait_for(lambda: wire("PING") == "PONG")
         wire.pipeline([("MULTI",), ("INCR", "counter"), ("SELECT", 3), ("SET", "late", "1"), ("EXEC",), ("SELECT", 0)])
         states.append(state(wire))
         third = backups.create(server, "--incremental")
@@ -360,6 +369,32 @@ def test_an_interrupted_backup_is_none(start_server: StartServer, backups: Backu
         assert status == 1 and "is at work" in found["error"]
     status, found = backups.ask("create", "--from", f"127.0.0.1:{free_port()}")
     assert status == 1 and not list(backups.root.glob(".temporary*"))
+
+
+def test_a_full_disk_leaves_nothing_half_done(start_server: StartServer, backups: Backups, tmp_path: Path) -> None:
+    server = start_server(*QUIET)
+    with server.wire() as wire:
+        wire("SET", "a", random.Random(1).randbytes(300_000))
+    whole = backups.create(server)
+    piece = backups.root / whole["id"] / "dump.rdb"
+    broken = tmp_path / "broken.rdb"
+    broken.write_bytes(piece.read_bytes()[:-1])
+    before = broken.read_bytes()
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "zeekdb", *words]
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        return done.stderr
+
+    store = str(backups.root)
+    assert "File too large" in run("backup", "create", "--from", f"127.0.0.1:{server.port}", "--to", store)
+    assert "File too large" in run("backup", "restore", whole["id"], "--in", store, "--to", str(tmp_path / "data"))
+    assert "File too large" in run("check", "--fix", str(broken))
+    assert [path.name for path in backups.root.iterdir() if not path.name.startswith(".lock")] == [whole["id"]]
+    assert not list((tmp_path / "data").iterdir())
+    assert broken.read_bytes() == before and not list(tmp_path.glob("broken.rdb.*"))
 
 
 def made(age_s: float, kind: str = "full", parent: str = "", now_s: float = 400 * DAY_S) -> Backup:

@@ -109,6 +109,7 @@ def test_an_rdb_file_torn_anywhere_is_mended(data: Path, start_server: StartServ
     subprocess.run(["redis-check-rdb", path], check=True, capture_output=True)
     for program in ({}, {"program": REDIS}):
         with start_server("--dir", str(data), "--save", "", **program).wire() as wire:
+            wait_for(lambda: wire("PING") == "PONG")
             assert wire("DBSIZE") == 6
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import REDIS, Failure, Server, encode, wait_for
+from tests.support import REDIS, ROOT, Failure, Server, encode, wait_for
 from tests.tools.data import KEYS, fill, state
 from zeekdb.cli import main
 
@@ -185,6 +190,32 @@ def test_an_append_only_file(
         last.write_bytes(b"*1\r\n$x" + last.read_bytes())
         status, found = run(capsys, folder, "--to", at(target), "--replace")
         assert status == 1 and "nothing was sent" in found["error"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_tool_that_is_killed_leaves_no_server(start_server: StartServer, tmp_path: Path, how: int) -> None:
+    path, target = tmp_path / NAME, start_server(*QUIET)
+    path.write_bytes(b"".join(encode("SET", f"k{n}", "x" * 100) for n in range(20_000)))
+    with target.wire() as wire:
+        wire("CLIENT", "PAUSE", 100_000, "WRITE")  # what it sends is not answered
+        command = [sys.executable, "-m", "zeekdb", "import", str(path), "--to", at(target)]
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        tool = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+
+        def server_pids() -> list[int]:
+            found = []
+            for each in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    if str(tmp_path / "zeekdb-import-").encode() in each.read_bytes():
+                        found.append(int(each.parent.name))
+            return found
+
+        wait_for(lambda: len(server_pids()) == 1)
+        tool.send_signal(how)
+        assert tool.wait(10) != 0
+        wait_for(lambda: not server_pids())
+        if how == signal.SIGTERM:
+            assert not list(tmp_path.glob("zeekdb-import-*"))
 
 
 def test_one_file_of_an_older_server(

@@ -247,7 +247,10 @@ def write_piece(path: Path, name: str, offset: int, pieces: Iterator[bytes]) -> 
         for piece in pieces:
             digest.update(piece)
             size += len(piece)
-            file.write(piece)
+            try:
+                file.write(piece)
+            except OSError as error:  # which names no file when a disk is full
+                raise OSError(error.errno, error.strerror, str(path / name)) from None
         file.flush()
         os.fsync(file.fileno())
     return Piece(name, offset, size, digest.hexdigest())

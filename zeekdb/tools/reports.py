@@ -76,17 +76,20 @@ class Report:
 
 @contextlib.contextmanager
 def mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
-    """A file's bytes, read from the disk as they are looked at. ToolError."""
+    """A file's bytes, read from the disk as they are looked at. ToolError when it cannot be opened."""
+    data: mmap.mmap | bytes = b""
     try:
         with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                yield b""
-                return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                data.madvise(mmap.MADV_SEQUENTIAL)
-                yield data
+            if os.fstat(file.fileno()).st_size:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ToolError(f"{path}: {error.strerror or error}") from None
+    if isinstance(data, bytes):
+        yield data
+        return
+    with data:
+        data.madvise(mmap.MADV_SEQUENTIAL)
+        yield data
 
 
 def free_name(path: Path) -> Path:
@@ -108,7 +111,9 @@ def write_whole(path: Path, pieces: Iterator[bytes]) -> int:
                 size += len(piece)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not error.filename:  # a full disk, say
+            error.filename = str(path)
         with contextlib.suppress(OSError):
             path.unlink()
         raise

@@ -5,14 +5,16 @@ Files are checked whole before anything is sent: half of a broken file in a serv
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -35,6 +37,7 @@ DUMP_BYTES: Final = 4 << 20  # wanted in one answer
 DUMP_KEYS_FIRST: Final = 16
 EMPTY_FUNCTIONS: Final = 10  # bytes of FUNCTION DUMP without libraries
 DATABASES: Final = 16  # of a server of our own, at least
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 POLL_S: Final = 0.02  # whether it is ready
 
 
@@ -166,7 +169,13 @@ class AofSource:
         return walked.whole, max(db_max, walked.walk.db_max)
 
 
-@contextmanager
+def die_with_parent() -> None:
+    """For a child: its server must not stay behind when the tool is killed (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
 def private_server(folder: Path, databases: int) -> Iterator[Link]:
     """A ZeekDB of our own that has loaded what is in `folder`/appendonlydir. ToolError."""
     log, path = folder / "log", folder / "socket"
@@ -177,6 +186,7 @@ def private_server(folder: Path, databases: int) -> Iterator[Link]:
         process = subprocess.Popen(
             [sys.executable, "-m", "zeekdb", "serve", *words],
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=die_with_parent,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )  # fmt: skip
     try:
@@ -296,7 +306,7 @@ class ServerSource:
             sender.functions(payload, count)
 
 
-@contextmanager
+@contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """An error reply does not matter."""
     try:
