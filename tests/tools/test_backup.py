@@ -146,6 +146,7 @@ def test_full_and_incremental(
     assert [each["id"] for each in found["backups"]] == [each["id"] for each in made]
 
 
+@pytest.mark.slow
 @EITHER
 def test_while_the_server_is_written_to(
     start_server: StartServer, backups: Backups, tmp_path: Path, program: dict[str, Any]
