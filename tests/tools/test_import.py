@@ -229,6 +229,11 @@ def test_one_file_of_an_older_server(
     assert run(capsys, path, "--to", at(target), "--replace")[0] == 0
     with target.wire() as wire:
         assert wire("GET", "b") == b"2" and wire("SELECT", 2) == "OK" and wire("GET", "a") == b"1"
+        wire("SELECT", 0)
+        wire("SAVE")  # with an RDB part, as servers from 4.0 to 6.2 wrote it
+        path.write_bytes((target.directory / "dump.rdb").read_bytes() + encode("SELECT", "0") + encode("INCR", "b"))
+        status, found = run(capsys, path, "--to", at(target), "--replace")
+        assert status == 0 and found["keys"] == 2 and wire("GET", "b") == b"3"
 
 
 def test_a_full_server_ends_it(start_server: StartServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,10 @@ class RdbSource:
         with mapped(self.path) as data:
             found = inspect(data, Progress("checking", "key", quiet=progress.quiet))
             refuse_broken(self.path, found.walk)
+            end = found.walk.end
+            if data[end : end + 1] in (b"*", b"#"):  # an append-only file that begins with an RDB part
+                AofSource(self.name, [self.path]).send(sender, dbs, progress)
+                return
             send_rdb(data, found.keys, sender, dbs, progress)
 
 
@@ -331,12 +335,6 @@ def file_source(path: Path) -> RdbSource | AofSource:
         raise ToolError(f"{path}: there is no such file")
     with mapped(path) as data:
         kind = recognise(path, bytes(data[:HEAD]))
-        if kind == "rdb":
-            found_end = RdbWalk(data)
-            for _ in found_end:
-                pass
-            if not found_end.fault and data[found_end.end : found_end.end + 1] in (b"*", b"#"):
-                kind = "aof"
     if kind == "manifest":
         return manifest_source(path)
     return RdbSource(path) if kind == "rdb" else AofSource(str(path), [path])
