@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,11 +20,17 @@ PIDFILE_DEFAULT = "/var/run/zeekdb.pid"
 
 USAGE = """\
 Usage: zeekdb serve [FILE] [--directive value ...]
+       zeekdb check FILE|FOLDER ... [--fix] [--json]
+       zeekdb import FILE|FOLDER|URL [--to HOST:PORT] [--replace]
+       zeekdb backup create|list|verify|restore|prune
        zeekdb --version
        zeekdb --help
 
-serve takes what zeekdb-server takes: `zeekdb serve --help`.
+serve takes what zeekdb-server takes: `zeekdb serve --help`. The others say more with --help, too.
 """
+
+# The tools are imported when they are asked for: the server does not pay for them.
+TOOLS = {"check": "zeekdb.tools.check", "import": "zeekdb.tools.importing", "backup": "zeekdb.tools.backup"}
 
 SERVER_USAGE = """\
 Usage: {name} [/path/to/zeekdb.conf] [options] [-]
@@ -64,8 +73,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[0] == "serve":
         return run_server(words[1:], "zeekdb serve")
+    if words[0] in TOOLS:
+        return run_tool(words[0], words[1:])
     print(f"zeekdb: there is no command '{words[0]}'\n\n{USAGE}", end="", file=sys.stderr)
     return 2
+
+
+def run_tool(name: str, words: list[str]) -> int:
+    """One of the tools; the exit status, 2 for a command line that makes no sense."""
+    tool = importlib.import_module(TOOLS[name])
+    before = None
+    with contextlib.suppress(ValueError):  # not the main thread: whoever calls handles signals
+        before = signal.signal(signal.SIGTERM, stop_tidily)
+    try:
+        status: int = tool.main(words)
+    except SystemExit as stop:  # argparse has said what is wrong, or shown its help
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    return status
+
+
+def stop_tidily(signum: int, frame: object) -> None:
+    """Half-made files go away on the way out."""
+    raise SystemExit(128 + signum)
 
 
 def server_main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "zeekdb"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
+    ("tools",),
     ("server",),
     ("commands",),
     ("eviction", "tiers", "tensors", "persistence", "replication", "scripting"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zeekdb.types.vectorset import VectorSet
 
 VECTOR_SETS = "zeek-vset"
-VECTOR_SETS_VERSION = 0  # of the record; the string has a version of its own
+VECTOR_SETS_VERSION = 1  # of the record, as commands/vector_sets.py has it; the string has a version of its own
 
 
 def write_vector_set(vectors: VectorSet) -> bytes:

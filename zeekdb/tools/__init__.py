@@ -1,0 +1,1 @@
+"""Tools beside the server: check and repair files, import data, backups. See docs/OPERATIONS.md."""
