@@ -87,6 +87,10 @@ class AppendOnly:
         """Goes on where the files that were loaded end. OSError."""
         manifests.make_folder(self.directory)
         self.manifest = manifest
+        if self.manifest_path.exists():
+            manifests.settle(self.manifest_path)
+        elif self._holds_anything():
+            self._write_first_base()
         if manifest.history:
             self._delete(manifest.history)
             self.manifest = manifest.without_history()
@@ -104,8 +108,18 @@ class AppendOnly:
         self._start(descriptor, path.stat().st_size)
         self.base_bytes = self.size
         self._activate()
-        if self.manifest.base is None and any(map(len, self.server.keyspace.databases)):
+        if self.manifest.base is None and self._holds_anything():
             self._rewrite_soon()
+
+    def _holds_anything(self) -> bool:
+        return any(map(len, self.server.keyspace.databases)) or bool(self.server.runner.libraries.records())
+
+    def _write_first_base(self) -> None:
+        """What the server has from elsewhere, at start: the manifest must not stand for an empty dataset. OSError."""
+        manifests.announce(self.manifest_path)
+        base = self._new_base()
+        self.server.snapshots.write_now(self.directory / base.name, aof_base=True)
+        self.manifest = self.manifest.rewritten(base, [])
 
     def _start(self, descriptor: int, size: int) -> None:
         server = self.server
@@ -126,6 +140,8 @@ class AppendOnly:
         manifests.make_folder(self.directory)
         with contextlib.suppress(OSError, manifests.BadManifest):
             self.manifest = manifests.read(self.manifest_path)
+        if not self.manifest_path.exists():
+            manifests.announce(self.manifest_path)
         self._rewrite_soon()
 
     def turn_off(self) -> None:
@@ -199,18 +215,18 @@ class AppendOnly:
 
     def tick(self) -> None:
         """By the clock: rewrites that are due."""
-        tail = self.log
-        if tail is None:
-            return
-        if tail.mode == "everysec":
+        tail, config = self.log, self.server.config
+        if tail is not None and tail.mode == "everysec":
             self._hold()
-        config = self.server.config
-        if self.rewriting or time.monotonic() - self.failed_s < RETRY_S or self.server.saving.in_progress:
+        if not config.appendonly or self.rewriting or self.server.saving.in_progress:
+            return
+        if time.monotonic() - self.failed_s < RETRY_S:
             return
         growth = config.auto_aof_rewrite_percentage
         grown = self.size * 100 // max(self.base_bytes, 1) - 100
         due = growth and self.size > config.auto_aof_rewrite_min_size and grown >= growth
-        if self.scheduled or tail.sync_failed or due:
+        in_doubt = tail is not None and tail.sync_failed
+        if self.scheduled or in_doubt or due or not self.active:  # the last: turning it on has failed
             if due and not self.scheduled:
                 log.warning("Starting automatic rewriting of AOF on %d%% growth", grown)
             self._rewrite_soon()
@@ -252,8 +268,7 @@ class AppendOnly:
 
     async def _rewrite(self) -> None:
         """Cancelled or failed at any point, the manifest names files that hold everything. OSError."""
-        server, config, folder = self.server, self.server.config, self.directory
-        stem = str(config.appendfilename)
+        server, folder = self.server, self.directory
         file = self._new_increment()
         descriptor = await asyncio.to_thread(create, folder / file.name)
         try:
@@ -279,9 +294,7 @@ class AppendOnly:
                 self.log.switch(descriptor)
 
         await server.snapshots.write(temporary, aof_base=True, at_epoch=at_epoch)
-        base = self.manifest.next_base(stem, is_rdb=True)
-        while (folder / base.name).exists():
-            base = self.manifest.next_base(stem, is_rdb=True)
+        base = self._new_base()
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])
         tail = self.log
@@ -299,6 +312,13 @@ class AppendOnly:
         await asyncio.to_thread(self._delete, replaced.history)
         self.manifest = replaced.without_history()
         await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
+
+    def _new_base(self) -> AofFile:
+        """The same for a base."""
+        while True:
+            file = self.manifest.next_base(str(self.server.config.appendfilename), is_rdb=True)
+            if not (self.directory / file.name).exists():
+                return file
 
     def _new_increment(self) -> AofFile:
         """A name that no file has: what a crash may have left is not written over."""
