@@ -26,10 +26,9 @@ from bisect import bisect_left
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from tests.crash import disk
-from tests.crash.killing import CONNECTIONS, LATE_S, Writer, calls, model
+from tests.crash.killing import CONNECTIONS, LATE_S, Writer, calls, model, newest
 from tests.crash.loading import Loader, Refused, held
 from tests.support import Server, Wire
 
@@ -41,13 +40,6 @@ TELLING = "ORUMT"  # records around which a crash is the most interesting
 
 class Lost(AssertionError):
     """Something acknowledged is not there, or nothing can be loaded; the image is kept."""
-
-
-def newest(found: dict[str, Any]) -> int:
-    """The last call that has left its number. Two kinds of calls leave none, and never one after the other."""
-    numbers = [*found["list"][-1:], *(id.split(b"-")[0] for id in found["stream"][-1:]), found["string"] or b"0"]
-    numbers += [*found["hash"].values(), *found["set"], *(member[1:] for member in found["zset"])]
-    return max(map(int, numbers), default=0)
 
 
 class Power:

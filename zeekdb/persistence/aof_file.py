@@ -8,7 +8,7 @@ from mmap import mmap
 from typing import Final
 
 SECTOR: Final = 512  # bytes that a disk writes as one
-LENGTH: Final = re.compile(rb"\d{1,10}\r\n")
+LENGTH: Final = re.compile(rb"(0|[1-9]\d{0,9})\r\n")
 BEGIN: Final = re.compile(rb"(?<=\r\n)\*[1-9]\d{0,9}\r\n\$\d")
 NUMBERS: Final = b"0123456789"
 
@@ -25,7 +25,7 @@ def command_end(data: bytes | mmap, at: int) -> tuple[int, int]:
             while data[digits : digits + 1] and data[digits : digits + 1] in NUMBERS:
                 digits += 1
             return -1, digits + (data[digits : digits + 2] == b"\r\n" or data[digits : digits + 1] == b"\r")
-        number, at = int(found[0]), found.end()
+        number, at = int(found[1]), found.end()
         if kind == b"*":
             left, kind = number, b"$"
         else:
@@ -54,14 +54,17 @@ def commands(data: bytes | mmap, at: int) -> Iterator[tuple[int, int]]:
 def is_unwritten(data: bytes | mmap, at: int) -> bool:
     """Whether what is wrong from this place on is that the disk never got some of it.
 
-    After a power failure a file may have its length and not its data: sectors of zeros, from where the last sync has
-    ended or from a sector's beginning on, up to a sector's end.
+    After a power failure a file may have its length and not its data: there are zeros up to the end of a sector, from
+    its beginning on, or from the end of a command, where a sync or a write has ended.
     """
-    end, stop = 0, at
-    for end, stop in commands(data, at):  # noqa: B007
-        pass
-    rest = data[stop : min((stop // SECTOR + 1) * SECTOR, len(data))]
-    return end < 0 and len(rest) > 0 and not any(rest)
+    end, stop = at, at
+    for place, stops in commands(data, at):
+        end, stop, at = place, stops, max(place, at)
+    edge = (stop // SECTOR + 1) * SECTOR
+    rest = data[stop : min(edge, len(data))]
+    if end >= 0 or not rest or any(rest):
+        return False
+    return not any(data[edge - SECTOR : stop]) or not any(data[at:stop])
 
 
 def follows_whole(data: bytes | mmap, at: int) -> int:
@@ -69,6 +72,8 @@ def follows_whole(data: bytes | mmap, at: int) -> int:
 
     Then not the end is missing: a length is wrong, and cutting the command off would cut them off, too.
     """
+    for end, _ in commands(data, at):  # a transaction may lack no more than its end
+        at = end if end >= 0 else at
     bad: set[int] = set()
     for found in BEGIN.finditer(data, at + 1):
         begin, passed = found.start(), []

@@ -119,7 +119,10 @@ class AofLoader:
             except (DamagedValue, CommandError) as error:
                 raise CannotLoad(f"{path}: the RDB part is damaged: {error}") from None
         size = len(data)
+        errors = self.server.engine.error_replies
         end, verdict = replay(self.server.engine, self.server.replayer(), data, at)
+        if failed := self.server.engine.error_replies - errors:
+            log.warning("%d commands of the AOF file %s failed: it may be damaged, or of a newer server", failed, path)
         if verdict == "whole":
             return size
         hole = verdict != "torn" and last and self.truncate and aof_file.is_unwritten(data, end)
