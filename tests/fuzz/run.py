@@ -41,7 +41,8 @@ def fuzz_structures(seed: int, seconds: float, environment: dict[str, str]) -> i
     paths = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(ROOT)]))
     variables = {**os.environ, **environment, "PYTHONPATH": paths}
     status = 0
-    for module, share in (("structures", 0.4), ("sketches", 0.1), ("payloads", 0.15), ("files", 0.15), ("scripts", 0.2)):
+    shares = {"structures": 0.4, "sketches": 0.1, "payloads": 0.15, "files": 0.15, "scripts": 0.2}
+    for module, share in shares.items():
         options = ["--seed", str(seed), "--seconds", str(seconds * share)]
         command = [sys.executable, "-m", f"tests.fuzz.{module}", *options]
         status = status or subprocess.run(command, cwd="/", env=variables).returncode
