@@ -234,7 +234,7 @@ def carry(place: Path, kind: Kind, seed: int, datasets: int) -> int:
         server.terminate()
     look_at(place, kind.is_aof)
     with Server(*options(place, kind.is_aof), program=kind.target) as server, server.wire(60) as wire:
-        wait_for(lambda: b"loading:0" in wire("INFO", "persistence"), 60)
+        wait_for(lambda: b"\r\nloading:0" in wire("INFO", "persistence"), 60)
         found = contents(wire, counted)
     if found != expected:
         lines = [f"seed {seed}, {kind}:"]

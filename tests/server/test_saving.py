@@ -35,6 +35,18 @@ def test_the_next_server_has_it(start_server: Start, tmp_path: Path, command: st
         assert wire("LRANGE", "l", "0", "-1") == [b"a", b"b"]
 
 
+@pytest.mark.parametrize("program", [ZEEKDB, REDIS], ids=["zeekdb", "redis-server"])
+def test_names_are_compressed_like_values(start_server: Start, tmp_path: Path, program: tuple[str, ...]) -> None:
+    name = "name" * 20
+    with start_server("--dir", str(tmp_path), program=program).wire() as wire:
+        wire("HSET", name, *(word for n in range(200) for word in (f"field{n}" * 5, f"value{n}" * 20)))
+        wire("RPUSH", name + "list", *("x" * 5000 for _ in range(9)))
+        assert wire("SAVE") == "OK"
+    with start_server("--dir", str(tmp_path)).wire() as wire:
+        assert sorted(wire("KEYS", "*")) == [name.encode(), name.encode() + b"list"]
+        assert wire("HGET", name, "field7" * 5) == b"value7" * 20
+
+
 def test_a_full_disk_is_an_error_and_the_old_file_stays(start_server: Start, tmp_path: Path) -> None:
     with start_server("--dir", str(tmp_path)).wire() as wire:
         wire("SET", "k", "v")

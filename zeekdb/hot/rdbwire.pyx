@@ -52,6 +52,7 @@ cdef void writer_free(Writer* w) noexcept nogil:
 cdef void reader_free(Reader* r) noexcept nogil:
     buffer_free(&r.texts[0])
     buffer_free(&r.texts[1])
+    buffer_free(&r.texts[2])
     buffer_free(&r.run)
     buffer_free(&r.seen)
 
