@@ -47,6 +47,7 @@ class Power:
 
     def __init__(self, mode: str, seed: int, place: Path, library: Path) -> None:
         self.mode, self.place, self.library = mode, place, library
+        self.late_s = LATE_S if mode == "everysec" else 0.0
         self.dice = Random(seed)
         self.loader = Loader(appendfsync=mode)
         self.data = place / "data"
@@ -88,8 +89,9 @@ class Power:
                 while time.monotonic() < end:
                     if scenario == "switching" and self.dice.random() < 0.3:
                         begin_s = time.monotonic()
+                        self.promises.append((begin_s, begin_s - self.late_s))
                         assert wire("CONFIG", "SET", "appendonly", "no") == "OK"
-                        self.promises.append((begin_s, begin_s))
+                        self.promises.append((time.monotonic(), begin_s))
                         self.turn_on(wire, end)
                     wire(self.dice.choice(ACTIONS))
                     self.pause()
@@ -136,8 +138,7 @@ class Power:
     def safe_s(self, crash_s: float) -> float:
         """What was acknowledged before this moment has to be there after a crash."""
         promise = [since_s for from_s, since_s in self.promises if from_s <= crash_s][-1]
-        moment = crash_s if promise is None else promise
-        return moment - (LATE_S if self.mode == "everysec" and promise is None else 0)
+        return crash_s - self.late_s if promise is None else promise
 
     def check_the_journal(self, before: Path, records: list[disk.Record]) -> None:
         """What the process has seen, if nothing is lost: the folder, but for what was under way."""

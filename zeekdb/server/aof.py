@@ -137,12 +137,16 @@ class AppendOnly:
         """CONFIG SET appendonly yes: everything is written once, then every change. OSError."""
         if self.log is not None:
             return
+        self._take_up()
+        self._rewrite_soon()
+
+    def _take_up(self) -> None:
+        """The files that may be there, from an earlier time, are those that will be replaced. OSError."""
         manifests.make_folder(self.directory)
         with contextlib.suppress(OSError, manifests.BadManifest):
             self.manifest = manifests.read(self.manifest_path)
         if not self.manifest_path.exists():
             manifests.announce(self.manifest_path)
-        self._rewrite_soon()
 
     def turn_off(self) -> None:
         """CONFIG SET appendonly no: the files stay as they are."""
@@ -252,7 +256,7 @@ class AppendOnly:
     async def _rewrite_in_background(self) -> None:
         try:
             self.configure()
-            await self._rewrite()
+            await (self._rewrite() if self.server.config.appendonly else self._write_base_alone())
             self.rewrites += 1
             self.failures, self.last_ok = 0, True
             log.warning("Background AOF rewrite finished successfully")
@@ -309,8 +313,24 @@ class AppendOnly:
             self.log.forgive()
         if not self.active:
             self._activate()
-        await asyncio.to_thread(self._delete, replaced.history)
-        self.manifest = replaced.without_history()
+        await self._forget_history()
+
+    async def _write_base_alone(self) -> None:
+        """BGREWRITEAOF while nothing is appended, as in Redis: the files become a base of what is there. OSError."""
+        self._take_up()
+        temporary = self.directory / f"temp-rewriteaof-bg-{os.getpid()}.aof"
+        await self.server.snapshots.write(temporary, aof_base=True)
+        base = self._new_base()
+        await asyncio.to_thread(os.replace, temporary, self.directory / base.name)
+        replaced = self.manifest.rewritten(base, [])
+        await asyncio.to_thread(manifests.write, self.manifest_path, replaced)
+        self.manifest = replaced
+        await self._forget_history()
+
+    async def _forget_history(self) -> None:
+        """What a rewrite has replaced is deleted. OSError."""
+        await asyncio.to_thread(self._delete, self.manifest.history)
+        self.manifest = self.manifest.without_history()
         await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
 
     def _new_base(self) -> AofFile:
