@@ -27,6 +27,8 @@ from tests.support import Server, Wire, wait_for
 CONNECTIONS = 6
 KINDS = 8
 MOMENTS = ("load", "rewrite", "snapshot", "switch", "loading")
+IDLE = (b"aof_rewrite_in_progress:0", b"rdb_bgsave_in_progress:0")
+BALLAST = 100_000  # keys beside, so that a rewrite, a snapshot and a start take their time
 FRESH = 25  # rounds, after which it begins again with an empty folder
 LATE_S = 2.0  # what everysec may lose
 SCRIPT = "redis.call('incr', KEYS[1]) redis.call('incr', KEYS[2]) return redis.call('incr', KEYS[3])"
@@ -130,6 +132,7 @@ class Killing:
         self.options = {"program": program} if program else {}
         self.done = dict.fromkeys((f"c{n}" for n in range(CONNECTIONS)), 0)
         self.seen: Counter[str] = Counter()
+        self.ballasted = False
 
     def start(self, wait: bool = True) -> Server:
         """On what the round before has left."""
@@ -144,7 +147,9 @@ class Killing:
             writers = [Writer(server, name, done) for name, done in self.done.items()]
             for writer in writers:
                 writer.start()
-            with server.wire() as wire:
+            with server.wire(60) as wire:
+                if not wire("EXISTS", "ballast:0"):
+                    self.load_ballast(wire)
                 end = time.monotonic() + run_s
                 while time.monotonic() < end:
                     reply = wire(self.dice.choice(["BGREWRITEAOF", "BGSAVE", "PING", "PING", "PING"]))
@@ -160,8 +165,17 @@ class Killing:
         if moment == "loading":
             self.kill_while_loading()
         with self.start() as server, server.wire(60) as wire:
+            there = wire("EXISTS", *(f"ballast:{n}" for n in range(BALLAST))) == BALLAST
+            assert there or not self.ballasted
+            self.ballasted = there
             for writer in writers:
                 self.check(wire, writer, min(killed_s, safe_s) if self.mode == "everysec" else safe_s)
+
+    def load_ballast(self, wire: Wire) -> None:
+        """Once in a data directory."""
+        for first in range(BALLAST - 1000, -1, -1000):
+            wire("MSET", *(word for n in range(first, first + 1000) for word in (f"ballast:{n}", "x" * 50)))
+        self.ballasted = self.mode == "always"
 
     def pause(self, longest_s: float) -> None:
         """While the writers go on."""
@@ -170,17 +184,16 @@ class Killing:
     def approach(self, wire: Wire, moment: str) -> float:
         """The moment at which to kill; until when what was acknowledged is safe."""
         safe_s = float("inf")
-        if moment == "rewrite":
-            wire("BGREWRITEAOF")
-        elif moment == "snapshot":
-            wire("BGSAVE")
+        if moment in ("rewrite", "snapshot"):
+            wait_for(lambda: all(word in wire("INFO", "persistence") for word in IDLE))
+            wire("BGREWRITEAOF" if moment == "rewrite" else "BGSAVE")
         elif moment == "switch":
             wait_for(lambda: b"aof_rewrite_in_progress:0" in wire("INFO", "persistence"))
             safe_s = time.monotonic()
             assert wire("CONFIG", "SET", "appendonly", "no") == "OK"
             self.pause(0.05)
             assert wire("CONFIG", "SET", "appendonly", "yes") == "OK"
-        self.pause(0.1)
+        self.pause(0.02 if moment in ("rewrite", "snapshot") else 0.1)
         if moment == "switch" and self.dice.random() < 0.3:
             wait_for(lambda: b"aof_rewrite_in_progress:0" in wire("INFO", "persistence"))
             safe_s = float("inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def test_names_are_compressed_like_values(start_server: Start, tmp_path: Path, p
     with start_server("--dir", str(tmp_path)).wire() as wire:
         assert sorted(wire("KEYS", "*")) == [name.encode(), name.encode() + b"list"]
         assert wire("HGET", name, "field7" * 5) == b"value7" * 20
+
+
+def test_what_a_crash_has_left_unfinished_is_removed(start_server: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    gone = start_server("--dir", str(tmp_path))
+    gone.stop()
+    left = [tmp_path / f"temp-{gone.pid}-3.rdb", folder / f"temp-{gone.pid}-1.rdb"]
+    left.append(folder / f"temp-rewriteaof-bg-{gone.pid}.aof")
+    kept = [tmp_path / "temp-1-1.txt", tmp_path / f"temp-{os.getpid()}-3.rdb"]  # no such file; of one that lives
+    for path in (*left, *kept):
+        path.write_bytes(b"REDIS")
+    with start_server("--dir", str(tmp_path)).wire() as wire:
+        assert wire("PING") == "PONG"
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in kept)
 
 
 def test_a_full_disk_is_an_error_and_the_old_file_stays(start_server: Start, tmp_path: Path) -> None:
