@@ -8,9 +8,10 @@ the journal, wherever they were: for each, some image of the disk as it may be i
 connection must be what its first K calls make of them (see killing.py); K is at least what was acknowledged before
 the moment, or two seconds before it under `everysec`. The next round goes on with one of the images.
 
-Scenarios: `steady`, with rewrites and snapshots; `switching`, where the append-only file is turned off and on; and
-those that begin anew each time: `beginning`, where it is turned on for the first time after a SAVE, and `adopting`,
-where a server that had only snapshots is started with it.
+Scenarios: `steady`, with rewrites and snapshots; `switching`, where the append-only file is turned off and on;
+`snapshots`, where there is none, and what a SAVE or BGSAVE has seen that said it was done is safe; and those that begin
+anew each time: `beginning`, where it is turned on for the first time after a SAVE, and `adopting`, where a server that
+had only snapshots is started with it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from random import Random
 from tests.crash import disk
 from tests.crash.killing import CONNECTIONS, LATE_S, Writer, calls, model, newest
 from tests.crash.loading import Loader, Refused, held
-from tests.support import Server, Wire
+from tests.support import Server, Wire, wait_for
 
 SYNCS_US = (0, 300, 3000, 20_000)
 ACTIONS = ("BGREWRITEAOF", "BGSAVE", "PING", "PING")
-SCENARIOS = ("steady", "switching", "beginning", "adopting")
+SCENARIOS = ("steady", "switching", "snapshots", "beginning", "adopting")
 TELLING = "ORUMT"  # records around which a crash is the most interesting
 
 
@@ -73,8 +74,10 @@ class Power:
             self.begin_anew(scenario == "adopting")
         shutil.copytree(self.data, before)
         environment = disk.environment(self.library, self.data, journal, self.dice.choice(SYNCS_US))
-        self.promises = [(0.0, 0.0 if scenario == "beginning" else None)]
-        with self.start(scenario != "beginning", environment) as server:
+        without = scenario in ("beginning", "snapshots")
+        self.promises = [(0.0, 0.0 if without else None)]
+        self.loader.config.appendonly = scenario != "snapshots"
+        with self.start(not without, environment) as server:
             writers = [Writer(server, name, done) for name, done in self.done.items()]
             for writer in writers:
                 writer.start()
@@ -93,7 +96,10 @@ class Power:
                         assert wire("CONFIG", "SET", "appendonly", "no") == "OK"
                         self.promises.append((time.monotonic(), begin_s))
                         self.turn_on(wire, end)
-                    wire(self.dice.choice(ACTIONS))
+                    if scenario == "snapshots":
+                        self.take_snapshot(wire)
+                    else:
+                        wire(self.dice.choice(ACTIONS))
                     self.pause()
             server.terminate(signal.SIGKILL)
             for writer in writers:
@@ -108,6 +114,19 @@ class Power:
     def pause(self) -> None:
         """While the writers go on."""
         threading.Event().wait(self.dice.uniform(0.005, 0.08))
+
+    def take_snapshot(self, wire: Wire) -> None:
+        """What was acknowledged before it began is safe when it is done."""
+        begin_s, before = time.monotonic(), wire("LASTSAVE")
+        if self.dice.random() < 0.5:
+            assert wire("SAVE") == "OK"
+        else:
+            assert wire("BGSAVE") == "Background saving started"
+            wait_for(lambda: b"rdb_bgsave_in_progress:0" in wire("INFO", "persistence"), 60)
+            assert b"rdb_last_bgsave_status:ok" in wire("INFO", "persistence")
+            assert wire("LASTSAVE") >= before
+        self.promises.append((time.monotonic(), begin_s))
+        self.seen["snapshots"] += 1
 
     def begin_anew(self, snapshot: bool) -> None:
         """An empty folder, or one with a snapshot of some data."""

@@ -31,8 +31,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_acknowledged_is_on_the_disk(tmp_path: Path, library: Path, mode: str, scenario: str) -> None:
     power = Power(mode, 3, tmp_path, library)
     for run_s in (0.3, 0.5) if mode == "always" else (2.5,):
-        power.round(run_s, 25, scenario)
-    assert power.seen["images"] >= 25
+        power.round(run_s, 15, scenario)
+    assert power.seen["images"] >= 15
 
 
 def records(*wanted: tuple[str, int, int, bytes, bytes]) -> list[disk.Record]:
