@@ -86,6 +86,7 @@ class Files:
         sound = dice.choice(self.images)
         if dice.random() < 0.7:
             sound = self.small(dice, sound)
+        self.loader.empty()
         self.add_image(sound)
         for _ in range(VARIANTS):
             bad = damaged(dice, sound[:-8])

@@ -48,6 +48,7 @@ class AppendOnly:
         self.manifest = Manifest()
         self.log: AofLog | None = None
         self.task: asyncio.Task[None] | None = None
+        self.unnamed: list[AofFile] = []  # increments that were begun before there is a manifest to name them
         self.scheduled = False  # BGREWRITEAOF came while a snapshot was being made
         self.active = False  # the manifest is on the disk: what was synced is safe
         self.error = 0
@@ -276,7 +277,9 @@ class AppendOnly:
         file = self._new_increment()
         descriptor = await asyncio.to_thread(create, folder / file.name)
         try:
-            if self.active:
+            if not self.active:
+                self.unnamed.append(file)
+            else:
                 self.manifest = self.manifest.with_increment(file)
                 await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
             if self.log is not None and not await asyncio.to_thread(self.log.wait_switched, SWITCH_S):
@@ -313,6 +316,8 @@ class AppendOnly:
             self.log.forgive()
         if not self.active:
             self._activate()
+        await asyncio.to_thread(self._delete, [each for each in self.unnamed if each != file])
+        self.unnamed.clear()
         await self._forget_history()
 
     async def _write_base_alone(self) -> None:
