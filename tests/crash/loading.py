@@ -30,10 +30,8 @@ class Loader:
         self.server = Server(self.config)
         self.server.loop = asyncio.new_event_loop()  # whoever loads a script schedules something
         self.said: list[str] = []  # in the log, by the last load
-        handler = logging.Handler()
-        handler.emit = lambda record: self.said.append(record.getMessage())  # type: ignore[method-assign]
-        log = logging.getLogger("zeekdb")
-        log.handlers, log.propagate = [handler], False
+        self.handler = logging.Handler()
+        self.handler.emit = lambda record: self.said.append(record.getMessage())  # type: ignore[method-assign]
 
     @property
     def databases(self) -> list[Database]:
@@ -51,6 +49,15 @@ class Loader:
 
     def load(self, folder: Path) -> Manifest | None:
         """What the folder holds is in the databases; the manifest. Refused."""
+        log = logging.getLogger("zeekdb")
+        before = log.handlers, log.propagate
+        log.handlers, log.propagate = [self.handler], False
+        try:
+            return self._load(folder)
+        finally:
+            log.handlers, log.propagate = before
+
+    def _load(self, folder: Path) -> Manifest | None:
         self.empty()
         self.config.dir = str(folder)
         server = self.server

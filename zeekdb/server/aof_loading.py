@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 RDB_MAGIC = b"REDIS"
+SENSELESS = ("it does not follow the protocol", "a command was expected")  # of `replay`: what zeros look like
 
 
 class CannotLoad(Exception):
@@ -125,7 +126,7 @@ class AofLoader:
             log.warning("%d commands of the AOF file %s failed: it may be damaged, or of a newer server", failed, path)
         if verdict == "whole":
             return size
-        hole = verdict != "torn" and last and self.truncate and aof_file.is_unwritten(data, end)
+        hole = verdict in SENSELESS and last and self.truncate and aof_file.is_unwritten(data, end)
         behind = aof_file.follows_whole(data, end) if verdict == "torn" else -1
         if hole or (verdict == "torn" and behind < 0 and last and self.truncate):
             log.warning("!!! Warning: short read while loading the AOF file %s!!!", path)
