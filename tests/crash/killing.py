@@ -5,7 +5,8 @@
 
 Every connection changes keys of its own, one call after the other, so its data must be what its first K calls make of
 them: with `always` K is what was acknowledged (the call under way may be there, too), with `everysec` at least what
-was acknowledged two seconds before. Transactions and scripts must be whole. Rewrites and snapshots go on meanwhile.
+was acknowledged two seconds before. Transactions and scripts must be whole. Rewrites and snapshots go on meanwhile; the
+kill comes in a rewrite, in a snapshot, while the append-only file is turned off and on, or while the server loads.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.support import Server, Wire
+from tests.support import Server, Wire, wait_for
 
 CONNECTIONS = 6
 KINDS = 8
+MOMENTS = ("load", "rewrite", "snapshot", "switch", "loading")
+IDLE = (b"aof_rewrite_in_progress:0", b"rdb_bgsave_in_progress:0")
+BALLAST = 100_000  # keys beside, so that a rewrite, a snapshot and a start take their time
+FRESH = 25  # rounds, after which it begins again with an empty folder
 LATE_S = 2.0  # what everysec may lose
 SCRIPT = "redis.call('incr', KEYS[1]) redis.call('incr', KEYS[2]) return redis.call('incr', KEYS[3])"
 
@@ -80,6 +85,13 @@ def stored(wire: Wire, name: str) -> dict[str, Any]:
     }
 
 
+def newest(found: dict[str, Any]) -> int:
+    """The last call that has left its number. Two kinds of calls leave none, and never one after the other."""
+    numbers = [*found["list"][-1:], *(id.split(b"-")[0] for id in found["stream"][-1:]), found["string"] or b"0"]
+    numbers += [*found["hash"].values(), *found["set"], *(member[1:] for member in found["zset"])]
+    return max(map(int, numbers), default=0)
+
+
 class Writer(threading.Thread):
     """One connection; `acknowledged` grows with its replies."""
 
@@ -120,44 +132,95 @@ class Killing:
         self.options = {"program": program} if program else {}
         self.done = dict.fromkeys((f"c{n}" for n in range(CONNECTIONS)), 0)
         self.seen: Counter[str] = Counter()
+        self.ballasted = False
 
-    def start(self) -> Server:
+    def start(self, wait: bool = True) -> Server:
         """On what the round before has left."""
         return Server(
             "--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", self.mode, "--save", "",
-            "--auto-aof-rewrite-min-size", "300kb", **self.options,  # type: ignore[arg-type]
+            "--auto-aof-rewrite-min-size", "300kb", wait=wait, **self.options,  # type: ignore[arg-type]
         )  # fmt: skip
 
-    def round(self, run_s: float) -> None:
+    def round(self, run_s: float, moment: str = "load") -> None:
         """Load, SIGKILL, restart, look. AssertionError says what is missing."""
         with self.start() as server:
             writers = [Writer(server, name, done) for name, done in self.done.items()]
             for writer in writers:
                 writer.start()
-            with server.wire() as wire:
+            with server.wire(60) as wire:
+                if not wire("EXISTS", "ballast:0"):
+                    self.load_ballast(wire)
                 end = time.monotonic() + run_s
                 while time.monotonic() < end:
                     reply = wire(self.dice.choice(["BGREWRITEAOF", "BGSAVE", "PING", "PING", "PING"]))
                     self.seen[str(reply)[:30]] += 1
-                    threading.Event().wait(self.dice.uniform(0.01, 0.1))
+                    self.pause(0.1)
+                safe_s = self.approach(wire, moment)
             killed_s = time.monotonic()
             server.terminate(signal.SIGKILL)
             for writer in writers:
                 writer.join()
                 assert not writer.error, writer.error
-        with self.start() as server, server.wire() as wire:
+        self.seen[f"killed: {moment}"] += 1
+        if moment == "loading":
+            self.kill_while_loading()
+        with self.start() as server, server.wire(60) as wire:
+            there = wire("EXISTS", *(f"ballast:{n}" for n in range(BALLAST))) == BALLAST
+            assert there or not self.ballasted
+            self.ballasted = there
             for writer in writers:
-                self.check(wire, writer, killed_s)
+                self.check(wire, writer, min(killed_s, safe_s) if self.mode == "everysec" else safe_s)
 
-    def check(self, wire: Wire, writer: Writer, killed_s: float) -> None:
+    def load_ballast(self, wire: Wire) -> None:
+        """Once in a data directory."""
+        for first in range(BALLAST - 1000, -1, -1000):
+            wire("MSET", *(word for n in range(first, first + 1000) for word in (f"ballast:{n}", "x" * 50)))
+        self.ballasted = self.mode == "always"
+
+    def pause(self, longest_s: float) -> None:
+        """While the writers go on."""
+        threading.Event().wait(self.dice.uniform(0, longest_s))
+
+    def approach(self, wire: Wire, moment: str) -> float:
+        """The moment at which to kill; until when what was acknowledged is safe."""
+        safe_s = float("inf")
+        if moment in ("rewrite", "snapshot"):
+            wait_for(lambda: all(word in wire("INFO", "persistence") for word in IDLE))
+            wire("BGREWRITEAOF" if moment == "rewrite" else "BGSAVE")
+        elif moment == "switch":
+            wait_for(lambda: b"aof_rewrite_in_progress:0" in wire("INFO", "persistence"))
+            safe_s = time.monotonic()
+            assert wire("CONFIG", "SET", "appendonly", "no") == "OK"
+            self.pause(0.05)
+            assert wire("CONFIG", "SET", "appendonly", "yes") == "OK"
+        self.pause(0.02 if moment in ("rewrite", "snapshot") else 0.1)
+        if moment == "switch" and self.dice.random() < 0.3:
+            wait_for(lambda: b"aof_rewrite_in_progress:0" in wire("INFO", "persistence"))
+            safe_s = float("inf")
+        if moment in ("rewrite", "snapshot"):
+            word = b"aof_rewrite" if moment == "rewrite" else b"rdb_bgsave"
+            self.seen[f"inside: {moment}"] += word + b"_in_progress:1" in wire("INFO", "persistence")
+        return safe_s
+
+    def kill_while_loading(self) -> None:
+        """Some starts that are cut short."""
+        for _ in range(self.dice.randint(1, 3)):
+            server = self.start(wait=False)
+            self.pause(0.8)
+            self.seen["inside: loading"] += b"Ready to accept" not in server.log_file.read_bytes()
+            server.stop()
+
+    def check(self, wire: Wire, writer: Writer, safe_s: float) -> None:
         """Its data are what its first calls make of them, and enough calls."""
         before = self.done[writer.name]
-        least = writer.acknowledged if self.mode == "always" else writer.acknowledged_before(killed_s - LATE_S)
+        late_s = 0 if self.mode == "always" else LATE_S
+        least = max(writer.acknowledged_before(safe_s - late_s), before)
         found = stored(wire, writer.name)
-        for count in range(writer.sent, max(least, before) - 1, -1):
+        first = newest(found)
+        for count in range(max(least, first), min(first + 2, writer.sent) + 1):
             if found == model(writer.name, count):
                 self.seen["calls"] += count - before
-                self.seen["lost"] += max(writer.acknowledged - count, 0)
+                self.seen["not promised, and lost"] += max(writer.acknowledged - count, 0)
                 self.done[writer.name] = count
                 return
         raise AssertionError(
@@ -174,14 +237,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0, help="of load in a round, at most")
     arguments = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="zeekdb-crash-"))
-    killing = Killing(arguments.mode, arguments.seed, directory)
-    for number in range(arguments.rounds):
-        longest = arguments.seconds if arguments.mode == "always" else arguments.seconds + LATE_S
-        killing.round(killing.dice.uniform(0.1, longest))
-        if number % 10 == 9:
-            print(f"{number + 1} rounds: {dict(killing.seen)}", flush=True)
-    shutil.rmtree(directory)
+    seen: Counter[str] = Counter()
+    for first in range(0, arguments.rounds, FRESH):
+        directory = Path(tempfile.mkdtemp(prefix="zeekdb-crash-"))
+        killing = Killing(arguments.mode, arguments.seed + first, directory)
+        for number in range(first, min(first + FRESH, arguments.rounds)):
+            longest = arguments.seconds if arguments.mode == "always" else arguments.seconds + LATE_S
+            killing.round(killing.dice.uniform(0.1, longest), MOMENTS[number % len(MOMENTS)])
+            if number % 10 == 9:
+                print(f"{number + 1} rounds: {dict(seen + killing.seen)}", flush=True)
+        seen += killing.seen
+        shutil.rmtree(directory)
 
 
 if __name__ == "__main__":

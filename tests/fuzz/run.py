@@ -1,7 +1,7 @@
 """The fuzzers: `make fuzz`, or `make fuzz MINUTES=5`, or with ARGS='--seed 7 --round 123' to play a finding again.
 
 Half of the time goes to the wire (see wire.py), half to the structures behind it (see structures.py), to scripts, to
-sketches and to damaged values (see payloads.py).
+sketches, to damaged values (see payloads.py) and to damaged files (see files.py).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def fuzz_structures(seed: int, seconds: float, environment: dict[str, str]) -> i
     paths = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(ROOT)]))
     variables = {**os.environ, **environment, "PYTHONPATH": paths}
     status = 0
-    for module, share in (("structures", 0.5), ("sketches", 0.1), ("payloads", 0.2), ("scripts", 0.2)):
+    shares = {"structures": 0.4, "sketches": 0.1, "payloads": 0.15, "files": 0.15, "scripts": 0.2}
+    for module, share in shares.items():
         options = ["--seed", str(seed), "--seconds", str(seconds * share)]
         command = [sys.executable, "-m", f"tests.fuzz.{module}", *options]
         status = status or subprocess.run(command, cwd="/", env=variables).returncode

@@ -145,6 +145,8 @@ def test_damage_is_refused_with_its_place(start_server: StartServer, tmp_path: P
         (whole.replace(b"$1\r\nb", b"$x\r\nb"), "does not follow the protocol"),
         (whole + b"garbage\r\n", "a command was expected"),
         (whole + encode("NOSUCH", "a"), "Unknown command"),
+        (whole + b"*0\r\n", "does not follow the protocol"),
+        (whole.replace(b"SET\r\n", b"SETxx", 1), "does not follow the protocol"),
     ):
         last.write_bytes(bad)
         refused = started(start_server, data, wait=False)
@@ -172,6 +174,58 @@ def test_turned_on_and_off(start_server: StartServer, tmp_path: Path) -> None:
     data = crashed(server, tmp_path)
     with started(start_server, data).wire() as wire:
         assert [wire("GET", key) for key in ("a", "b", "c")] == [b"1", b"2", None]
+
+
+def test_a_rewrite_while_it_is_off_leaves_a_base(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("--dir", str(tmp_path))
+    with server.wire() as wire:
+        wire("SET", "a", "1")
+        for rewrites in ("1", "2"):
+            wire("BGREWRITEAOF")
+            wait_for(lambda: info(wire)["aof_rewrites"] == rewrites)  # noqa: B023
+            assert info(wire)["aof_enabled"] == "0"
+        wire("SET", "b", "2")
+    assert (tmp_path / "appendonlydir" / f"{NAME}.manifest").read_text() == f"file {NAME}.2.base.rdb seq 2 type b\n"
+    server.terminate(signal.SIGKILL)
+    with started(start_server, tmp_path).wire() as wire:
+        assert wire("MGET", "a", "b") == [b"1", None]
+
+
+def test_what_was_delivered_and_when_is_still_known(start_server: StartServer, tmp_path: Path) -> None:
+    server = started(start_server, tmp_path, "--appendfsync", "always")
+    with server.wire() as wire:
+        wire.pipeline([("XADD", "s", f"{n}-1", "f", "v") for n in range(1, 6)])
+        wire("XGROUP", "CREATE", "s", "g", "0")
+        wire("XREADGROUP", "GROUP", "g", "c", "COUNT", 3, "STREAMS", "s", ">")
+        before = wire("XPENDING", "s", "g", "-", "+", 10)
+        groups = wire("XINFO", "GROUPS", "s")
+    server.terminate(signal.SIGKILL)
+    with started(start_server, tmp_path).wire() as wire:
+        after = wire("XPENDING", "s", "g", "-", "+", 10)
+        assert [row[:2] for row in after] == [row[:2] for row in before]
+        assert all(0 <= row[2] < 100_000 for row in after)  # ms since it was delivered
+        assert wire("XINFO", "GROUPS", "s") == groups
+
+
+def test_turning_it_on_is_tried_again(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("--dir", str(tmp_path))
+    folder = tmp_path / "appendonlydir"
+    stone = folder / f"temp-rewriteaof-bg-{server.pid}.aof"
+    stone.mkdir(parents=True)
+    with server.wire() as wire:
+        wire("SET", "a", "1")
+        assert wire("CONFIG", "SET", "appendonly", "yes") == "OK"
+        wait_for(lambda: info(wire)["aof_last_bgrewrite_status"] == "err")
+        wire("SET", "b", "1")
+        stone.rmdir()
+        wait_for(lambda: info(wire)["aof_rewrites"] == "1", 20)
+        wait_for(lambda: info(wire)["aof_rewrite_in_progress"] == "0")
+        wire("SET", "c", "1")
+        assert wire("WAITAOF", 1, 0, 5000) == [1, 0]
+    assert len(list(folder.iterdir())) == 3  # the manifest, a base, an increment
+    server.terminate(signal.SIGKILL)
+    with started(start_server, tmp_path).wire() as wire:
+        assert wire("MGET", "a", "b", "c") == [b"1", b"1", b"1"]
 
 
 def test_a_snapshot_is_not_forgotten_when_the_file_is_turned_on(start_server: StartServer, tmp_path: Path) -> None:

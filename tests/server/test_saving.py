@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,34 @@ def test_the_next_server_has_it(start_server: Start, tmp_path: Path, command: st
         assert wire("FCALL", "f", "0") == 1
         wire("SELECT", "5")
         assert wire("LRANGE", "l", "0", "-1") == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("program", [ZEEKDB, REDIS], ids=["zeekdb", "redis-server"])
+def test_names_are_compressed_like_values(start_server: Start, tmp_path: Path, program: tuple[str, ...]) -> None:
+    name = "name" * 20
+    with start_server("--dir", str(tmp_path), program=program).wire() as wire:
+        wire("HSET", name, *(word for n in range(200) for word in (f"field{n}" * 5, f"value{n}" * 20)))
+        wire("RPUSH", name + "list", *("x" * 5000 for _ in range(9)))
+        assert wire("SAVE") == "OK"
+    with start_server("--dir", str(tmp_path)).wire() as wire:
+        assert sorted(wire("KEYS", "*")) == [name.encode(), name.encode() + b"list"]
+        assert wire("HGET", name, "field7" * 5) == b"value7" * 20
+
+
+def test_what_a_crash_has_left_unfinished_is_removed(start_server: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    gone = start_server("--dir", str(tmp_path))
+    gone.stop()
+    left = [tmp_path / f"temp-{gone.pid}-3.rdb", folder / f"temp-{gone.pid}-1.rdb"]
+    left.append(folder / f"temp-rewriteaof-bg-{gone.pid}.aof")
+    kept = [tmp_path / "temp-1-1.txt", tmp_path / f"temp-{os.getpid()}-3.rdb"]  # no such file; of one that lives
+    for path in (*left, *kept):
+        path.write_bytes(b"REDIS")
+    with start_server("--dir", str(tmp_path)).wire() as wire:
+        assert wire("PING") == "PONG"
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in kept)
 
 
 def test_a_full_disk_is_an_error_and_the_old_file_stays(start_server: Start, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from zeekdb.commands.args import INT64_MAX, parse_int, parse_range, show
 from zeekdb.commands.context import Context
 from zeekdb.commands.reply import NULL_ARRAY, help_lines
 from zeekdb.commands.spec import DENYOOM, FAST, LOADING, READONLY, STALE, WRITE, KeySpec, command, container, one_key
-from zeekdb.commands.stream_reads import make_consumer, tell_claimed
+from zeekdb.commands.stream_reads import clock_ms, make_consumer, tell_claimed
 from zeekdb.commands.stream_words import (
     entry_reply,
     parse_bound,
@@ -138,7 +138,7 @@ def xgroup_createconsumer(ctx: Context, key: bytes, name: bytes, consumer: bytes
     group = _group(ctx, key, name)
     if consumer in group.consumers:
         return 0
-    group.add_consumer(consumer, ctx.keyspace.now_ms())
+    group.add_consumer(consumer, clock_ms(ctx))
     ctx.changed(key, "xgroup-createconsumer")
     return 1
 
@@ -347,7 +347,7 @@ def xclaim(ctx: Context, key: bytes, name: bytes, consumer_name: bytes, idle: by
     group = find_group(stream, key, name)
     assert stream is not None
     idle_ms = max(parse_int(idle, "ERR Invalid min-idle-time argument for XCLAIM"), 0)
-    now_ms = ctx.keyspace.now_ms()
+    now_ms = clock_ms(ctx)
     claim = _parse_claim(words, now_ms)
     ctx.effect()
     if claim.last_id > group.last_id:
@@ -381,7 +381,7 @@ def _take_over(
     ctx: Context, key: bytes, name: bytes, group: Group, consumer: Consumer, id: int, time_ms: int, deliveries: int
 ) -> None:
     group.deliver(id, consumer, time_ms, deliveries)
-    consumer.active_ms = ctx.keyspace.now_ms()
+    consumer.active_ms = clock_ms(ctx)
     tell_claimed(ctx, key, name, group, consumer, id, time_ms, deliveries)
     ctx.keyspace.dirty += 1
 

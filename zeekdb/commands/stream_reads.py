@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,11 +167,16 @@ def _resolve_group(ctx: Context, reading: Reading, group: bytes) -> None:
         reading.ids.append(NEW if word == b">" else parse_id(word))
 
 
+def clock_ms(ctx: Context) -> int:
+    """Now, for what was delivered when; while the append-only file is read, too."""
+    return int(time.time() * 1000) if ctx.server.loading else ctx.keyspace.now_ms()
+
+
 def make_consumer(
     ctx: Context, key: bytes, group_name: bytes, group: Group, name: bytes, told: bool = True
 ) -> Consumer:
     """The consumer, created when there is none; it counts as seen. `told`: nothing that follows would create it."""
-    now_ms = ctx.keyspace.now_ms()
+    now_ms = clock_ms(ctx)
     consumer = group.consumers.get(name)
     if consumer is None:
         consumer = group.add_consumer(name, now_ms)
@@ -198,15 +204,15 @@ def _deliver(ctx: Context, reading: Reading, key: bytes, stream: Stream, group: 
     assert reading.group is not None
     consumer = make_consumer(ctx, key, reading.group, group, reading.consumer, reading.noack)
     group.advance(stream, [id for id, _ in entries])
-    if reading.noack:
-        ctx.effect(b"XGROUP", b"SETID", key, reading.group, format_id(group.last_id), b"ENTRIESREAD",
-                   b"%d" % group.entries_read)  # fmt: skip
-    else:
+    if not reading.noack:
         now_ms = ctx.keyspace.now_ms()
         consumer.active_ms = now_ms
         for id, _ in entries:
             group.deliver(id, consumer, now_ms)
             tell_claimed(ctx, key, reading.group, group, consumer, id, now_ms, 1)
+    # XCLAIM has no word for how much was read: without this, files and replicas would forget the group's lag.
+    ctx.effect(b"XGROUP", b"SETID", key, reading.group, format_id(group.last_id), b"ENTRIESREAD",
+               b"%d" % group.entries_read)  # fmt: skip
     ctx.keyspace.dirty += 1
     return [entry_reply(id, fields) for id, fields in entries]
 

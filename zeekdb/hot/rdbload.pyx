@@ -63,7 +63,7 @@ cdef bint load_key(Loading* l, Db* db, uint8_t type, Attributes* a) noexcept nog
     cdef Value value
     cdef Entry* e
     cdef uint64_t h
-    if not get_string(&l.r, &name, 1):
+    if not get_string(&l.r, &name, 2):
         return False
     l.key, l.key_size = name.p, name.n
     h = hash_bytes(name.p, name.n)

@@ -107,12 +107,12 @@ ctypedef struct Reader:
     Fault fault
     const char* why         # a sentence about it
     uint64_t string_max     # bytes of the longest string that is taken
-    Buffer[2] texts         # what was compressed
+    Buffer[3] texts         # what was compressed: two for values, one for the key before them
     Buffer run              # a packed collection under construction
     Buffer seen             # see `reader_seen`
 
 cdef void reader_free(Reader* r) noexcept nogil
-cdef bint get_string(Reader* r, Text* text, int place) noexcept nogil            # place: the buffer to use, 0 or 1
+cdef bint get_string(Reader* r, Text* text, int place) noexcept nogil            # place: the buffer to use, 0 to 2
 
 cdef inline bint fail(Reader* r, Fault fault, const char* why) noexcept nogil:
     """Notes the first fault; always False."""

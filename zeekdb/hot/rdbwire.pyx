@@ -52,6 +52,7 @@ cdef void writer_free(Writer* w) noexcept nogil:
 cdef void reader_free(Reader* r) noexcept nogil:
     buffer_free(&r.texts[0])
     buffer_free(&r.texts[1])
+    buffer_free(&r.texts[2])
     buffer_free(&r.run)
     buffer_free(&r.seen)
 
@@ -170,7 +171,7 @@ cdef bint get_string(Reader* r, Text* text, int place) noexcept nogil:
     to.size = 0
     if not buffer_try(to, size):
         return fail(r, NO_MEMORY, b"no memory for a compressed string")
-    if not lzf_unpack(text.p, n, to.data, size):
+    if size == 0 or not lzf_unpack(text.p, n, to.data, size):  # nobody compresses nothing
         return fail(r, DAMAGED, b"a damaged compressed string")
     text.p = to.data
     text.n = size

@@ -4,11 +4,23 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from zeekdb.hot.engine cimport BATCH, Engine
 from zeekdb.hot.keyspace cimport G
 from zeekdb.hot.kinds cimport BEGINS, Kind
-from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, parse
+from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, parse
 from zeekdb.hot.sockets cimport Conn, Link
+from zeekdb.hot.wire cimport Arg
 
 cdef enum:
     C_MULTI = 8              # gates.GATE_MULTI
+
+
+cdef bint ends_well(Parser* b, Request* r) noexcept nogil:
+    """Whether it has words, and its line end behind each: a socket's reader has no need to look, but a disk has holes."""
+    cdef uint32_t i
+    cdef Arg* arg
+    for i in range(r.argc):
+        arg = &b.args[r.first + i]
+        if arg.p[arg.n] != 13 or arg.p[arg.n + 1] != 10:
+            return False
+    return r.argc > 0
 
 
 def replay(Engine engine not None, Link owner not None, data not None, size_t at):
@@ -40,6 +52,8 @@ def replay(Engine engine not None, Link owner not None, data not None, size_t at
             while n < BATCH and used < size and base[used] == b"*":
                 mark = used
                 state = parse(&engine.parser, &c.intake, base, size, &used, &engine.requests[n])
+                if state == COMMAND and not ends_well(&engine.parser, &engine.requests[n]):
+                    state = FAULT
                 if state != COMMAND:
                     used = mark
                     break

@@ -123,9 +123,32 @@ def read(path: Path) -> Manifest:
     return Manifest.parse(path.read_text("utf-8", "surrogateescape"))
 
 
+def temporary_of(path: Path) -> Path:
+    """Where a manifest is written before it takes its name."""
+    return path.with_name(f"temp-{path.name}")
+
+
+def announce(path: Path) -> None:
+    """Files are about to come for which there is no manifest yet: until it comes they stand for nothing. OSError."""
+    temporary_of(path).touch()
+    sync_folder(path.parent)
+
+
+def is_announced(path: Path) -> bool:
+    """Whether files without this manifest are those of a beginning that was cut short."""
+    return temporary_of(path).exists()
+
+
+def settle(path: Path) -> None:
+    """The manifest is there: what a crash may have left beside it says nothing any more. OSError."""
+    if is_announced(path):
+        temporary_of(path).unlink()
+        sync_folder(path.parent)
+
+
 def write(path: Path, manifest: Manifest) -> None:
     """The file is this manifest, on the disk, or stays what it was. OSError."""
-    temporary = path.with_name(f"temp-{path.name}")
+    temporary = temporary_of(path)
     try:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(manifest.text())

@@ -5,14 +5,45 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 from pathlib import Path
 from typing import Final
 
 from zeekdb.hot.crc64 import crc64
 from zeekdb.persistence.manifest import sync_folder
 
+LEFT: Final = re.compile(r"temp-(?:rewriteaof-bg-(\d+)\.aof|(\d+)-\d+\.rdb)")  # what a crash leaves; the process's id
 NUMBERS: Final = itertools.count(1)
 SYNC_EVERY: Final = 32 << 20  # bytes, so that the last sync is not the first
+
+
+def sweep(folder: Path) -> int:
+    """Removes the unfinished files of processes that are gone: crash after crash would fill the disk. How many.
+
+    At start only, before this process has any.
+    """
+    removed = 0
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            found = LEFT.fullmatch(path.name)
+            if found is None or _is_alive(int(found[1] or found[2])):
+                continue
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == os.getpid():  # in a container all have the same one
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 class RdbFile:

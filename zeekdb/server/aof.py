@@ -48,6 +48,7 @@ class AppendOnly:
         self.manifest = Manifest()
         self.log: AofLog | None = None
         self.task: asyncio.Task[None] | None = None
+        self.unnamed: list[AofFile] = []  # increments that were begun before there is a manifest to name them
         self.scheduled = False  # BGREWRITEAOF came while a snapshot was being made
         self.active = False  # the manifest is on the disk: what was synced is safe
         self.error = 0
@@ -87,6 +88,10 @@ class AppendOnly:
         """Goes on where the files that were loaded end. OSError."""
         manifests.make_folder(self.directory)
         self.manifest = manifest
+        if self.manifest_path.exists():
+            manifests.settle(self.manifest_path)
+        elif self._holds_anything():
+            self._write_first_base()
         if manifest.history:
             self._delete(manifest.history)
             self.manifest = manifest.without_history()
@@ -104,8 +109,18 @@ class AppendOnly:
         self._start(descriptor, path.stat().st_size)
         self.base_bytes = self.size
         self._activate()
-        if self.manifest.base is None and any(map(len, self.server.keyspace.databases)):
+        if self.manifest.base is None and self._holds_anything():
             self._rewrite_soon()
+
+    def _holds_anything(self) -> bool:
+        return any(map(len, self.server.keyspace.databases)) or bool(self.server.runner.libraries.records())
+
+    def _write_first_base(self) -> None:
+        """What the server has from elsewhere, at start: the manifest must not stand for an empty dataset. OSError."""
+        manifests.announce(self.manifest_path)
+        base = self._new_base()
+        self.server.snapshots.write_now(self.directory / base.name, aof_base=True)
+        self.manifest = self.manifest.rewritten(base, [])
 
     def _start(self, descriptor: int, size: int) -> None:
         server = self.server
@@ -123,10 +138,16 @@ class AppendOnly:
         """CONFIG SET appendonly yes: everything is written once, then every change. OSError."""
         if self.log is not None:
             return
+        self._take_up()
+        self._rewrite_soon()
+
+    def _take_up(self) -> None:
+        """The files that may be there, from an earlier time, are those that will be replaced. OSError."""
         manifests.make_folder(self.directory)
         with contextlib.suppress(OSError, manifests.BadManifest):
             self.manifest = manifests.read(self.manifest_path)
-        self._rewrite_soon()
+        if not self.manifest_path.exists():
+            manifests.announce(self.manifest_path)
 
     def turn_off(self) -> None:
         """CONFIG SET appendonly no: the files stay as they are."""
@@ -199,18 +220,18 @@ class AppendOnly:
 
     def tick(self) -> None:
         """By the clock: rewrites that are due."""
-        tail = self.log
-        if tail is None:
-            return
-        if tail.mode == "everysec":
+        tail, config = self.log, self.server.config
+        if tail is not None and tail.mode == "everysec":
             self._hold()
-        config = self.server.config
-        if self.rewriting or time.monotonic() - self.failed_s < RETRY_S or self.server.saving.in_progress:
+        if not config.appendonly or self.rewriting or self.server.saving.in_progress:
+            return
+        if time.monotonic() - self.failed_s < RETRY_S:
             return
         growth = config.auto_aof_rewrite_percentage
         grown = self.size * 100 // max(self.base_bytes, 1) - 100
         due = growth and self.size > config.auto_aof_rewrite_min_size and grown >= growth
-        if self.scheduled or tail.sync_failed or due:
+        in_doubt = tail is not None and tail.sync_failed
+        if self.scheduled or in_doubt or due or not self.active:  # the last: turning it on has failed
             if due and not self.scheduled:
                 log.warning("Starting automatic rewriting of AOF on %d%% growth", grown)
             self._rewrite_soon()
@@ -236,7 +257,7 @@ class AppendOnly:
     async def _rewrite_in_background(self) -> None:
         try:
             self.configure()
-            await self._rewrite()
+            await (self._rewrite() if self.server.config.appendonly else self._write_base_alone())
             self.rewrites += 1
             self.failures, self.last_ok = 0, True
             log.warning("Background AOF rewrite finished successfully")
@@ -252,12 +273,13 @@ class AppendOnly:
 
     async def _rewrite(self) -> None:
         """Cancelled or failed at any point, the manifest names files that hold everything. OSError."""
-        server, config, folder = self.server, self.server.config, self.directory
-        stem = str(config.appendfilename)
+        server, folder = self.server, self.directory
         file = self._new_increment()
         descriptor = await asyncio.to_thread(create, folder / file.name)
         try:
-            if self.active:
+            if not self.active:
+                self.unnamed.append(file)
+            else:
                 self.manifest = self.manifest.with_increment(file)
                 await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
             if self.log is not None and not await asyncio.to_thread(self.log.wait_switched, SWITCH_S):
@@ -279,9 +301,7 @@ class AppendOnly:
                 self.log.switch(descriptor)
 
         await server.snapshots.write(temporary, aof_base=True, at_epoch=at_epoch)
-        base = self.manifest.next_base(stem, is_rdb=True)
-        while (folder / base.name).exists():
-            base = self.manifest.next_base(stem, is_rdb=True)
+        base = self._new_base()
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])
         tail = self.log
@@ -296,9 +316,34 @@ class AppendOnly:
             self.log.forgive()
         if not self.active:
             self._activate()
-        await asyncio.to_thread(self._delete, replaced.history)
-        self.manifest = replaced.without_history()
+        await asyncio.to_thread(self._delete, [each for each in self.unnamed if each != file])
+        self.unnamed.clear()
+        await self._forget_history()
+
+    async def _write_base_alone(self) -> None:
+        """BGREWRITEAOF while nothing is appended, as in Redis: the files become a base of what is there. OSError."""
+        self._take_up()
+        temporary = self.directory / f"temp-rewriteaof-bg-{os.getpid()}.aof"
+        await self.server.snapshots.write(temporary, aof_base=True)
+        base = self._new_base()
+        await asyncio.to_thread(os.replace, temporary, self.directory / base.name)
+        replaced = self.manifest.rewritten(base, [])
+        await asyncio.to_thread(manifests.write, self.manifest_path, replaced)
+        self.manifest = replaced
+        await self._forget_history()
+
+    async def _forget_history(self) -> None:
+        """What a rewrite has replaced is deleted. OSError."""
+        await asyncio.to_thread(self._delete, self.manifest.history)
+        self.manifest = self.manifest.without_history()
         await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
+
+    def _new_base(self) -> AofFile:
+        """The same for a base."""
+        while True:
+            file = self.manifest.next_base(str(self.server.config.appendfilename), is_rdb=True)
+            if not (self.directory / file.name).exists():
+                return file
 
     def _new_increment(self) -> AofFile:
         """A name that no file has: what a crash may have left is not written over."""

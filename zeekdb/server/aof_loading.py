@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zeekdb.errors import CommandError
 from zeekdb.hot.rdb import DamagedValue
 from zeekdb.hot.replay import replay
+from zeekdb.persistence import aof_file
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import AofFile, BadManifest, Manifest
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 RDB_MAGIC = b"REDIS"
+SENSELESS = ("it does not follow the protocol", "a command was expected")  # of `replay`: what zeros look like
 
 
 class CannotLoad(Exception):
@@ -45,11 +47,12 @@ class AofLoader:
         path = self.server.appendonly.manifest_path
         single = Path(str(config.dir), str(config.appendfilename))
         try:
-            if not path.exists():
+            if not path.exists() and not manifests.is_announced(path):
                 stem = glob.escape(path.name.removesuffix(manifests.SUFFIX))
                 for orphan in sorted(self.folder.glob(f"{stem}.*.*.*")):
                     if orphan.stat().st_size:  # an empty one is left by a crash at the first start
                         raise CannotLoad(f"{orphan} is there, but not the AOF manifest {path} that should name it")
+            if not path.exists():
                 if single.is_file():
                     return self._upgrade(single, path)
                 return None
@@ -117,20 +120,42 @@ class AofLoader:
             except (DamagedValue, CommandError) as error:
                 raise CannotLoad(f"{path}: the RDB part is damaged: {error}") from None
         size = len(data)
+        errors = self.server.engine.error_replies
         end, verdict = replay(self.server.engine, self.server.replayer(), data, at)
+        if failed := self.server.engine.error_replies - errors:
+            log.warning("%d commands of the AOF file %s failed: it may be damaged, or of a newer server", failed, path)
         if verdict == "whole":
             return size
-        if verdict == "torn" and last and self.truncate:
+        hole = verdict in SENSELESS and last and self.truncate and aof_file.is_unwritten(data, end)
+        behind = aof_file.follows_whole(data, end) if verdict == "torn" else -1
+        if hole or (verdict == "torn" and behind < 0 and last and self.truncate):
             log.warning("!!! Warning: short read while loading the AOF file %s!!!", path)
+            if hole:
+                self._keep_cut(path, data, end)
             log.warning("AOF loaded anyway: truncating at offset %d, which loses %d bytes", end, size - end)
             return end
-        if verdict == "torn":
+        if verdict == "torn" and behind < 0:
             why = "" if last else ", and it is not the last file"
             raise CannotLoad(
                 f"unexpected end of file reading the append only file {path}: the last whole command ends at offset "
-                f"{end}{why}. You can repair it with: zeekdb check --fix {path}, or set aof-load-truncated to yes"
+                f"{end}{why}. You can repair it with: redis-check-aof --fix {path}, or set aof-load-truncated to yes"
             )
+        if verdict == "torn":
+            verdict = f"a command seems to be cut off, but whole ones follow at offset {behind}: its length is wrong"
         raise CannotLoad(
             f"bad file format reading the append only file {path} at offset {end}: {verdict}. Make a backup of it, "
-            f"then: zeekdb check --fix {path}"
+            f"then: redis-check-aof --fix {path}"
         )
+
+    def _keep_cut(self, path: Path, data: mmap.mmap, at: int) -> None:
+        """What is behind a hole goes to a file of its own: perhaps it was no crash that made the hole. OSError."""
+        rest = data[at:]
+        if not any(rest):
+            return
+        kept = path.with_name(f"cut-{at}-{path.name}")
+        with kept.open("wb") as file:
+            file.write(rest)
+            file.flush()
+            os.fsync(file.fileno())
+        manifests.sync_folder(path.parent)
+        log.warning("There is a hole at offset %d; what is behind it was moved to %s", at, kept)

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -32,7 +33,7 @@ from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
 from zeekdb.observe.stats import Sampler, Stats
-from zeekdb.persistence import rdb
+from zeekdb.persistence import rdb, rdb_file
 from zeekdb.persistence.manifest import Manifest
 from zeekdb.server.acl.store import Acl
 from zeekdb.server.aof import AppendOnly
@@ -556,6 +557,9 @@ class Server:
         self.loop.add_reader(self.engine.fileno(), self.engine.turn)
         if not self._load_at_start():
             return 1
+        for folder in (Path(str(config.dir)), self.appendonly.directory):
+            if swept := rdb_file.sweep(folder):
+                log.warning("%d unfinished files that a crash has left in %s were removed", swept, folder)
         if config.replicaof:
             self.replica.follow(config.replicaof[0], int(config.replicaof[1]))
         cron = Cron(self, self.loop)

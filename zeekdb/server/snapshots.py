@@ -71,11 +71,11 @@ class Snapshots:
             snapshot.give_up()
             snapshot.step(0)
 
-    def write_now(self, path: Path) -> None:
+    def write_now(self, path: Path, aof_base: bool = False) -> None:
         """SAVE: everyone waits. OSError."""
         file = self._open(path)
         try:
-            snapshot, head = self._begin(aof_base=False)
+            snapshot, head = self._begin(aof_base)
             file.write(head)
             while not snapshot.step(SLICE_US * 100):
                 file.write(snapshot.take())

@@ -30,7 +30,7 @@ class Bench:
         self.config = SimpleNamespace(proto_max_bulk_len=512 << 20, **config)
         self.client = SimpleNamespace(protocol=protocol, id=1, name=b"")
         acl = SimpleNamespace(reads_every_key=lambda *call: True)
-        server = SimpleNamespace(config=self.config, acl=acl)
+        server = SimpleNamespace(config=self.config, acl=acl, loading=False)
         self.ctx = Context(self.keyspace, self.keyspace.databases[0], self.client, server)
         self.events: list[tuple[str, bytes]] = []
         self.keyspace.subscribers.append(self._note)

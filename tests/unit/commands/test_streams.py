@@ -329,6 +329,7 @@ def test_what_others_are_told_is_the_same_anywhere(grouped: Bench) -> None:
             f"XADD s MAXLEN = 7 {NOW_MS}-1 f v",
             "XTRIM s MAXLEN = 4",
             f"XCLAIM s g Alice 0 4-0 TIME {NOW_MS} RETRYCOUNT 1 FORCE JUSTID LASTID 4-0",
+            "XGROUP SETID s g 4-0 ENTRIESREAD 4",
             "XGROUP SETID s g 5-0 ENTRIESREAD 5",
         ]
         grouped("XDEL", "s", "4")
