@@ -257,12 +257,13 @@ class Server:
         return self.process.pid
 
     def answers(self) -> bool:
-        """Whether it accepts and answers; an error when the process has ended."""
+        """Whether it accepts, answers and has loaded its data; an error when the process has ended."""
         if self.process.poll() is not None:
             raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log()}")
         try:
             with Wire(self.address, 5) as wire:
-                return isinstance(wire("PING"), str)
+                reply = wire("PING")
+                return isinstance(reply, str) and not reply.startswith("LOADING")
         except (OSError, EOFError):
             return False
 
