@@ -49,13 +49,15 @@ class Loader:
 
     def load(self, folder: Path) -> Manifest | None:
         """What the folder holds is in the databases; the manifest. Refused."""
-        log = logging.getLogger("zeekdb")
+        keyspace, log = self.server.keyspace, logging.getLogger("zeekdb")
+        clock_ms = keyspace.now_ms()  # all keyspaces of a process have one clock; other tests have set it
         before = log.handlers, log.propagate
         log.handlers, log.propagate = [self.handler], False
         try:
             return self._load(folder)
         finally:
             log.handlers, log.propagate = before
+            keyspace.set_clock(clock_ms)
 
     def _load(self, folder: Path) -> Manifest | None:
         self.empty()

@@ -23,7 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_cut_gives_the_whole_commands_before_it(place: Path) -> None:
     cutting = Cutting(place)
     size = last(place).stat().st_size
-    cutting.cut_last(sorted({*range(size - 700, size + 1), *range(0, size, 97)}, reverse=True))
+    cutting.cut_last(sorted({*range(size - 300, size + 1), *range(0, size, 211)}, reverse=True))
     base = next(cutting.folder.glob("*.base.rdb")).stat().st_size
     cutting.cut_base(range(base - 1, -1, -1))
     assert cutting.seen["whole"] > 3
