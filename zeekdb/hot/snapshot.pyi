@@ -1,3 +1,4 @@
+from zeekdb.hot.filewriter import FileWriter
 from zeekdb.hot.keyspace import Database
 
 class Snapshot:
@@ -17,5 +18,7 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes that wait to be taken."""
+    def give(self, file: FileWriter) -> bool:
+        """Hands what waits over to be written; False while the file still writes. OSError."""
     def take(self) -> bytes:
         """The records written since the last time."""

@@ -13,6 +13,7 @@ one epoch again before the next one begins.
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
+from zeekdb.hot.filewriter cimport FileWriter
 from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_deadline
 from zeekdb.hot.rdbwire cimport Writer, put_byte, put_fixed, put_length, put_string, writer_free
 from zeekdb.hot.rdbwrite cimport rdb_is_empty, rdb_type, rdb_write
@@ -142,6 +143,9 @@ cdef class Snapshot:
     @property
     def size(self):
         return W.out.size
+
+    def give(self, FileWriter file not None):
+        return file.offer(&W.out)
 
     def take(self):
         cdef bytes data = PyBytes_FromStringAndSize(<char*>W.out.data, W.out.size)

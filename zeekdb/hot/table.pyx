@@ -514,14 +514,21 @@ cdef size_t visit_bucket(
             return n
 
 
+cdef enum:
+    AHEAD = 4
+
+
 cdef void prefetch_visit(Half* half, uint64_t b) noexcept nogil:
     cdef uint64_t* bucket
     cdef int i
+    if b + AHEAD < half.buckets:
+        __builtin_prefetch(half.slots + (b + AHEAD) * SLOTS)
     if b < half.buckets:
         bucket = half.slots + b * SLOTS
         for i in range(SLOTS):
             if bucket[i] & POINTER:
                 __builtin_prefetch(<void*>(bucket[i] & POINTER))
+                __builtin_prefetch(<void*>((bucket[i] & POINTER) + 64))
 
 
 cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor visit, void* arg) noexcept nogil:
@@ -538,7 +545,7 @@ cdef uint64_t table_scan(Table* t, uint64_t cursor, size_t count, EntryVisitor v
     while (n < count and (looked // 10 < count or looked < 64)) or (low & ~<uint64_t>0xFFFF) <= begin:
         half = half_of(t, low)
         b = mul_high(low, half.buckets)
-        prefetch_visit(half, b + 1)
+        prefetch_visit(half, b + 3)
         n += visit_bucket(half, t.mix, b, low, visit, arg)
         looked += 1
         last = b + 1 == half.buckets

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from zeekdb.hot.crc64 import crc64
+from zeekdb.hot.filewriter import FileWriter
 from zeekdb.persistence.manifest import sync_folder
 
 LEFT: Final = re.compile(r"temp-(?:rewriteaof-bg-(\d+)\.aof|(\d+)-\d+\.rdb)")  # what a crash leaves; the process's id
@@ -47,36 +47,20 @@ def _is_alive(pid: int) -> bool:
 
 
 class RdbFile:
-    """Its methods may block on the disk; they are meant for a thread. All raise OSError."""
+    """All methods raise OSError."""
 
-    def __init__(self, path: Path, checksum: bool, sync_as_it_grows: bool) -> None:
+    def __init__(self, path: Path, checksum: bool, sync_as_it_grows: bool, paces: bool) -> None:
         self.path = path
         self.temporary = path.with_name(f"temp-{os.getpid()}-{next(NUMBERS)}.rdb")
-        self.checksum = checksum
-        self.sync_every = SYNC_EVERY if sync_as_it_grows else 1 << 62
-        self.crc = 0
-        self.size = 0
-        self.synced = 0
         self.file = self.temporary.open("wb", buffering=0)
-
-    def write(self, data: bytes) -> None:
-        """A further piece."""
-        if self.checksum:
-            self.crc = crc64(data, self.crc)
-        view = memoryview(data)
-        while view:
-            view = view[self.file.write(view) :]
-        self.size += len(data)
-        if self.size - self.synced >= self.sync_every:
-            os.fdatasync(self.file.fileno())
-            self.synced = self.size
+        self.writer = FileWriter(self.file.fileno(), checksum, SYNC_EVERY if sync_as_it_grows else 1 << 62, paces)
 
     def finish(self, end: bytes) -> None:
-        """The last piece and the checksum; then the file has its name, and both are on the disk."""
-        self.write(end)
-        checksum = self.crc
-        self.checksum = False
-        self.write(checksum.to_bytes(8, "little"))
+        """The last piece and the checksum; then the file has its name, and both are on the disk. It may block."""
+        self.writer.put(end)
+        crc = self.writer.crc
+        self.writer.put(crc.to_bytes(8, "little"))
+        self.writer.close()
         os.fsync(self.file.fileno())
         self.file.close()
         self.temporary.replace(self.path)
@@ -84,6 +68,7 @@ class RdbFile:
 
     def drop(self) -> None:
         """It is not wanted any more."""
+        self.writer.close()
         self.file.close()
         with contextlib.suppress(OSError):
             self.temporary.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,12 @@ from zeekdb.persistence.rdb_file import RdbFile
 if TYPE_CHECKING:
     from zeekdb.server.server import Server
 
-SLICE_US = 250  # of the loop at a time
-PIECE = 1 << 20  # bytes that are handed to the thread at once
+SLICE_US = 50  # of the loop at a time
+SHARE = 5  # while clients have work for the loop, one part of so many is the snapshot's
+SAVE_SLICE_US = 25_000  # of SAVE, for which everyone waits
+PIECE = 1 << 18  # bytes that are handed to the thread at once
+WAITING_MAX = 1 << 22  # bytes that wait for the disk until the walk does, too
+DISK_S = 0.001
 WITH_RECENCY = ("lru", "lfu")  # policies whose figures are worth keeping
 
 
@@ -48,9 +53,9 @@ class Snapshots:
             self.given_up = True
             self.current.give_up()
 
-    def _open(self, path: Path) -> RdbFile:
+    def _open(self, path: Path, paces: bool = False) -> RdbFile:
         config = self.server.config
-        return RdbFile(path, bool(config.rdbchecksum), bool(config.rdb_save_incremental_fsync))
+        return RdbFile(path, bool(config.rdbchecksum), bool(config.rdb_save_incremental_fsync), paces)
 
     def _begin(self, aof_base: bool) -> tuple[Snapshot, bytes]:
         """The epoch; the file's first bytes."""
@@ -76,10 +81,10 @@ class Snapshots:
         file = self._open(path)
         try:
             snapshot, head = self._begin(aof_base)
-            file.write(head)
-            while not snapshot.step(SLICE_US * 100):
-                file.write(snapshot.take())
-            file.write(snapshot.take())
+            file.writer.put(head)
+            while not snapshot.step(SAVE_SLICE_US):
+                snapshot.give(file.writer)
+            file.writer.put(snapshot.take())
             file.finish(rdb.END)
         except BaseException:
             file.drop()
@@ -89,7 +94,7 @@ class Snapshots:
 
     def begin(self, path: Path, aof_base: bool = False, at_epoch: Callable[[], None] | None = None) -> Job:
         """The moment that the file will show, at which `at_epoch` is called; `finish` does the rest. OSError."""
-        file = self._open(path)
+        file = self._open(path, paces=True)
         if at_epoch is not None:
             at_epoch()
         snapshot, head = self._begin(aof_base)
@@ -101,7 +106,7 @@ class Snapshots:
         try:
             await self._write(job)
         except BaseException:
-            job.file.drop()
+            await asyncio.shield(asyncio.to_thread(job.file.drop))  # the disk may hold it up
             raise
         finally:
             self.end()
@@ -112,20 +117,26 @@ class Snapshots:
             await self.idle.wait()
         await self.finish(self.begin(path, aof_base, at_epoch))
 
+    async def _serve(self) -> None:
+        """Leaves the loop to the clients until they have had their share, or have nothing to do."""
+        engine, left_s = self.server.engine, SLICE_US * (SHARE - 1) / 1e6
+        while left_s > 0:
+            commands, begin_s = engine.total_commands, time.perf_counter()
+            await asyncio.sleep(0)
+            if engine.total_commands == commands:
+                return
+            left_s -= time.perf_counter() - begin_s
+
     async def _write(self, job: Job) -> None:
         file, snapshot = job.file, job.snapshot
-        writing = asyncio.create_task(asyncio.to_thread(file.write, job.head))
-        try:
-            done = False
-            while not done:
+        await asyncio.to_thread(file.writer.put, job.head)
+        done = False
+        while not done or snapshot.size:
+            if not done and snapshot.size < WAITING_MAX:
                 done = snapshot.step(SLICE_US)
-                if self.given_up:
-                    raise SnapshotGivenUp("the databases were flushed meanwhile")
-                if done or snapshot.size >= PIECE:
-                    await writing
-                    writing = asyncio.create_task(asyncio.to_thread(file.write, snapshot.take()))
-                else:
-                    await asyncio.sleep(0)
-        finally:
-            await asyncio.shield(writing)
+            if self.given_up:
+                raise SnapshotGivenUp("the databases were flushed meanwhile")
+            if (done or snapshot.size >= PIECE) and not snapshot.give(file.writer):
+                await asyncio.sleep(DISK_S)  # the disk is slower than the walk
+            await self._serve()
         await asyncio.to_thread(file.finish, rdb.END)
