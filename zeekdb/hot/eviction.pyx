@@ -216,8 +216,10 @@ cdef void evict_until(int64_t end) noexcept nogil:
     while over_limit():
         if G.lazyfree_pending:
             ks_free(FREE_SLICE)
-        elif mem_used() <= E.limit and compact_step() and mem_resident() <= E.ceiling + E.limit // 200:
-            pass  # the blocks would fit, but not their pages; while that helps, nobody has to go for it
+        elif mem_used() <= E.limit and compact_step():
+            pass  # the blocks would fit, but not their pages
+        elif mem_used() <= E.limit and mem_resident() <= E.ceiling + E.limit // 100:
+            return  # for now; nobody has to go for that
         else:
             e = choose(&db) if E.policy != NULL else NULL
             if e == NULL:

@@ -14,6 +14,7 @@ cdef enum:
     SLAB_MIN = 65536
 
 cdef void* mem_alloc(size_t size) noexcept nogil            # aborts the process when the system has no memory
+cdef void* mem_keyed(size_t size) noexcept nogil            # the same for entries of the keyspace, see pages.pyx
 cdef void mem_free(void* block, size_t size) noexcept nogil
 cdef void* mem_resize(void* block, size_t old_size, size_t new_size) noexcept nogil
 cdef size_t mem_footprint(size_t size) noexcept nogil       # bytes that a block of this size really takes
@@ -25,7 +26,7 @@ cdef size_t mem_resident() noexcept nogil                   # what the process t
 
 # Compaction: chooses pages to be emptied (how many), which ends the round before; where a block is now that was on one;
 # gives back what is kept for later.
-cdef size_t mem_mark() noexcept nogil
+cdef size_t mem_mark(bint scattered) noexcept nogil
 cdef bint mem_marked(const void* block, size_t size) noexcept nogil
 cdef void* mem_moved(void* block, size_t size) noexcept nogil
 cdef void mem_relax() noexcept nogil

@@ -96,7 +96,8 @@ cdef inline const uint8_t* entry_string(const Entry* e, size_t* n) noexcept nogi
     n[0] = e.vlen
     return entry_value(e)
 
-cdef Entry* ks_moved(Db* db, Entry* e, uint64_t h) noexcept nogil    # by compaction, if its page is marked
+# Compaction: the entry leaves its page, if that is marked. False when it is not one of this database's.
+cdef bint ks_moved(Db* db, Entry* e, const uint8_t* key, size_t n, uint64_t h) noexcept nogil
 cdef Entry* ks_glance(Db* db, const uint8_t* key, size_t n, uint64_t h) noexcept nogil  # whatever is there, overdue or not
 cdef object wrap_value(Entry* e)
 cdef void ks_prefetch_bucket(Db* db, uint64_t h) noexcept nogil

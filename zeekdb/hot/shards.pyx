@@ -18,14 +18,14 @@ from zeekdb.hot.hash_deadlines cimport (
     Timed, overdue, timed_attach, timed_begin, timed_detach, timed_expire, timed_length, timed_of,
 )
 from zeekdb.hot.members cimport Harvest, harvest, harvest_to
-from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free, mem_marked, mem_moved
+from zeekdb.hot.memory cimport Blob, blob_new, blob_release, mem_alloc, mem_footprint, mem_free, mem_moved
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.packed cimport Packed
 from zeekdb.hot.recency cimport FIELD, recency_fresh, set_field, touch_entry
 from zeekdb.hot.table cimport (
-    BOXED, EXPIRES, FIELDS_EXPIRE, INLINE_MAX, T_HASH, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key, entry_new,
-    entry_size, entry_type, entry_value, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
+    BOXED, EXPIRES, FIELDS_EXPIRE, INLINE_MAX, T_HASH, T_OBJECT, T_STRING, Entry, Table, entry_box, entry_free, entry_key,
+    entry_size, entry_type, entry_value, hash_bytes, keyed_new, slot_entry, table_find, table_free, table_init, table_insert,
     table_prefetch_bucket, table_prefetch_entry, table_replace, table_take,
 )
 
@@ -533,7 +533,7 @@ cdef Entry* ks_put(
             return attached(s, e)
     elif deadline_ms < 0:
         deadline_ms = 0
-    e = entry_new(type, key, n, value, vn, flags | (EXPIRES if deadline_ms else 0))
+    e = keyed_new(type, key, n, value, vn, flags | (EXPIRES if deadline_ms else 0))
     return attached(s, put_entry(db, s, slot, e, h, deadline_ms))
 
 
@@ -572,7 +572,7 @@ cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64
         return e
     if e.flags & EXPIRES:
         deadline_remove(&s.due, e)
-    moved = entry_new(
+    moved = keyed_new(
         entry_type(e), key, n, entry_value(e), e.vlen,
         (e.flags & (BOXED | FIELDS_EXPIRE)) | (EXPIRES if deadline_ms else 0),
     )
@@ -584,20 +584,16 @@ cdef Entry* ks_expire_at(Db* db, const uint8_t* key, size_t n, uint64_t h, int64
     return moved
 
 
-cdef Entry* ks_moved(Db* db, Entry* e, uint64_t h) noexcept nogil:
-    cdef size_t n, size = entry_size(e)
-    cdef const uint8_t* key
+cdef bint ks_moved(Db* db, Entry* e, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
     cdef Shard* s = shard_of(db, h)
-    cdef uint64_t* slot
-    if not mem_marked(e, size):
-        return e
-    key = entry_key(e, &n)
-    slot = table_find(&s.table, key, n, h)
-    e = <Entry*>mem_moved(e, size)
+    cdef uint64_t* slot = table_find(&s.table, key, n, h)
+    if slot == NULL or slot_entry(slot[0]) != e:
+        return False
+    e = <Entry*>mem_moved(e, entry_size(e))
     table_replace(slot, e)
     if e.flags & EXPIRES:
         deadline_moved(&s.due, e)
-    return e
+    return True
 
 
 cdef bint ks_take(Db* db, const uint8_t* key, size_t n, uint64_t h, Held* held) noexcept nogil:

@@ -59,6 +59,7 @@ cdef inline size_t entry_size(const Entry* e) noexcept nogil:
 
 cdef uint64_t hash_bytes(const uint8_t* p, size_t n) noexcept nogil   # seeded per process
 
+cdef Entry* keyed_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil  # of the keyspace
 cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil
 cdef void entry_free(Entry* e) noexcept nogil                          # the entry alone, not what it boxes
 

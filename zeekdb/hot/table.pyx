@@ -27,7 +27,7 @@ Rejected: doubling (half of the slots empty after it), chains (8 bytes and a cac
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
-from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_lines, mem_map, mem_unmap
+from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_keyed, mem_lines, mem_map, mem_unmap
 
 import os
 
@@ -130,7 +130,10 @@ cdef uint64_t hash_bytes(const uint8_t* p, size_t n) noexcept nogil:
 # ---------------------------------------------------------------- entries
 
 
-cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil:
+cdef inline Entry* build(
+    uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags,
+    void* (*alloc)(size_t) noexcept nogil,
+) noexcept nogil:
     """A fresh entry. With EXPIRES in the flags the caller fills deadline and heap place."""
     cdef size_t head = sizeof(Entry)
     cdef Entry* e
@@ -141,7 +144,7 @@ cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8
         head += 4
     if flags & EXPIRES:
         head += 12
-    e = <Entry*>mem_alloc(head + klen + vlen)
+    e = <Entry*>alloc(head + klen + vlen)
     e.meta = <uint32_t>type << 24
     e.flags = flags
     e.klen = <uint8_t>klen if klen < 255 else 255
@@ -158,6 +161,14 @@ cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8
     if value != NULL:
         memcpy(p + klen, value, vlen)
     return e
+
+
+cdef Entry* entry_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil:
+    return build(type, key, klen, value, vlen, flags, mem_alloc)
+
+
+cdef Entry* keyed_new(uint8_t type, const uint8_t* key, size_t klen, const uint8_t* value, size_t vlen, uint8_t flags) noexcept nogil:
+    return build(type, key, klen, value, vlen, flags, mem_keyed)
 
 
 cdef void entry_free(Entry* e) noexcept nogil:

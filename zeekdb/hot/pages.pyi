@@ -1,0 +1,1 @@
+"""For the hot room only: nothing here is called from Python."""
