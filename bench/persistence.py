@@ -30,7 +30,7 @@ from bench.servers import Server, encode, machine, median, save, table, write_bl
 
 BATCH = 1000
 CLIENTS = 10
-PHASES = ("alone", "BGSAVE", "rewrite")
+PHASES = {"alone": "alone", "BGSAVE": "alone", "alone with AOF": "alone with AOF", "rewrite": "alone with AOF"}
 FIELDS = ("rps", "p50", "p99")
 
 
@@ -45,13 +45,14 @@ def info(server: Server, name: str) -> str:
 
 def fill(server: Server, keys: int, size: int) -> None:
     """The keys that redis-benchmark draws from."""
-    value = b"x%d-" % size
+    def value(key: int) -> bytes:
+        return (b"x%d:%d:" % (size, key * 2654435761)).ljust(size, b"%d" % (key % 10))
+
     with server.connect() as sock, sock.makefile("rb") as replies:
         for at in range(0, keys, BATCH):
             sock.sendall(
                 b"".join([
-                    encode(b"SET", b"key:%012d" % key, (value + b"%d:" % (key * 2654435761)).ljust(size, b"%d" % (key % 10)))
-                    for key in range(at, min(at + BATCH, keys))
+                    encode(b"SET", b"key:%012d" % key, value(key)) for key in range(at, min(at + BATCH, keys))
                 ])
             )
             for _ in range(at, min(at + BATCH, keys)):
@@ -110,7 +111,9 @@ def memory(server: Server) -> int:
     return total
 
 
-def phase(server: Server, begin: Callable[[], None] | None, field: str, rounds: int, run: Callable[[], dict[str, float]]) -> dict[str, float]:
+def phase(
+    server: Server, begin: Callable[[], None] | None, field: str, rounds: int, run: Callable[[], dict[str, float]]
+) -> dict[str, float]:
     """Rounds of load while what `begin` starts is under way, and INFO's field says so."""
     found: list[dict[str, float]] = []
     pings: list[float] = []
@@ -159,7 +162,8 @@ def measure(kind: str, keys: int, size: int, rounds: int) -> dict[str, dict[str,
             while info(server, "aof_rewrite_in_progress") == "1" or info(server, "aof_enabled") == "0":
                 time.sleep(0.05)
             found["alone with AOF"] = phase(server, None, "", rounds, run)
-            found["rewrite"] = phase(server, lambda: start(server, "BGREWRITEAOF"), "aof_rewrite_in_progress", rounds, run)
+            field = "aof_rewrite_in_progress"
+            found["rewrite"] = phase(server, lambda: start(server, "BGREWRITEAOF"), field, rounds, run)
             server.call("CONFIG", "SET", "appendonly", "no")
             begin = time.monotonic()
             with server.connect() as sock:
@@ -194,7 +198,7 @@ def main() -> None:
     data, rows = {}, []
     for kind in arguments.kinds:
         data[kind] = measure(kind, arguments.keys, arguments.size, arguments.rounds)
-        for name, base in (("alone", "alone"), ("BGSAVE", "alone"), ("alone with AOF", "alone with AOF"), ("rewrite", "alone with AOF")):
+        for name, base in PHASES.items():
             figures, alone = data[kind][name], data[kind][base]
             rise = f"{(figures['p99'] / alone['p99'] - 1) * 100:+.0f}%" if name != base else ""
             rows.append([
@@ -204,7 +208,8 @@ def main() -> None:
                 f"{figures['rounds']:.0f}",
             ])  # fmt: skip
             print(rows[-1], file=sys.stderr)
-    head = ["server", "meanwhile", "requests/s", "p50 ms", "p99 ms", "p99 rises", "ping p99 ms", "longest ping ms", "memory", "seconds", "rounds"]
+    head = ["server", "meanwhile", "requests/s", "p50 ms", "p99 ms", "p99 rises"]
+    head += ["ping p99 ms", "longest ping ms", "memory", "seconds", "rounds"]
     idle = [[kind, *(f"{data[kind]['idle'][name]:.2f}" for name in ("SAVE", "start"))] for kind in arguments.kinds]
     text = (
         f"{machine()}; {arguments.keys:,} strings of {arguments.size} bytes.\n\n{table(head, rows)}\n\n"
