@@ -52,8 +52,8 @@ cdef extern from *:
 cdef enum:
     NICENESS = 10
     KEPT = 1 << 22          # bytes of the buffer that stay
-    AT_ONCE = 1 << 16       # bytes between checksum and write, while they are in the cache
-    PAUSE_US = 50           # after so many, which takes about as long
+    AT_ONCE = 1 << 14       # bytes between checksum and write, while they are in the cache
+    PAUSE_US = 100           # after so many, which takes about as long
 
 
 cdef int write_piece(Pen* p) noexcept nogil:
