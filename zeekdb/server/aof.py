@@ -60,7 +60,6 @@ class AppendOnly:
         self.failed_s = -RETRY_S
         self.older_bytes = 0  # of the files before the current increment
         self.base_bytes = 0  # of everything, after the last rewrite or at start
-        self.timestamp_s = 0
         self.delayed = 0
 
     # ------------------------------------------------------------ places
@@ -126,6 +125,7 @@ class AppendOnly:
         server = self.server
         server.propagation.restart()
         self.log = AofLog(descriptor, str(server.config.appendfsync), size, journal.end())
+        self.log.timestamps = bool(server.config.aof_timestamp_enabled)
         server.engine.log = self.log
         server.propagation.update()
         server.loop.add_reader(self.log.fileno(), self._heard)
@@ -169,8 +169,9 @@ class AppendOnly:
         server.update_gates()
 
     def configure(self) -> None:
-        """appendfsync and no-appendfsync-on-rewrite."""
+        """appendfsync, no-appendfsync-on-rewrite and aof-timestamp-enabled."""
         if self.log is not None:
+            self.log.timestamps = bool(self.server.config.aof_timestamp_enabled)
             self.log.mode = str(self.server.config.appendfsync)
             self.log.pause_sync = bool(self.server.config.no_appendfsync_on_rewrite) and self.rewriting
             self._hold()

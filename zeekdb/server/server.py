@@ -150,7 +150,7 @@ class Server:
             (("lua-memory-limit",), self._limit_scripts),
             (("notify-keyspace-events",), self.notifications.configure),
             (("tracking-table-max-keys",), self.tracking.trim),
-            (("appendfsync", "no-appendfsync-on-rewrite"), self.appendonly.configure),
+            (("appendfsync", "no-appendfsync-on-rewrite", "aof-timestamp-enabled"), self.appendonly.configure),
             (("save", "stop-writes-on-bgsave-error"), self.update_gates),
         ]
         for names, hook in hooks:
