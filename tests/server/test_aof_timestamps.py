@@ -1,7 +1,8 @@
-"""aof-timestamp-enabled: where the lines stand, that no position counts them, and what redis-server's tools make of them."""
+"""aof-timestamp-enabled: where the lines stand, that no position counts them, what Redis's tools make of them."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import resource
@@ -73,7 +74,7 @@ def check_stamps(data: bytes, begin_s: int) -> None:
     found = walked(data)
     stamps = [each for each in found if isinstance(each, int)]
     assert isinstance(found[0], int) and begin_s <= stamps[0] and stamps[-1] <= time.time()
-    assert len(stamps) >= 3 and all(one < other for one, other in zip(stamps, stamps[1:], strict=False))
+    assert len(stamps) >= 3 and all(one < other for one, other in itertools.pairwise(stamps))
     inside, before = False, None
     for each in found:
         if isinstance(each, int):
