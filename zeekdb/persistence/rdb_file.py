@@ -1,4 +1,4 @@
-"""An RDB file on its way to the disk: written in pieces, checksummed, and in its place only once it is whole."""
+"""An RDB file, or one of commands, on its way to the disk: written in pieces, checksummed, and in its place only once it is whole."""
 
 from __future__ import annotations
 
@@ -71,12 +71,14 @@ class RdbFile:
             os.fdatasync(self.file.fileno())
             self.synced = self.size
 
-    def finish(self, end: bytes) -> None:
-        """The last piece and the checksum; then the file has its name, and both are on the disk."""
-        self.write(end)
-        checksum = self.crc
-        self.checksum = False
-        self.write(checksum.to_bytes(8, "little"))
+    def finish(self, end: bytes | None) -> None:
+        """The last piece and the checksum (None: a file of commands has neither); then the file has its name, and both
+        are on the disk."""
+        if end is not None:
+            self.write(end)
+            checksum = self.crc
+            self.checksum = False
+            self.write(checksum.to_bytes(8, "little"))
         os.fsync(self.file.fileno())
         self.file.close()
         self.temporary.replace(self.path)

@@ -21,7 +21,7 @@ from zeekdb.hot import journal
 from zeekdb.hot.aoflog import AofLog
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import AofFile, Manifest
-from zeekdb.server.snapshots import SnapshotGivenUp
+from zeekdb.server.snapshots import Form, SnapshotGivenUp
 
 if TYPE_CHECKING:
     from zeekdb.server.server import Server
@@ -117,8 +117,9 @@ class AppendOnly:
     def _write_first_base(self) -> None:
         """What the server has from elsewhere, at start: the manifest must not stand for an empty dataset. OSError."""
         manifests.announce(self.manifest_path)
-        base = self._new_base()
-        self.server.snapshots.write_now(self.directory / base.name, aof_base=True)
+        form = self._base_form()
+        base = self._new_base(form)
+        self.server.snapshots.write_now(self.directory / base.name, form)
         self.manifest = self.manifest.rewritten(base, [])
 
     def _start(self, descriptor: int, size: int) -> None:
@@ -301,8 +302,9 @@ class AppendOnly:
                 self.older_bytes += self.log.size
                 self.log.switch(descriptor)
 
-        await server.snapshots.write(temporary, aof_base=True, at_epoch=at_epoch)
-        base = self._new_base()
+        form = self._base_form()
+        await server.snapshots.write(temporary, form, at_epoch)
+        base = self._new_base(form)
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])
         tail = self.log
@@ -325,8 +327,9 @@ class AppendOnly:
         """BGREWRITEAOF while nothing is appended, as in Redis: the files become a base of what is there. OSError."""
         self._take_up()
         temporary = self.directory / f"temp-rewriteaof-bg-{os.getpid()}.aof"
-        await self.server.snapshots.write(temporary, aof_base=True)
-        base = self._new_base()
+        form = self._base_form()
+        await self.server.snapshots.write(temporary, form)
+        base = self._new_base(form)
         await asyncio.to_thread(os.replace, temporary, self.directory / base.name)
         replaced = self.manifest.rewritten(base, [])
         await asyncio.to_thread(manifests.write, self.manifest_path, replaced)
@@ -339,10 +342,14 @@ class AppendOnly:
         self.manifest = self.manifest.without_history()
         await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
 
-    def _new_base(self) -> AofFile:
+    def _base_form(self) -> Form:
+        """What a base that is begun now consists of."""
+        return Form.RDB_BASE if self.server.config.aof_use_rdb_preamble else Form.COMMANDS
+
+    def _new_base(self, form: Form) -> AofFile:
         """The same for a base."""
         while True:
-            file = self.manifest.next_base(str(self.server.config.appendfilename), is_rdb=True)
+            file = self.manifest.next_base(str(self.server.config.appendfilename), form is Form.RDB_BASE)
             if not (self.directory / file.name).exists():
                 return file
 
