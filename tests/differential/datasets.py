@@ -3,8 +3,8 @@
     python -m tests.differential.datasets --datasets 50000 --seed 1
 
 Many datasets share a file, each under a prefix of its own in one of 16 databases. A file is an RDB file, or an
-append-only file with a base (an RDB image, or commands) and an increment; redis-check-rdb and redis-check-aof look at it, too. Every file goes from
-ZeekDB to redis-server or back, in turns.
+append-only file with a base (an RDB image, or commands) and an increment; redis-check-rdb and redis-check-aof look at
+it, too. Every file goes from ZeekDB to redis-server or back, in turns.
 """
 
 from __future__ import annotations
@@ -220,7 +220,8 @@ class Differs(AssertionError):
 def options(place: Path, kind: Kind) -> list[str]:
     """For either server."""
     append = ["--appendonly", "yes" if kind.is_aof else "no", "--appendfsync", "no"]
-    append += ["--auto-aof-rewrite-percentage", "0", "--aof-use-rdb-preamble", "no" if kind.form == "commands" else "yes"]
+    append += ["--auto-aof-rewrite-percentage", "0"]
+    append += ["--aof-use-rdb-preamble", "no" if kind.form == "commands" else "yes"]
     return ["--dir", str(place), "--save", "", *append]
 
 

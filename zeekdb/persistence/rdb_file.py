@@ -1,4 +1,4 @@
-"""An RDB file, or one of commands, on its way to the disk: written in pieces, checksummed, and in its place only once it is whole."""
+"""An RDB file, or one of commands, on its way to the disk: written in pieces, in its place once it is whole."""
 
 from __future__ import annotations
 
