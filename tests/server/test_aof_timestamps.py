@@ -85,6 +85,7 @@ def check_stamps(data: bytes, begin_s: int) -> None:
     assert not isinstance(before, int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["always", "everysec", "no"])
 def test_the_lines_stand_where_redis_server_has_them(start_server: StartServer, tmp_path: Path, mode: str) -> None:
     """Command by command the same file, between stamps that may differ."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from zeekdb.config.schedule import Schedules
 from zeekdb.config.units import (
     INT_MAX,
     INT_MIN,
@@ -249,6 +250,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     )),
     ("Snapshots", (
         D("save", SavePoints(), ((3600, 1), (300, 100), (60, 10000)), 'Take a snapshot after so many seconds with so many changes; "" never does.'),
+        D("snapshot-schedule", Schedules(), (), 'Take a snapshot at these local times, as in a crontab (@daily and the like too); "" never does.', ours=True),
         D("dbfilename", base_name("filename", "dbfilename", may_be_empty=True), "dump.rdb", "Name of the snapshot.", protected=True),
         D("rdbcompression", YES_NO, True, "Compress strings in snapshots and payloads."),
         D("rdbchecksum", YES_NO, True, "Put a checksum at the end of snapshots.", immutable=True),

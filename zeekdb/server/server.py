@@ -152,6 +152,7 @@ class Server:
             (("tracking-table-max-keys",), self.tracking.trim),
             (("appendfsync", "no-appendfsync-on-rewrite", "aof-timestamp-enabled"), self.appendonly.configure),
             (("save", "stop-writes-on-bgsave-error"), self.update_gates),
+            (("snapshot-schedule",), self.saving.plan),
         ]
         for names, hook in hooks:
             for name in names:
