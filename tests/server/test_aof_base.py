@@ -133,3 +133,21 @@ def test_a_start_on_a_snapshot_makes_a_base(start_server: StartServer, tmp_path:
     with start_server(*PLAIN, "--dir", str(tmp_path)).wire() as wire:
         assert wire("GET", "a") == b"1"
     assert base(tmp_path).name == f"{NAME}.1.base.aof"
+
+
+def test_a_torn_base_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    """A rewrite gives it its name when it is whole: what is missing was not lost in a crash."""
+    server = start_server(*PLAIN, "--dir", str(tmp_path))
+    with server.wire() as wire:
+        fill(wire)
+        rewritten(wire)
+    server.terminate(signal.SIGKILL)
+    path = base(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    refused = start_server(*PLAIN, "--dir", str(tmp_path), wait=False)
+    assert refused.process.wait(30) == 1
+    assert "unexpected end of file" in refused.log() and path.read_bytes() == whole[:-3]
+    report = check(tmp_path, fix=True)
+    assert not report.well and path.read_bytes() == whole[:-3]
+    assert check(path, fix=True).well and len(path.read_bytes()) < len(whole) - 3

@@ -272,7 +272,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("aof-load-truncated", YES_NO, True, "Start even when the AOF's tail is torn."),
         D("aof-use-rdb-preamble", YES_NO, True, "Begin a rewritten AOF with a snapshot; otherwise with commands."),
         D("aof-timestamp-enabled", YES_NO, False, "Note times in the AOF for point-in-time restore."),
-        D("aof-rewrite-incremental-fsync", YES_NO, True, "Write a rewritten AOF to disk as it grows.", later=True),
+        D("aof-rewrite-incremental-fsync", YES_NO, True, "Write a rewritten AOF to disk as it grows."),
         D("aof-disable-auto-gc", YES_NO, False, "Keep the AOF's old files.", hidden=True),
     )),
     ("Replication", (

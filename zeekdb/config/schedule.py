@@ -59,7 +59,7 @@ class Field:
         else:
             begin = self._number(first, part)
             end = self._number(last, part) if dash else self.high if slash else begin
-            if self.title == "day of the week" and dash and end == 0:
+            if self.title == "day of the week" and end == 0 < begin:
                 end = 7  # sat-sun
         if begin > end:
             raise self.wrong(part)

@@ -67,7 +67,8 @@ class Snapshots:
     def _open(self, path: Path, form: Form) -> RdbFile:
         config = self.server.config
         checksum = bool(config.rdbchecksum) and form is not Form.COMMANDS
-        return RdbFile(path, checksum, bool(config.rdb_save_incremental_fsync))
+        as_it_grows = config.rdb_save_incremental_fsync if form is Form.RDB else config.aof_rewrite_incremental_fsync
+        return RdbFile(path, checksum, bool(as_it_grows))
 
     def _begin(self, form: Form) -> tuple[Snapshot, bytes]:
         """The epoch; the file's first bytes."""

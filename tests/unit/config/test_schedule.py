@@ -95,6 +95,8 @@ SCHEDULE = st.tuples(
 @example("0 0-6 * * *", JUMPS[1], 0)
 @example("30 0 4 11 *", JUMPS[6], -3600)
 @example("0 12 30 12 *", JUMPS[8], -24 * 3600)
+@example("* * * * 0-0", JUMPS[9], 0)
+@example("0 0 * * 7", JUMPS[9], 0)
 def test_against_every_minute(text: str, jump: tuple[str, str], shift_s: int) -> None:
     zone = ZoneInfo(jump[0])
     day = datetime.fromisoformat(jump[1]).replace(tzinfo=zone)
