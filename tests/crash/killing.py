@@ -122,6 +122,12 @@ class Writer(threading.Thread):
         return max((count for at, count in self.times if at <= moment_s), default=0)
 
 
+def forms(dice: random.Random) -> list[str]:
+    """Directives about how the file is written, which may differ from one start to the next."""
+    names = ("--aof-timestamp-enabled", "--aof-use-rdb-preamble")
+    return [word for name in names for word in (name, dice.choice(("yes", "no")))]
+
+
 class Killing:
     """Rounds on one data directory."""
 
@@ -138,7 +144,7 @@ class Killing:
         """On what the round before has left."""
         return Server(
             "--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", self.mode, "--save", "",
-            "--auto-aof-rewrite-min-size", "300kb", wait=wait, **self.options,  # type: ignore[arg-type]
+            "--auto-aof-rewrite-min-size", "300kb", *forms(self.dice), wait=wait, **self.options,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def round(self, run_s: float, moment: str = "load") -> None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from random import Random
 
 from tests.crash import disk
-from tests.crash.killing import CONNECTIONS, LATE_S, Writer, calls, model, newest
+from tests.crash.killing import CONNECTIONS, LATE_S, Writer, calls, forms, model, newest
 from tests.crash.loading import Loader, Refused, held
 from tests.support import Server, Wire, wait_for
 
@@ -62,7 +62,7 @@ class Power:
         """On what the round before has left."""
         return Server(
             "--dir", str(self.data), "--appendonly", "yes" if appendonly else "no", "--appendfsync", self.mode,
-            "--save", "", "--auto-aof-rewrite-min-size", "200kb", environment=environment,
+            "--save", "", "--auto-aof-rewrite-min-size", "200kb", *forms(self.dice), environment=environment,
         )  # fmt: skip
 
     def round(self, run_s: float, images: int, scenario: str = "steady") -> None:

@@ -130,3 +130,26 @@ def test_a_snapshot_survives_a_crash_when_the_file_begins(
     second.terminate(signal.SIGKILL)
     with start_server("--dir", str(tmp_path), "--appendonly", "yes").wire() as wire:
         assert wire("EXISTS", *(f"k{n}" for n in range(1000))) == 1000
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 9, 15, 16])
+@pytest.mark.parametrize("before", [b"", encode("SET", "b", "1")])
+def test_a_hole_that_begins_in_an_annotation(
+    start_server: StartServer, tmp_path: Path, before: bytes, kept: int
+) -> None:
+    """The file has its length, but from a sector's begin on, or from the end of a write on, there are only zeros."""
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    (folder / f"{NAME}.manifest").write_text(f"file {NAME}.1.incr.aof seq 1 type i\n")
+    head = encode("SELECT", 0) + encode("SET", "a", "1") + before
+    line = b"#TS:1795000000\r\n"
+    behind = encode("SET", "a", "2") + b"".join(encode("SET", f"k{n}", "v") for n in range(40))
+    if 0 < kept < len(line):  # a sector ends inside the line
+        head += encode("SET", "x", "y" * (512 - kept - len(head) - len(encode("SET", "x", "y" * 300)) + 300))
+        assert len(head) + kept == 512
+    whole = head + line + behind
+    at = len(head) + kept
+    (folder / f"{NAME}.1.incr.aof").write_bytes(whole[:at] + bytes(1024 - at) + whole[1024:])
+    with start_server("--dir", str(tmp_path), "--appendonly", "yes").wire() as wire:
+        assert wire("GET", "a") == b"1" and wire("EXISTS", "k39") == 0
+        assert wire("EXISTS", "b") == bool(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +83,40 @@ def test_a_damaged_file_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "dump.rdb").write_bytes(b"REDIS0010\xfe\x00\x00\x01k")
     with pytest.raises(RuntimeError):
         Server("--dir", str(tmp_path)).stop()
+
+
+def test_snapshots_by_the_calendar(start_server: Start, tmp_path: Path) -> None:
+    """As far as one need not wait for it: see tests/unit/server/test_snapshot_schedule.py for the rest."""
+    path = tmp_path / "zeekdb.conf"
+    path.write_text(f"dir {tmp_path}\nsnapshot-schedule 0 3 * * *\nsnapshot-schedule @weekly\n")
+    server = start_server(str(path))
+    with server.wire() as wire:
+
+        def next_s() -> int:
+            return int(wire("INFO", "persistence").split(b"rdb_next_scheduled_save:", 1)[1].split(b"\r\n", 1)[0])
+
+        assert wire("CONFIG", "GET", "snapshot-schedule") == [b"snapshot-schedule", b"0 3 * * *; @weekly"]
+        assert 0 < next_s() - time.time() <= 25 * 3600
+        assert wire("CONFIG", "SET", "snapshot-schedule", "*/5 * * * mon-fri; * * * * sat,sun") == "OK"
+        assert next_s() % 60 == 0 and 0 <= next_s() - int(time.time()) + 1 <= 301
+        error = wire("CONFIG", "SET", "snapshot-schedule", "99 * * * *")
+        assert "'99' is no minute (0-59)" in error and next_s()
+        assert wire("CONFIG", "REWRITE") == "OK"
+        assert '\nsnapshot-schedule "*/5 * * * mon-fri; * * * * sat,sun"\n' in path.read_text()
+        assert wire("CONFIG", "SET", "snapshot-schedule", "") == "OK"
+        assert next_s() == 0
+        assert wire("CONFIG", "REWRITE") == "OK"
+        assert '\nsnapshot-schedule ""\n' in path.read_text()
+    refused = start_server("--snapshot-schedule", "never", wait=False)
+    assert refused.process.wait(30) == 1
+    assert "has 1 fields, not five" in refused.log()
+
+
+@pytest.mark.slow
+def test_the_calendar_makes_one(start_server: Start, tmp_path: Path) -> None:
+    server = start_server("--dir", str(tmp_path), "--save", "", "--snapshot-schedule", "* * * * *")
+    with server.wire() as wire:
+        wire("SET", "a", 1)
+        wait_for(lambda: b"rdb_saves:1" in wire("INFO", "persistence"), 70)
+        assert time.time() % 60 < 10
+    assert (tmp_path / "dump.rdb").exists()

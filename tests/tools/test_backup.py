@@ -274,9 +274,12 @@ def test_the_state_of_a_moment_from_a_chain(start_server: StartServer, backups: 
             assert wire("GET", "a") == expected
 
 
-def test_moments_that_have_passed(start_server: StartServer, backups: Backups, tmp_path: Path) -> None:
-    """With the clock as it is, and the annotations that redis-server writes."""
-    server = start_server(*AOF, "--aof-timestamp-enabled", "yes", program=REDIS)
+@EITHER
+def test_moments_that_have_passed(
+    start_server: StartServer, backups: Backups, tmp_path: Path, program: dict[str, str]
+) -> None:
+    """With the clock as it is, and the annotations that either server writes."""
+    server = start_server(*AOF, "--aof-timestamp-enabled", "yes", **program)
     moments, made = [], []
     with server.wire() as wire:
         for n in range(3):
@@ -467,3 +470,25 @@ def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "no backups in" in capsys.readouterr().out
     with pytest.raises(ToolError, match="no backups"):
         Store(tmp_path).find("latest")
+
+
+def test_a_base_of_commands_shows_no_earlier_moment(
+    start_server: StartServer, backups: Backups, tmp_path: Path
+) -> None:
+    """As `aof-use-rdb-preamble no` leaves it: the base begins with the second of its rewrite."""
+    folder = tmp_path / "live" / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / f"{NAME}.1.base.aof").write_bytes(stamp(900) + encode("SELECT", 0) + encode("SET", "a", "0"))
+    (folder / f"{NAME}.1.incr.aof").write_bytes(FIRST)
+    (folder / f"{NAME}.manifest").write_text(
+        f"file {NAME}.1.base.aof seq 1 type b\nfile {NAME}.1.incr.aof seq 1 type i\n"
+    )
+    server = start_server(*AOF, "--dir", str(tmp_path / "live"))
+    made = backups.create(server)
+    assert made["aof"]["base_s"] == 900
+    status, found = backups.ask("restore", made["id"], "--to", tmp_path / "early", "--at", "899")
+    assert status == 1 and "its base is of" in found["error"]
+    for at, expected in (("950", b"0"), ("1000", b"1"), ("1010", b"2")):
+        restored = backups.restore(made["id"], tmp_path / at, "--at", at)
+        with started_on(start_server, restored).wire() as wire:
+            assert wire("GET", "a") == expected

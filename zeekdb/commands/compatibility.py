@@ -76,7 +76,9 @@ def page(redis_names: Sequence[str]) -> str:
     parts += [missing_by_container(missing), "", "## Directives that are accepted and have no effect yet", ""]
     parts.append(", ".join(f"`{d.name}`" for d in directives() if d.later and not d.hidden))
     parts += ["", "## Directives that Redis does not have", "", OURS, ""]
-    parts += [f"- `{d.name}` (default {d.kind.show(d.default)}): {d.doc}" for d in directives() if d.ours]
+    for d in directives():
+        if d.ours:
+            parts.append(f"- `{d.name}` (default {d.kind.show(d.default) or 'none'}): {d.doc}")
     return "\n".join(parts) + "\n"
 
 

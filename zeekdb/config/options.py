@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from zeekdb.config.schedule import Schedules
 from zeekdb.config.units import (
     INT_MAX,
     INT_MIN,
@@ -249,6 +250,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     )),
     ("Snapshots", (
         D("save", SavePoints(), ((3600, 1), (300, 100), (60, 10000)), 'Take a snapshot after so many seconds with so many changes; "" never does.'),
+        D("snapshot-schedule", Schedules(), (), 'Take a snapshot at these local times, as in a crontab (@daily and the like too); "" never does.', ours=True),
         D("dbfilename", base_name("filename", "dbfilename", may_be_empty=True), "dump.rdb", "Name of the snapshot.", protected=True),
         D("rdbcompression", YES_NO, True, "Compress strings in snapshots and payloads."),
         D("rdbchecksum", YES_NO, True, "Put a checksum at the end of snapshots.", immutable=True),
@@ -268,9 +270,9 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("auto-aof-rewrite-percentage", NATURAL, 100, "Growth at which the AOF is rewritten; 0 never.", "%"),
         D("auto-aof-rewrite-min-size", BYTES, 64 << 20, "Size below which it is not.", "bytes"),
         D("aof-load-truncated", YES_NO, True, "Start even when the AOF's tail is torn."),
-        D("aof-use-rdb-preamble", YES_NO, True, "Begin a rewritten AOF with a snapshot.", later=True),
-        D("aof-timestamp-enabled", YES_NO, False, "Note times in the AOF for point-in-time restore.", later=True),
-        D("aof-rewrite-incremental-fsync", YES_NO, True, "Write a rewritten AOF to disk as it grows.", later=True),
+        D("aof-use-rdb-preamble", YES_NO, True, "Begin a rewritten AOF with a snapshot; otherwise with commands."),
+        D("aof-timestamp-enabled", YES_NO, False, "Note times in the AOF for point-in-time restore."),
+        D("aof-rewrite-incremental-fsync", YES_NO, True, "Write a rewritten AOF to disk as it grows."),
         D("aof-disable-auto-gc", YES_NO, False, "Keep the AOF's old files.", hidden=True),
     )),
     ("Replication", (

@@ -14,6 +14,12 @@ cdef enum:
     SYNC_EVERY_SECOND = 1
     SYNC_ALWAYS = 2
 
+# A line `#TS:<Unix seconds>` that stands in the file before the journal's byte at `position`. It is no byte of the
+# journal: no position counts it, only the file's size does.
+ctypedef struct Annotation:
+    uint64_t position
+    int64_t second_s
+
 # Shared by the loop and the thread; positions are those of the journal.
 ctypedef struct Tail:
     pthread_mutex_t lock
@@ -37,6 +43,13 @@ ctypedef struct Tail:
     int64_t sync_us              # how long a sync takes, averaged
     int64_t unsynced_since_us    # when the oldest byte not synced was appended; 0: none
     int64_t size                 # bytes of the current file
+    bint timestamps              # aof-timestamp-enabled
+    int64_t noted_s              # the last second that the current file names, or will; 0: none
+    Annotation* annotations      # those from `first_annotation` on are not, or not wholly, in the file
+    size_t first_annotation
+    size_t annotation_count
+    size_t annotation_capacity
+    size_t annotation_done       # bytes of the first of them that are
     uint64_t delayed             # appends that found the last sync still under way
     int bell                     # eventfd: rung when `synced` or `error` changed
 
@@ -45,5 +58,7 @@ cdef class AofLog:
     cdef pthread_t thread
     cdef bint running
 
+    # Whole commands and transactions.
     cdef bint commit(self, const uint8_t* data, size_t n) noexcept nogil
     cdef void append(self, const uint8_t* data, size_t n) noexcept nogil
+    cdef void enqueue(self, const uint8_t* data, size_t n, bint annotated) noexcept nogil

@@ -3,6 +3,7 @@ class AofLog:
 
     mode: str  # appendfsync: no, everysec or always
     pause_sync: bool  # no-appendfsync-on-rewrite, while one runs
+    timestamps: bool  # aof-timestamp-enabled: `#TS:` lines, one before the first command of each second and file
     def __init__(self, fd: int, mode: str, size: int, position: int) -> None:
         """Takes over the descriptor of a file of `size` bytes; the next byte has that position. OSError."""
     def close(self) -> None:

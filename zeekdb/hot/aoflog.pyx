@@ -4,6 +4,11 @@ The loop appends to a buffer and goes on; the thread takes whatever has gathered
 fdatasync serves everything that came meanwhile (group commit). Nothing is ever thrown away: when the disk refuses, the
 thread tries again, from the byte where it stopped, and the server stops taking writes until it is through. After a
 failed sync nobody knows what the file holds, so only a new file, after a rewrite, makes the log sound again.
+
+With timestamps, a line that says the second goes before what is appended first in it. The clock is read when the loop
+hands over, after a command has run and before its reply leaves: so whoever asks for the state of a second gets all that
+was acknowledged in it, and nothing that was sent later. What is handed over is whole commands and transactions, so no
+line stands inside one.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -27,6 +32,7 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <pthread.h>
+    #include <stdio.h>
     #include <sys/eventfd.h>
     #include <time.h>
     #include <unistd.h>
@@ -36,6 +42,7 @@ cdef extern from *:
     static inline int aof_wait_until(pthread_cond_t* condition, pthread_mutex_t* lock, long long us) {
         struct timespec t = { us / 1000000, us % 1000000 * 1000 };
         return pthread_cond_timedwait(condition, lock, &t); }
+    static inline int aof_annotation_text(char* at, long long second_s) { return sprintf(at, "#TS:%lld\\r\\n", second_s); }
     static inline void aof_ring(int bell) { eventfd_write(bell, 1); }
     static inline int aof_bell(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
     static inline void aof_answer(int bell) { eventfd_t n; eventfd_read(bell, &n); }
@@ -45,6 +52,7 @@ cdef extern from *:
     void aof_ring(int bell) nogil
     int aof_bell() nogil
     void aof_answer(int bell) nogil
+    int annotation_text "aof_annotation_text"(char* at, int64_t second_s) nogil
     ssize_t c_write "write"(int fd, const void* data, size_t n) nogil
     int fdatasync(int fd) nogil
     int c_close "close"(int fd) nogil
@@ -118,6 +126,51 @@ cdef bint switch_file(Tail* t) noexcept nogil:
     return True
 
 
+cdef inline bint annotation_is_due(const Tail* t) noexcept nogil:
+    """Whether what is appended now is the first of its second. A clock that was set back does not make it one."""
+    return t.timestamps and aof_now_us() // SECOND_US > t.noted_s
+
+
+cdef void note_second(Tail* t) noexcept nogil:
+    """Under the lock: an annotation before what is appended next."""
+    cdef size_t i
+    if t.annotation_count == t.annotation_capacity and t.first_annotation:
+        for i in range(t.first_annotation, t.annotation_count):
+            t.annotations[i - t.first_annotation] = t.annotations[i]
+        t.annotation_count -= t.first_annotation
+        t.first_annotation = 0
+    if t.annotation_count == t.annotation_capacity:
+        t.annotation_capacity = max(t.annotation_capacity * 2, <size_t>4)
+        t.annotations = <Annotation*>realloc(t.annotations, t.annotation_capacity * sizeof(Annotation))
+    t.noted_s = aof_now_us() // SECOND_US
+    t.annotations[t.annotation_count].position = t.appended
+    t.annotations[t.annotation_count].second_s = t.noted_s
+    t.annotation_count += 1
+
+
+cdef inline bint annotation_is_next(const Tail* t) noexcept nogil:
+    """Under the lock: whether one belongs behind what was written so far."""
+    return t.first_annotation < t.annotation_count and t.annotations[t.first_annotation].position == t.written
+
+
+cdef bint write_annotation(Tail* t) noexcept nogil:
+    """Under the lock, which it lets go of meanwhile. False when the disk refuses; it goes on where it stopped then."""
+    cdef char text[32]
+    cdef size_t n = annotation_text(text, t.annotations[t.first_annotation].second_s)
+    cdef size_t begin = t.annotation_done, done = t.annotation_done
+    cdef bint good
+    t.busy = True
+    pthread_mutex_unlock(&t.lock)
+    good = write_all(t, t.fd, <const uint8_t*>text, n, &done)
+    pthread_mutex_lock(&t.lock)
+    t.size += done - begin
+    if good:
+        t.first_annotation += 1
+        done = 0
+    t.annotation_done = done
+    return good
+
+
 cdef inline bint sync_is_due(Tail* t, int64_t now_us) noexcept nogil:
     if t.written == t.synced or t.sync_failed or t.mode == SYNC_NO or (t.pause_sync and t.mode != SYNC_ALWAYS):
         return False
@@ -128,6 +181,7 @@ cdef void* run(void* argument) noexcept nogil:
     cdef Tail* t = <Tail*>argument
     cdef uint8_t* work = NULL
     cdef size_t size = 0, capacity = 0, done = 0, most
+    cdef uint64_t until
     cdef int64_t now_us
     cdef bint good
     pthread_mutex_lock(&t.lock)
@@ -140,10 +194,20 @@ cdef void* run(void* argument) noexcept nogil:
             if not switch_file(t):
                 aof_wait_until(&t.wanted, &t.lock, aof_now_us() + RETRY_US)
             continue
+        if done < size and annotation_is_next(t) and not write_annotation(t):
+            fail(t, errno)
+            if t.stop:
+                break
+            aof_wait_until(&t.wanted, &t.lock, aof_now_us() + RETRY_US)
+            continue
         if done < size:
             most = size
             if t.next_fd >= 0 and t.switch_at - t.written < size - done:
                 most = done + <size_t>(t.switch_at - t.written)
+            if t.first_annotation < t.annotation_count:
+                until = t.annotations[t.first_annotation].position - t.written
+                if until < most - done:
+                    most = done + <size_t>until
             now_us = done
             t.busy = True
             pthread_mutex_unlock(&t.lock)
@@ -208,16 +272,17 @@ cdef class AofLog:
         if self.t.bell >= 0:
             c_close(self.t.bell)
         free(self.t.pending)
+        free(self.t.annotations)
 
     cdef bint commit(self, const uint8_t* data, size_t n) noexcept nogil:
         """Writes and syncs at once, where the disk is so quick that handing over would take longer.
 
-        False when it is not, or the thread is at work; nothing was written then.
+        False when it is not, the thread is at work, or an annotation is due; nothing was written then.
         """
         cdef Tail* t = &self.t
         cdef size_t done = 0
         cdef int64_t begin
-        if t.mode != SYNC_ALWAYS or t.sync_us > QUICK_US:
+        if t.mode != SYNC_ALWAYS or t.sync_us > QUICK_US or annotation_is_due(t):
             return False
         pthread_mutex_lock(&t.lock)
         if t.busy or t.pending_size or t.next_fd >= 0 or t.error or t.sync_failed or t.written != t.synced:
@@ -236,10 +301,13 @@ cdef class AofLog:
             fail(t, errno)
         pthread_mutex_unlock(&t.lock)
         if done < n:  # the thread goes on, and finds out what is wrong
-            self.append(data + done, n - done)
+            self.enqueue(data + done, n - done, False)
         return True
 
     cdef void append(self, const uint8_t* data, size_t n) noexcept nogil:
+        self.enqueue(data, n, annotation_is_due(&self.t))
+
+    cdef void enqueue(self, const uint8_t* data, size_t n, bint annotated) noexcept nogil:
         cdef Tail* t = &self.t
         cdef size_t capacity
         pthread_mutex_lock(&t.lock)
@@ -247,6 +315,8 @@ cdef class AofLog:
             capacity = max(t.pending_size + n, t.pending_capacity * 2, <size_t>65536)
             t.pending = <uint8_t*>realloc(t.pending, capacity)
             t.pending_capacity = capacity
+        if annotated:
+            note_second(t)
         memcpy(t.pending + t.pending_size, data, n)
         t.pending_size += n
         t.appended += n
@@ -277,6 +347,7 @@ cdef class AofLog:
         if free_:
             self.t.next_fd = fd
             self.t.switch_at = self.t.appended
+            self.t.noted_s = 0  # every file says its times itself
         pthread_cond_signal(&self.t.wanted)
         pthread_mutex_unlock(&self.t.lock)
         if not free_:
@@ -338,6 +409,14 @@ cdef class AofLog:
         self.t.pause_sync = value
         pthread_cond_signal(&self.t.wanted)
         pthread_mutex_unlock(&self.t.lock)
+
+    @property
+    def timestamps(self):
+        return self.t.timestamps
+
+    @timestamps.setter
+    def timestamps(self, bint value):
+        self.t.timestamps = value  # of the loop only
 
     @property
     def error(self):

@@ -120,6 +120,9 @@ cdef class AofWalk:
         if end == NULL:
             self.stop(WRONG if left == LINE_MAX else SHORT)
             return False
+        if memchr(self.p + self.at, 0, end - (self.p + self.at)) != NULL:  # a hole begins in it
+            self.stop(WRONG)
+            return False
         i = self.at + 4
         if end - (self.p + self.at) > 4 and memcmp(self.p + self.at, b"#TS:", 4) == 0:
             while b"0" <= self.p[i] <= b"9" and seconds < 1 << 40:

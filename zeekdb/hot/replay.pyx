@@ -37,10 +37,13 @@ def replay(Engine engine not None, Link owner not None, data not None, size_t at
     try:
         while used < size and verdict == "whole":
             if base[used] == b"#":  # an annotation
-                while used < size and base[used] != b"\n":
+                while used < size and base[used] != b"\n" and base[used] != 0:
                     used += 1
                 if used == size:
                     verdict = "torn"
+                    break
+                if base[used] == 0:  # a hole begins in it
+                    verdict = "it does not follow the protocol"
                     break
                 used += 1
                 if c.gate & C_MULTI == 0:

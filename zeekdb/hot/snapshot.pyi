@@ -6,8 +6,9 @@ class Snapshot:
 
     done: bool
     total: int  # keys when it began
-    def __init__(self, databases: list[Database], compress: bool, recency: bool) -> None:
-        """`recency`: idle times, or frequencies, are written too."""
+    def __init__(self, databases: list[Database], compress: bool, recency: bool, commands: bool = False) -> None:
+        """`recency`: idle times, or frequencies, are written too. `commands`: what makes the keys again is written,
+        as in an append-only file, not records of an RDB file."""
     def step(self, budget_us: int) -> bool:
         """Goes on for so long (0: to the end); True when it is through."""
     def give_up(self) -> None:
@@ -21,4 +22,4 @@ class Snapshot:
     def give(self, file: FileWriter) -> bool:
         """Hands what waits over to be written; False while the file still writes. OSError."""
     def take(self) -> bytes:
-        """The records written since the last time."""
+        """The records, or commands, written since the last time."""

@@ -13,6 +13,7 @@ one epoch again before the next one begins.
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
+from zeekdb.hot.aofwrite cimport aof_select, aof_write
 from zeekdb.hot.filewriter cimport FileWriter
 from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_deadline
 from zeekdb.hot.rdbwire cimport Writer, put_byte, put_fixed, put_length, put_string, writer_free
@@ -42,6 +43,7 @@ memset(&W, 0, sizeof(W))
 cdef int SELECTED = -1       # the database of the record written last
 cdef uint64_t SEEN = 0       # entries of the old epoch met so far
 cdef bint DISCARDS = False   # nothing is written any more
+cdef bint COMMANDS = False   # commands are written, not records of an RDB file
 cdef bint RECENCY = False    # idle times or frequencies are written
 
 
@@ -57,6 +59,15 @@ cdef void save_entry(Db* db, Entry* e) noexcept nogil:
     deadline_ms = ks_deadline(e) if e.flags & EXPIRES else 0
     if (deadline_ms and deadline_ms <= G.now_ms) or rdb_is_empty(e):
         return
+    key = entry_key(e, &n)
+    if COMMANDS:
+        if db.index != SELECTED:
+            aof_select(&W, db.index)
+        if aof_write(&W, e, key, n, deadline_ms):
+            SELECTED = db.index
+        else:
+            W.out.size = before
+        return
     if db.index != SELECTED:
         put_byte(&W, SELECT_DB)
         put_length(&W, db.index)
@@ -70,7 +81,6 @@ cdef void save_entry(Db* db, Entry* e) noexcept nogil:
         put_byte(&W, IDLE)
         put_length(&W, idle_seconds(e))
     put_byte(&W, rdb_type(&W, e))
-    key = entry_key(e, &n)
     put_string(&W, key, n)
     if rdb_write(&W, e):
         SELECTED = db.index
@@ -96,15 +106,15 @@ cdef class Snapshot:
     cdef readonly bint done
     cdef readonly uint64_t total
 
-    def __init__(self, list databases not None, bint compress, bint recency):
-        global SELECTED, SEEN, DISCARDS, RECENCY
+    def __init__(self, list databases not None, bint compress, bint recency, bint commands=False):
+        global SELECTED, SEEN, DISCARDS, RECENCY, COMMANDS
         if SNAP.active:
             raise RuntimeError("another snapshot is under way")
         self.databases = databases
         self.total = sum([len(database) for database in databases])
         W.compress = compress
         W.out.size = 0
-        SELECTED, SEEN, DISCARDS, RECENCY = -1, 0, False, recency
+        SELECTED, SEEN, DISCARDS, RECENCY, COMMANDS = -1, 0, False, recency, commands
         SNAP.epoch ^= EPOCH
         SNAP.active = True
 

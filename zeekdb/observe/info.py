@@ -209,6 +209,7 @@ def persistence_section(server: Any, keyspace: Any) -> Fields:
         ("rdb_last_bgsave_time_sec", saving.last_seconds),
         ("rdb_current_bgsave_time_sec", saving.current_seconds),
         ("rdb_saves", saving.saves),
+        ("rdb_next_scheduled_save", int(saving.next_s)),
         ("rdb_last_cow_size", 0),
         ("rdb_last_load_keys_expired", saving.expired_keys),
         ("rdb_last_load_keys_loaded", saving.loaded_keys),

@@ -38,11 +38,20 @@ def command_end(data: bytes | mmap, at: int) -> tuple[int, int]:
 
 
 def commands(data: bytes | mmap, at: int) -> Iterator[tuple[int, int]]:
-    """The ends of the commands from this place on; at last (-1, where there is none any more), unless all are whole."""
+    """The ends of the commands from this place on; at last (-1, where there is none any more), unless all are whole.
+
+    An annotation counts as one; the last may lack its end.
+    """
     while at < len(data):
-        if data[at : at + 1] == b"#":  # an annotation
+        if data[at : at + 1] == b"#":
             end = data.find(b"\n", at)
-            at = len(data) if end < 0 else end + 1
+            hole = data.find(b"\0", at, end if end >= 0 else len(data))
+            if hole >= 0:
+                yield -1, hole
+            if hole >= 0 or end < 0:
+                return
+            at = end + 1
+            yield at, at
             continue
         end, stop = command_end(data, at)
         yield end, stop

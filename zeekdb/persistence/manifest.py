@@ -31,6 +31,12 @@ class AofFile:
     seq: int
     kind: str  # b, i or h
 
+    @property
+    def is_made_whole(self) -> bool:
+        """Whether it was complete before it had its name: no crash tears it. (A base may also be the one file of a
+        server before 7.0.)"""
+        return self.kind == "b" and ".base." in self.name
+
     def line(self) -> str:
         """As it stands in the manifest."""
         plain = all(" " < c < "\x7f" and c not in "\"'\\" for c in self.name)

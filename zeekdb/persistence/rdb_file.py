@@ -1,4 +1,4 @@
-"""An RDB file on its way to the disk: written in pieces, checksummed, and in its place only once it is whole."""
+"""An RDB file, or one of commands, on its way to the disk: written in pieces, in its place once it is whole."""
 
 from __future__ import annotations
 
@@ -55,11 +55,13 @@ class RdbFile:
         self.file = self.temporary.open("wb", buffering=0)
         self.writer = FileWriter(self.file.fileno(), checksum, SYNC_EVERY if sync_as_it_grows else 1 << 62, paces)
 
-    def finish(self, end: bytes) -> None:
-        """The last piece and the checksum; then the file has its name, and both are on the disk. It may block."""
-        self.writer.put(end)
-        crc = self.writer.crc
-        self.writer.put(crc.to_bytes(8, "little"))
+    def finish(self, end: bytes | None) -> None:
+        """The last piece and the checksum (None: a file of commands has neither); then the file has its name, and both
+        are on the disk. It may block."""
+        self.writer.put(end or b"")
+        if end is not None:
+            crc = self.writer.crc
+            self.writer.put(crc.to_bytes(8, "little"))
         self.writer.close()
         os.fsync(self.file.fileno())
         self.file.close()

@@ -21,7 +21,7 @@ from zeekdb.hot import journal
 from zeekdb.hot.aoflog import AofLog
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import AofFile, Manifest
-from zeekdb.server.snapshots import SnapshotGivenUp
+from zeekdb.server.snapshots import Form, SnapshotGivenUp
 
 if TYPE_CHECKING:
     from zeekdb.server.server import Server
@@ -60,7 +60,6 @@ class AppendOnly:
         self.failed_s = -RETRY_S
         self.older_bytes = 0  # of the files before the current increment
         self.base_bytes = 0  # of everything, after the last rewrite or at start
-        self.timestamp_s = 0
         self.delayed = 0
 
     # ------------------------------------------------------------ places
@@ -118,14 +117,16 @@ class AppendOnly:
     def _write_first_base(self) -> None:
         """What the server has from elsewhere, at start: the manifest must not stand for an empty dataset. OSError."""
         manifests.announce(self.manifest_path)
-        base = self._new_base()
-        self.server.snapshots.write_now(self.directory / base.name, aof_base=True)
+        form = self._base_form()
+        base = self._new_base(form)
+        self.server.snapshots.write_now(self.directory / base.name, form)
         self.manifest = self.manifest.rewritten(base, [])
 
     def _start(self, descriptor: int, size: int) -> None:
         server = self.server
         server.propagation.restart()
         self.log = AofLog(descriptor, str(server.config.appendfsync), size, journal.end())
+        self.log.timestamps = bool(server.config.aof_timestamp_enabled)
         server.engine.log = self.log
         server.propagation.update()
         server.loop.add_reader(self.log.fileno(), self._heard)
@@ -169,8 +170,9 @@ class AppendOnly:
         server.update_gates()
 
     def configure(self) -> None:
-        """appendfsync and no-appendfsync-on-rewrite."""
+        """appendfsync, no-appendfsync-on-rewrite and aof-timestamp-enabled."""
         if self.log is not None:
+            self.log.timestamps = bool(self.server.config.aof_timestamp_enabled)
             self.log.mode = str(self.server.config.appendfsync)
             self.log.pause_sync = bool(self.server.config.no_appendfsync_on_rewrite) and self.rewriting
             self._hold()
@@ -300,8 +302,9 @@ class AppendOnly:
                 self.older_bytes += self.log.size
                 self.log.switch(descriptor)
 
-        await server.snapshots.write(temporary, aof_base=True, at_epoch=at_epoch)
-        base = self._new_base()
+        form = self._base_form()
+        await server.snapshots.write(temporary, form, at_epoch)
+        base = self._new_base(form)
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])
         tail = self.log
@@ -324,8 +327,9 @@ class AppendOnly:
         """BGREWRITEAOF while nothing is appended, as in Redis: the files become a base of what is there. OSError."""
         self._take_up()
         temporary = self.directory / f"temp-rewriteaof-bg-{os.getpid()}.aof"
-        await self.server.snapshots.write(temporary, aof_base=True)
-        base = self._new_base()
+        form = self._base_form()
+        await self.server.snapshots.write(temporary, form)
+        base = self._new_base(form)
         await asyncio.to_thread(os.replace, temporary, self.directory / base.name)
         replaced = self.manifest.rewritten(base, [])
         await asyncio.to_thread(manifests.write, self.manifest_path, replaced)
@@ -338,10 +342,14 @@ class AppendOnly:
         self.manifest = self.manifest.without_history()
         await asyncio.to_thread(manifests.write, self.manifest_path, self.manifest)
 
-    def _new_base(self) -> AofFile:
+    def _base_form(self) -> Form:
+        """What a base that is begun now consists of."""
+        return Form.RDB_BASE if self.server.config.aof_use_rdb_preamble else Form.COMMANDS
+
+    def _new_base(self, form: Form) -> AofFile:
         """The same for a base."""
         while True:
-            file = self.manifest.next_base(str(self.server.config.appendfilename), is_rdb=True)
+            file = self.manifest.next_base(str(self.server.config.appendfilename), form is Form.RDB_BASE)
             if not (self.directory / file.name).exists():
                 return file
 

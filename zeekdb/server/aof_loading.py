@@ -84,11 +84,11 @@ class AofLoader:
         missing = [file.name for file in manifest.files if not (self.folder / file.name).is_file()]
         if missing:
             raise CannotLoad(f"the AOF file {self.folder / missing[0]} doesn't exist")
-        paths = [self.folder / file.name for file in manifest.files]
         # A crash between two increments may leave the first one torn, and then there is nothing in the second.
-        filled = [path for path in paths if path.stat().st_size]
-        for path in paths:
-            self._load_file(path, last=not filled or path == filled[-1])
+        filled = [file for file in files if (self.folder / file.name).stat().st_size]
+        for file in files:
+            may_be_torn = (not filled or file == filled[-1]) and not file.is_made_whole
+            self._load_file(self.folder / file.name, last=may_be_torn)
 
     def _load_file(self, path: Path, last: bool) -> None:
         """CannotLoad."""
@@ -135,7 +135,7 @@ class AofLoader:
             log.warning("AOF loaded anyway: truncating at offset %d, which loses %d bytes", end, size - end)
             return end
         if verdict == "torn" and behind < 0:
-            why = "" if last else ", and it is not the last file"
+            why = "" if last else ", and it is not the last increment"
             raise CannotLoad(
                 f"unexpected end of file reading the append only file {path}: the last whole command ends at offset "
                 f"{end}{why}. You can repair it with: redis-check-aof --fix {path}, or set aof-load-truncated to yes"

@@ -7,9 +7,11 @@ import logging
 import mmap
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zeekdb.config.schedule import next_after
 from zeekdb.errors import CommandError
 from zeekdb.hot.rdb import DamagedValue
 from zeekdb.persistence import rdb
@@ -42,6 +44,8 @@ class Saving:
         self.begin_s = 0.0
         self.tried_s = -RETRY_S
         self.saves = 0
+        self.next_s = 0.0  # Unix: when snapshot-schedule wants the next one; 0: never
+        self.owed_s: float | None = None  # since when it waits for one, by the monotonic clock
         self.loaded_keys = self.expired_keys = 0  # by the last load
 
     @property
@@ -121,6 +125,8 @@ class Saving:
         self.server.last_save_s = time.time()
         self.server.keyspace.dirty -= dirty
         self.last_ok = True
+        if self.owed_s is not None and self.begin_s >= self.owed_s:
+            self.owed_s = None
         self.server.update_gates()
 
     def _failed(self, error: OSError) -> None:
@@ -133,15 +139,31 @@ class Saving:
         config = self.server.config
         return REFUSAL if not self.last_ok and config.save and config.stop_writes_on_bgsave_error else None
 
+    def plan(self) -> None:
+        """Reads in the calendar when the next snapshot is due: snapshot-schedule has changed, or one is due now."""
+        now = datetime.fromtimestamp(time.time())  # noqa: DTZ006  local times are meant
+        due = next_after(self.server.config.snapshot_schedule, now)
+        self.next_s = due.timestamp() if due else 0.0
+
+    def _look_at_calendar(self) -> None:
+        if self.next_s and time.time() >= self.next_s:
+            log.warning("A snapshot is due by snapshot-schedule")
+            self.owed_s = time.monotonic()
+            self.plan()
+
     def tick(self) -> None:
-        """By the clock: snapshots that are due."""
+        """By the clock: snapshots that are due. What the calendar wants is tried until it succeeds."""
         server = self.server
+        self._look_at_calendar()
         if self.in_progress or server.appendonly.rewriting:
             return
         if self.scheduled:
             self._start()
             return
         if not self.last_ok and time.monotonic() - self.tried_s < RETRY_S:
+            return
+        if self.owed_s is not None:
+            self._start()
             return
         changes, age_s = server.keyspace.dirty, time.time() - server.last_save_s
         for seconds, wanted in server.config.save:

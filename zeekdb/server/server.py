@@ -150,8 +150,9 @@ class Server:
             (("lua-memory-limit",), self._limit_scripts),
             (("notify-keyspace-events",), self.notifications.configure),
             (("tracking-table-max-keys",), self.tracking.trim),
-            (("appendfsync", "no-appendfsync-on-rewrite"), self.appendonly.configure),
+            (("appendfsync", "no-appendfsync-on-rewrite", "aof-timestamp-enabled"), self.appendonly.configure),
             (("save", "stop-writes-on-bgsave-error"), self.update_gates),
+            (("snapshot-schedule",), self.saving.plan),
         ]
         for names, hook in hooks:
             for name in names:

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeekdb.hot.snapshot import Snapshot
-from zeekdb.persistence import rdb
+from zeekdb.persistence import aof_base, rdb
 from zeekdb.persistence.rdb_file import RdbFile
 
 if TYPE_CHECKING:
@@ -25,6 +26,19 @@ DISK_S = 0.001
 WITH_RECENCY = ("lru", "lfu")  # policies whose figures are worth keeping
 
 
+class Form(Enum):
+    """What kind of file a snapshot becomes."""
+
+    RDB = "rdb"
+    RDB_BASE = "rdb-base"  # of an append-only file
+    COMMANDS = "commands"  # the same under aof-use-rdb-preamble no
+
+    @property
+    def end(self) -> bytes | None:
+        """What closes the file, before its checksum; None: it has neither."""
+        return None if self is Form.COMMANDS else rdb.END
+
+
 class SnapshotGivenUp(OSError):
     """The databases were flushed or swapped meanwhile: what was written shows nothing that ever was."""
 
@@ -36,6 +50,7 @@ class Job:
     file: RdbFile
     snapshot: Snapshot
     head: bytes
+    form: Form
 
 
 class Snapshots:
@@ -53,19 +68,25 @@ class Snapshots:
             self.given_up = True
             self.current.give_up()
 
-    def _open(self, path: Path, paces: bool = False) -> RdbFile:
+    def _open(self, path: Path, form: Form, paces: bool = False) -> RdbFile:
         config = self.server.config
-        return RdbFile(path, bool(config.rdbchecksum), bool(config.rdb_save_incremental_fsync), paces)
+        checksum = bool(config.rdbchecksum) and form is not Form.COMMANDS
+        as_it_grows = config.rdb_save_incremental_fsync if form is Form.RDB else config.aof_rewrite_incremental_fsync
+        return RdbFile(path, checksum, bool(as_it_grows), paces)
 
-    def _begin(self, aof_base: bool) -> tuple[Snapshot, bytes]:
+    def _begin(self, form: Form) -> tuple[Snapshot, bytes]:
         """The epoch; the file's first bytes."""
         server = self.server
         server.engine.tick()
         recency = any(word in server.config.maxmemory_policy for word in WITH_RECENCY)
         databases = server.keyspace.databases
-        head = rdb.head(databases, server.runner.libraries.records(), aof_base)
+        if form is Form.COMMANDS:
+            codes = [library.code for library in server.runner.libraries.libraries.values()]
+            head = aof_base.head(codes, int(time.time()) if server.config.aof_timestamp_enabled else None)
+        else:
+            head = rdb.head(databases, server.runner.libraries.records(), form is Form.RDB_BASE)
         self.given_up = False
-        self.current = Snapshot(databases, bool(server.config.rdbcompression), recency)
+        self.current = Snapshot(databases, bool(server.config.rdbcompression), recency, form is Form.COMMANDS)
         return self.current, head
 
     def end(self) -> None:
@@ -76,30 +97,30 @@ class Snapshots:
             snapshot.give_up()
             snapshot.step(0)
 
-    def write_now(self, path: Path, aof_base: bool = False) -> None:
+    def write_now(self, path: Path, form: Form = Form.RDB) -> None:
         """SAVE: everyone waits. OSError."""
-        file = self._open(path)
+        file = self._open(path, form)
         try:
-            snapshot, head = self._begin(aof_base)
+            snapshot, head = self._begin(form)
             file.writer.put(head)
             while not snapshot.step(SAVE_SLICE_US):
                 snapshot.give(file.writer)
             file.writer.put(snapshot.take())
-            file.finish(rdb.END)
+            file.finish(form.end)
         except BaseException:
             file.drop()
             raise
         finally:
             self.end()
 
-    def begin(self, path: Path, aof_base: bool = False, at_epoch: Callable[[], None] | None = None) -> Job:
+    def begin(self, path: Path, form: Form = Form.RDB, at_epoch: Callable[[], None] | None = None) -> Job:
         """The moment that the file will show, at which `at_epoch` is called; `finish` does the rest. OSError."""
-        file = self._open(path, paces=True)
+        file = self._open(path, form, paces=True)
         if at_epoch is not None:
             at_epoch()
-        snapshot, head = self._begin(aof_base)
+        snapshot, head = self._begin(form)
         self.idle.clear()
-        return Job(file, snapshot, head)
+        return Job(file, snapshot, head, form)
 
     async def finish(self, job: Job) -> None:
         """The file is written and has its name. OSError, and there is none."""
@@ -111,11 +132,11 @@ class Snapshots:
         finally:
             self.end()
 
-    async def write(self, path: Path, aof_base: bool = False, at_epoch: Callable[[], None] | None = None) -> None:
+    async def write(self, path: Path, form: Form = Form.RDB, at_epoch: Callable[[], None] | None = None) -> None:
         """Both, as soon as no other snapshot is under way. OSError."""
         while self.current is not None:
             await self.idle.wait()
-        await self.finish(self.begin(path, aof_base, at_epoch))
+        await self.finish(self.begin(path, form, at_epoch))
 
     async def _serve(self) -> None:
         """Leaves the loop to the clients until they have had their share, or have nothing to do."""
@@ -139,4 +160,4 @@ class Snapshots:
             if (done or snapshot.size >= PIECE) and not snapshot.give(file.writer):
                 await asyncio.sleep(DISK_S)  # the disk is slower than the walk
             await self._serve()
-        await asyncio.to_thread(file.finish, rdb.END)
+        await asyncio.to_thread(file.finish, job.form.end)

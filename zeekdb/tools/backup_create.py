@@ -238,6 +238,8 @@ def whole_end(place: Place, file: AofFile, data: mmap.mmap | bytes, begin: int, 
     commands = AofWalk(data, at)
     commands.run()
     verdict, end = commands.verdict, commands.whole
+    if file.kind == "b" and begin == at == 0 and commands.first_s >= 0 and commands.untimed == 0:
+        aof.base_s = commands.first_s  # a base of commands begins with the moment of its rewrite
     if commands.commands and aof.timed is None:
         aof.timed = commands.first_s >= 0 and commands.untimed == at
     if commands.first_s >= 0:

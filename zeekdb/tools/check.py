@@ -10,8 +10,22 @@ from typing import Final
 
 from zeekdb.persistence.manifest import SUFFIX
 from zeekdb.tools.aof_check import check_aof, repair_aof
-from zeekdb.tools.console import OK, PROBLEM, Progress, ToolError, say, say_json, warn
+from zeekdb.tools.console import (
+    OK,
+    PROBLEM,
+    USAGE,
+    Progress,
+    ToolError,
+    UsageError,
+    parse_time,
+    plural,
+    say,
+    say_json,
+    time_text,
+    warn,
+)
 from zeekdb.tools.folder_check import check_folder, check_manifest, manifest_paths, members_of
+from zeekdb.tools.moment_cut import cut_at
 from zeekdb.tools.rdb_check import MAGIC, check_rdb, repair_rdb
 from zeekdb.tools.reports import Report, mapped
 
@@ -27,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all is well (or was repaired), 1 there is a problem, 2 wrong usage.",
     )
     made.add_argument("files", nargs="+", metavar="FILE", type=Path, help="a file or a folder")
-    made.add_argument("--fix", action="store_true", help="repair what can be repaired")
+    changing = made.add_mutually_exclusive_group()
+    changing.add_argument("--fix", action="store_true", help="repair what can be repaired")
+    changing.add_argument(
+        "--cut-at", default="", metavar="TIME", help="cut an append-only file with timestamps behind its last command "
+        "of that time or before: an ISO time or Unix seconds",
+    )  # fmt: skip
     made.add_argument("--force", action="store_true", help="with --fix: cut at damage in the middle of a file too")
     made.add_argument("--json", action="store_true", help="the findings as JSON")
     made.add_argument("--quiet", action="store_true", help="no progress")
@@ -37,12 +56,18 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> int:
     """The exit status."""
     options = parser().parse_args(words)
+    try:
+        until_s = int(parse_time(options.cut_at)) if options.cut_at else None
+    except UsageError as error:
+        warn(f"zeekdb check: {error}")
+        return USAGE
     reports = []
     failed = False
     for path in options.files:
         progress = Progress("checking", "record", quiet=options.quiet or options.json)
         try:
-            reports.append(check(path, options.fix, options.force, progress))
+            report = check(path, options.fix, options.force, progress)
+            reports.append(report if until_s is None else check_cut(path, report, until_s))
         except (ToolError, OSError) as error:
             warn(f"zeekdb check: {error}")
             failed = True
@@ -83,6 +108,23 @@ def check(path: Path, fix: bool = False, force: bool = False, progress: Progress
             if fix:
                 repair_aof(path, data, report, force)
     return report
+
+
+def check_cut(path: Path, report: Report, until_s: int) -> Report:
+    """Cuts what is well behind a moment; what it is then. ToolError, OSError."""
+    if not report.well:
+        return report
+    done = cut_at(path, until_s)
+    after = check(path)
+    after.facts["cut"] = done
+    for each in done:
+        after.lines.append(
+            f"{each['file']}: cut at offset {each['offset']:,}; the {plural(each['bytes'], 'byte')} behind it, later "
+            f"than {time_text(until_s)}, are in {each['kept']}"
+        )
+    if not done:
+        after.notes.append(f"nothing is later than {time_text(until_s)}")
+    return after
 
 
 def recognise(path: Path, head: bytes) -> str:

@@ -191,6 +191,11 @@ def _check_files(
                     "the increments build upon what is lost here; to go on without it, at your own risk: "
                     f"zeekdb check --fix {path}"
                 )
+            elif file.is_made_whole:
+                part.remedy = (
+                    "no crash tears a base, and the increments build upon what is lost here; to go on without it, at "
+                    f"your own risk: zeekdb check --fix {path}"
+                )
             elif file != filled[-1]:
                 part.remedy = "it is not the last file, so what follows needs what was torn off: nothing is repaired"
             elif fix:
