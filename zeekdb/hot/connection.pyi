@@ -10,6 +10,7 @@ class Connection:
     gate: int
     protocol: int
     output_limit: int
+    tell_drained: bool  # once: the engine's `on_drained` is called when the output has left
     last_command_index: int
     def attach(self, engine: Engine, fd: int) -> None: ...
     def use_database(self, database: Database) -> None: ...

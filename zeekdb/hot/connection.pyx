@@ -199,6 +199,16 @@ cdef class Connection(Link):
                 + (self.c.intake.blob.capacity if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes)
 
     @property
+    def tell_drained(self):
+        """Whether the engine's `on_drained` shall be called once the output has left."""
+        return self.c.tell_drained
+
+    @tell_drained.setter
+    def tell_drained(self, bint value):
+        if self.c is not &GONE:
+            self.c.tell_drained = value
+
+    @property
     def output_limit(self):
         """Unsent bytes that end the connection; 0: no limit."""
         return self.c.output_limit

@@ -15,6 +15,7 @@ ctypedef struct Conn:
     bint writable_wanted
     bint readable_off
     bint watching        # WATCHes keys
+    bint tell_drained    # somebody waits until its output has left
     bint held            # its output waits until what it has changed is on the disk
     bint queued          # waits in the engine's list of connections to process again
     # input not consumed yet
@@ -68,6 +69,7 @@ cdef class Sockets(CommandTable):
     cdef list held                   # connections whose output waits for that
     cdef list again                  # connections that another one's command has given output or set free
     cdef public object on_close      # (connection)
+    cdef public object on_drained    # (connection): its output has left, and it was said that this is awaited
     cdef public object on_output_limit  # (connection): it is closed for not reading
     cdef public unsigned long long total_out
     cdef public unsigned long long writes

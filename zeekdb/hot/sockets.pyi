@@ -10,6 +10,7 @@ class Sockets(CommandTable):
 
     on_close: Callable[[Any], None]
     on_output_limit: Callable[[Any], None]
+    on_drained: Callable[[Any], None]
     log_fails: bool
     total_out: int
     writes: int

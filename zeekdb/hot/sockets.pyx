@@ -127,6 +127,9 @@ cdef class Sockets(CommandTable):
         if whole == c.writable_wanted:
             c.writable_wanted = not whole
             self.watch(c)
+        if whole and c.tell_drained:
+            c.tell_drained = False
+            self.on_drained(<object>c.owner)
         return 0
 
     cdef void keep(self, Out* out) noexcept nogil:

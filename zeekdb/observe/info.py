@@ -194,7 +194,7 @@ def persistence_section(server: Any, keyspace: Any) -> Fields:
     """# Persistence"""
     saving, current = server.saving, server.snapshots.current
     return [
-        ("loading", 0),
+        ("loading", int(server.loading)),
         ("async_loading", 0),
         ("current_cow_peak", 0),
         ("current_cow_size", 0),
@@ -213,6 +213,7 @@ def persistence_section(server: Any, keyspace: Any) -> Fields:
         ("rdb_last_load_keys_expired", saving.expired_keys),
         ("rdb_last_load_keys_loaded", saving.loaded_keys),
         *server.appendonly.fields(),
+        *server.loader.fields(),
     ]
 
 
@@ -299,7 +300,7 @@ def replication_section(server: Any, keyspace: Any) -> Fields:
         host = replica.address or replica.client.addr.rsplit(":", 1)[0]
         fields.append((
             f"slave{number}",
-            f"ip={host},port={replica.port},state=online,offset={replica.acknowledged},lag={replica.lag_s()}",
+            f"ip={host},port={replica.port},state={replica.state},offset={replica.acknowledged},lag={replica.lag_s()}",
         ))  # fmt: skip
     return [
         *fields,

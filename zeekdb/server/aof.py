@@ -254,6 +254,15 @@ class AppendOnly:
             self.begin_s = time.monotonic()
             self.task = self.server.loop.create_task(self._rewrite_in_background())
 
+    def begin_anew(self) -> None:
+        """The data are others than the files and the changes to come tell of: a full copy has replaced them."""
+        if self.log is None:
+            return
+        if self.task is None:
+            self._rewrite_soon()
+        else:
+            self.scheduled = True
+
     async def _rewrite_in_background(self) -> None:
         try:
             self.configure()

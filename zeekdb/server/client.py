@@ -34,6 +34,8 @@ class Client(Connection):
     reply_buffer_size = 0
     reply_buffer_peak = 0
     reply_buffer_used = 0
+    copying = False  # a replica that waits for a full copy, or gets one
+    stream_bytes = 0  # of the replication stream, which follow that copy
 
     def __init__(self, server: Server, client_id: int, addr: str, laddr: str, is_unix: bool) -> None:
         self.server = server
@@ -147,15 +149,20 @@ class Client(Connection):
 
     @property
     def reply_list_length(self) -> int:
-        return 1 if self.output_bytes else 0
+        return 1 if self.unsent_bytes else 0
 
     @property
     def reply_list_memory(self) -> int:
-        return self.output_bytes
+        return self.unsent_bytes
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Output that waits; an image under way does not count."""
+        return self.stream_bytes if self.copying else self.output_bytes
 
     @property
     def memory(self) -> int:
-        return self.memory_bytes + CONNECTION_BYTES
+        return self.memory_bytes + self.stream_bytes + CONNECTION_BYTES
 
     # ------------------------------------------------------------ deeds
 

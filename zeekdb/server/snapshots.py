@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.snapshot import Snapshot
 from zeekdb.persistence import rdb
 from zeekdb.persistence.rdb_file import RdbFile
@@ -58,7 +59,8 @@ class Snapshots:
         server.engine.tick()
         recency = any(word in server.config.maxmemory_policy for word in WITH_RECENCY)
         databases = server.keyspace.databases
-        head = rdb.head(databases, server.runner.libraries.records(), aof_base)
+        stream_db = server.replica.client.db_index if server.replica.active else None
+        head = rdb.head(databases, server.runner.libraries.records(), aof_base, stream_db)
         self.given_up = False
         self.current = Snapshot(databases, bool(server.config.rdbcompression), recency)
         return self.current, head
@@ -111,6 +113,31 @@ class Snapshots:
         while self.current is not None:
             await self.idle.wait()
         await self.finish(self.begin(path, aof_base, at_epoch))
+
+    async def stream(self, size: int, at_epoch: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+        """The same as pieces of about `size` bytes, for no file; no other snapshot may be under way. SnapshotGivenUp.
+
+        The snapshot goes on as its taker asks for more, so a slow one makes it long.
+        """
+        at_epoch()
+        snapshot, piece = self._begin(False)
+        self.idle.clear()
+        checksum, crc, done = bool(self.server.config.rdbchecksum), 0, False
+        try:
+            while not done:
+                crc = crc64(piece, crc) if checksum else 0
+                yield piece
+                while not done and snapshot.size < size:
+                    await asyncio.sleep(0)
+                    done = snapshot.step(SLICE_US)
+                    if self.given_up:
+                        raise SnapshotGivenUp("the databases were flushed meanwhile")
+                piece = snapshot.take()
+            piece += rdb.END
+            yield piece + (crc64(piece, crc) if checksum else 0).to_bytes(8, "little")
+        finally:
+            if self.current is snapshot:
+                self.end()
 
     async def _write(self, job: Job) -> None:
         file, snapshot = job.file, job.snapshot
