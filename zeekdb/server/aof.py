@@ -254,6 +254,12 @@ class AppendOnly:
             self.begin_s = time.monotonic()
             self.task = self.server.loop.create_task(self._rewrite_in_background())
 
+    def give_up(self) -> None:
+        """A rewrite under way is not wanted any more: the files hold everything without it."""
+        if self.task is not None:
+            self.task.cancel()
+            self.server.snapshots.end()
+
     def begin_anew(self) -> None:
         """The data are others than the files and the changes to come tell of: a full copy has replaced them."""
         if self.log is None:

@@ -46,6 +46,13 @@ class FullCopies:
         self.begin_s = 0.0
         self.task: asyncio.Task[None] | None = None
         self.senders: set[asyncio.Task[None]] = set()
+        server.keyspace.database_listeners.append(self._database_changes)
+
+    def _database_changes(self, databases: list[Any], swapped: bool) -> None:
+        """What is on its way shows nothing that ever was, and who takes nothing of it would not notice."""
+        if self.snapshotting:
+            for replica in list(self.group):
+                replica.client.kill()
 
     def ask(self, replica: Replica) -> None:
         """It gets a copy as soon as there is one."""
@@ -98,7 +105,7 @@ class FullCopies:
                     await self._copy()
                 except OSError as error:
                     log.warning("SYNC failed. BGSAVE child returned an error: %s", error.strerror or error)
-                    for replica in list(self.group or self.waiting):
+                    for replica in list(self.group if self.snapshotting else self.waiting):
                         replica.client.kill()
                 finally:
                     self.snapshotting = False

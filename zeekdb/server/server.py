@@ -537,6 +537,7 @@ class Server:
         if (save or (save is None and self.config.save)) and not self.loading:  # then the file has more than we
             self.saving.give_up()
             self.primary.copies.give_up()
+            self.appendonly.give_up()
             try:
                 self.saving.save()
             except CommandError:
