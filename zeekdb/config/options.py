@@ -199,7 +199,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("maxmemory-policy", Enum(*POLICIES), "noeviction", "What goes when memory is full.", hook="maxmemory"),
         D("maxmemory-samples", POSITIVE, 5, "Keys compared to find one to evict."),
         D("maxmemory-eviction-tenacity", Int(0, 100), 10, "How hard eviction tries before it serves the next client."),
-        D("maxmemory-clients", MemoryOrPercent(0, LONG_MAX), 0, "Most memory for all clients' buffers, or a share of maxmemory; 0 has no limit.", "bytes or %", later=True),
+        D("maxmemory-clients", MemoryOrPercent(0, LONG_MAX), 0, "Most memory for all clients' buffers, or a share of maxmemory; 0 has no limit.", "bytes or %"),
         D("lfu-log-factor", NATURAL, 10, "How slowly the LFU counter grows.", hook="lfu"),
         D("lfu-decay-time", NATURAL, 1, "After how long an LFU counter falls by one; 0 never.", "min", hook="lfu"),
         D("active-expire-effort", Int(1, 10), 1, "How much time goes to removing expired keys.", hook="active-expire-effort", later=True),

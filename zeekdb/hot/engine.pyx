@@ -35,7 +35,7 @@ from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half,
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
 from zeekdb.hot.replies cimport write_error, write_reply
-from zeekdb.hot.sockets cimport OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
+from zeekdb.hot.sockets cimport EVICTABLE, OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
 from zeekdb.hot.wire cimport TWIN_DONE, Arg, Out, out_length, out_pending, out_raw
 
@@ -119,6 +119,8 @@ cdef class Engine(Sockets):
                     self.run_again(NULL)
                 if J.size:
                     self.drain()
+                if self.client_limit and self.sums[EVICTABLE] > self.client_limit:
+                    self.evict_clients()
                 if self.dead != NULL:
                     self.bury()
                 now = wall_us()
@@ -154,6 +156,7 @@ cdef class Engine(Sockets):
             # Our own bug: this connection ends, the others and the data stay.
             self.close(c)
             self.on_bug(owner, -1, exc)
+        self.account(c)
         return 0
 
     cdef int run_again(self, Conn* running) except -1:
@@ -176,6 +179,7 @@ cdef class Engine(Sockets):
                     self.flush(c)
                 else:
                     self.process(c, c.data, c.size, True)
+                self.account(c)
         if later:
             self.again.append(<object>running.owner)
         return 0
@@ -191,6 +195,8 @@ cdef class Engine(Sockets):
                 self.run_again(NULL)
             if J.size:
                 self.drain()
+            if self.client_limit and self.sums[EVICTABLE] > self.client_limit:
+                self.evict_clients()
         finally:
             self.in_turn = False
             if self.dead != NULL:

@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 from zeekdb.hot.compaction cimport compact_step
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.keyspace cimport G, Shard, db_pointer, ks_delete
-from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_resident, mem_used
+from zeekdb.hot.memory cimport mem_alloc, mem_free
 from zeekdb.hot.learned cimport LEARNED_POLICY
 from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.queues cimport FIFO_POLICY, S3FIFO_POLICY
@@ -216,7 +216,7 @@ cdef void evict_until(int64_t end) noexcept nogil:
     while over_limit():
         if G.lazyfree_pending:
             ks_free(FREE_SLICE)
-        elif mem_used() <= E.limit and compact_step() and mem_resident() <= E.ceiling + E.limit // 200:
+        elif counted_use() <= E.limit and compact_step() and counted_resident() <= E.ceiling + E.limit // 200:
             pass  # the blocks would fit, but not their pages; while that helps, nobody has to go for it
         else:
             e = choose(&db) if E.policy != NULL else NULL

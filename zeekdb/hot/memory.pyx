@@ -681,6 +681,13 @@ def used() -> int:
     return USED
 
 
+def charge(int64_t delta) -> None:
+    """More bytes, or fewer, that others have taken from the system and that count all the same."""
+    global USED, LARGE
+    USED += delta
+    LARGE += delta
+
+
 def resident() -> int:
     return mem_resident()
 

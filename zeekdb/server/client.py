@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
-from zeekdb.hot import journal
+from zeekdb.hot import journal, memory
 from zeekdb.hot.connection import Connection
 from zeekdb.hot.gates import GATE_AUTH, GATE_MULTI, GATE_NO_TOUCH, GATE_REPLY
 from zeekdb.hot.replies import NO_REPLY
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zeekdb.server.tracking import Tracked
 
 CONNECTION_BYTES = 1024  # the Python objects of one connection, about
+ENTRY_BYTES = 128  # of a subscription or a watched key beside its name, about
 
 
 class Client(Connection):
@@ -49,7 +50,7 @@ class Client(Connection):
         self.db_index = 0
         self.created_s = time.time()
         self.is_monitor = False
-        self.no_evict = False
+        self._no_evict = False
         self.reply_mode = "on"
         self.over_limit_since_s = 0.0
         self.waiting: tuple[int, list[bytes]] | None = None  # a command that CLIENT PAUSE holds back
@@ -80,6 +81,30 @@ class Client(Connection):
         if not self.wrote_end:
             return 0
         return max(self.server.primary.offset - (journal.end() - self.wrote_end), 0)
+
+    @property
+    def no_evict(self) -> bool:
+        """Whether it may stay when clients take too much."""
+        return self._no_evict
+
+    @no_evict.setter
+    def no_evict(self, value: bool) -> None:
+        self._no_evict = value
+        self.take_side(value, self.kind == "replica")
+
+    def hold(self, size: int) -> None:
+        """So many more bytes are kept for it here, or fewer."""
+        before = self.extra_bytes
+        self.extra_bytes = before + size
+        memory.charge(self.extra_bytes - before)
+
+    def hold_name(self, name: bytes) -> None:
+        """It has subscribed to something, watches it, or the like."""
+        self.hold(len(name) + ENTRY_BYTES)
+
+    def let_name_go(self, name: bytes) -> None:
+        """The other way."""
+        self.hold(-len(name) - ENTRY_BYTES)
 
     @property
     def no_touch(self) -> bool:
@@ -162,7 +187,7 @@ class Client(Connection):
 
     @property
     def memory(self) -> int:
-        return self.memory_bytes + self.stream_bytes + CONNECTION_BYTES
+        return self.memory_bytes + self.stream_bytes
 
     # ------------------------------------------------------------ deeds
 

@@ -76,6 +76,7 @@ class Cron:
         if now_s >= self.next_sample_s:
             self.next_sample_s = now_s + 0.1
             server.sample()
+            server.client_memory.tick()
         if server.config.maxmemory and not server.loading:
             eviction.make_room()
             server.update_gates()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from zeekdb.server.server import Server
 
-SLICE_US = 4000  # of the loop at a time; whoever asks meanwhile is refused, and need not be quick about it
+SLICE_US = 8000  # of the loop at a time; whoever asks meanwhile is refused, and need not be quick about it
 
 
 class Slices(Protocol):

@@ -61,6 +61,7 @@ class Directory:
         if audience is None:
             audience = self.audiences[name] = Audience()
         audience.clients[client] = None
+        client.hold_name(name)
         audience.listed = None
         return True
 
@@ -69,6 +70,7 @@ class Directory:
         if name not in self.of(client):
             return False
         del self.of(client)[name]
+        client.let_name_go(name)
         audience = self.audiences[name]
         del audience.clients[client]
         audience.listed = None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zeekdb.errors import CommandError
+from zeekdb.hot import memory
 from zeekdb.server.full_copies import FullCopies
 from zeekdb.server.propagation import encode
 
@@ -75,10 +76,17 @@ class Backlog:
 
     def add(self, data: bytes, size_max: int) -> None:
         """Append; what is over the size goes, in large steps."""
+        before = len(self.data)
         self.data += data
         self.end += len(data)
         if len(self.data) > 2 * size_max:
             del self.data[: len(self.data) - size_max]
+        memory.charge(len(self.data) - before)
+
+    def drop(self) -> None:
+        """Nothing of it is known any more."""
+        memory.charge(-len(self.data))
+        self.data.clear()
 
     def since(self, offset: int) -> bytes | None:
         """Everything from `offset` on; None when that is no longer (or not yet) known."""
@@ -124,6 +132,7 @@ class Primary:
         replica = self.announce(client)
         missed = self.backlog.since(offset) if replication_id == server.replication_id.encode() else None
         client.kind = "replica"
+        client.take_side(client.no_evict, True)
         server.limit_output(client)
         self.announced.pop(client, None)
         self.replicas[client] = replica
@@ -209,6 +218,7 @@ class Primary:
         self.server.replication_id = replication_id
         self.offset = offset
         if self.backlog is not None:
+            self.backlog.drop()
             self.backlog = Backlog(offset)
 
     def pass_on(self, data: bytes) -> None:
@@ -261,5 +271,6 @@ class Primary:
             self.backlog is not None and not self.replicas and config.repl_backlog_ttl
             and now_s - self.alone_since_s > config.repl_backlog_ttl
         ):  # fmt: skip
+            self.backlog.drop()
             self.backlog = None
             self.server.propagation.detach(self.hear)

@@ -48,7 +48,8 @@ from zeekdb.server.acl.store import Acl
 from zeekdb.server.aof import AppendOnly
 from zeekdb.server.aof_loading import AofLoader, CannotLoad
 from zeekdb.server.blocking import Blocking
-from zeekdb.server.client import Client
+from zeekdb.server.client import CONNECTION_BYTES, Client
+from zeekdb.server.client_memory import ClientMemory
 from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
@@ -138,6 +139,8 @@ class Server:
         self.loop: asyncio.AbstractEventLoop
         self.listeners_: Listeners
         self._later: list[tuple[Any, tuple[Any, ...]]] = []
+        self.client_memory = ClientMemory(self)
+        self.client_memory.tick()
         self._apply_config()
         self.startup_memory = self.keyspace.memory_used()
 
@@ -155,6 +158,7 @@ class Server:
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (MEMORY_DIRECTIVES, self.choose_policy),
+            (("maxmemory-clients", "maxmemory"), self.client_memory.configure),
             (("requirepass",), self.acl.set_default_password),
             (("min-replicas-to-write", "min-replicas-max-lag"), self.update_gates),
             (("lua-memory-limit",), self._limit_scripts),
@@ -333,6 +337,7 @@ class Server:
         except OSError:
             os.close(fd)
             return
+        client.hold(CONNECTION_BYTES)
         client.select(0)
         self.acl.admit(client)
         self.limit_output(client)
@@ -346,6 +351,7 @@ class Server:
         self.tracking.disable(client)
         self.primary.forget(client)
         self.watches.drop(client)
+        client.hold(-client.extra_bytes)
         if client in self.monitors:
             self.monitors.discard(client)
             self.update_gates()
