@@ -178,8 +178,9 @@ cdef class Connection(Link):
 
     @property
     def query_bytes(self):
-        """Bytes of input that wait."""
-        return self.c.size + (self.c.intake.blob.size if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes
+        """Bytes of input that wait, without those that are arguments already."""
+        return (self.c.size - min(self.c.size, self.c.intake.parsed) + self.c.intake.blob_bytes
+                + (self.c.intake.blob.size if self.c.intake.blob != NULL else 0))
 
     @property
     def query_capacity(self):

@@ -74,6 +74,12 @@ cdef list list_args(Arg* argv, uint32_t argc):
 
 
 @cython.final
+cdef inline int wake_bytes(const Conn* c) noexcept nogil:
+    """For which to wait: what is left of a large argument without its line end, which may be late, or a part of it."""
+    cdef size_t left = c.intake.blob_want - c.intake.blob.size
+    return <int>min(left - 2 if left > 2 else 1, <size_t>WAKE_BYTES)
+
+
 cdef class Engine(Sockets):
     """The reactor over one keyspace. Not thread-safe: everything happens on the event loop's thread."""
 
@@ -270,7 +276,7 @@ cdef class Engine(Sockets):
             return 0
         if c.intake.blob.size < c.intake.blob_want:
             if c.intake.blob_want - c.intake.blob.size < WAKE_BYTES:
-                set_wake_bytes(c.fd, c.intake.blob_want - c.intake.blob.size)
+                set_wake_bytes(c.fd, wake_bytes(c))
             return 0
         set_wake_bytes(c.fd, 1)
         return self.process(c, c.data, c.size, True)
@@ -319,7 +325,7 @@ cdef class Engine(Sockets):
             used = size
         self.keep_tail(c, data + used, size - used if c.intake.half_end == 0 else c.intake.half_end, owned)
         if c.intake.blob != NULL:  # few wake-ups with much to copy cost less than many with little
-            set_wake_bytes(c.fd, min(c.intake.blob_want - c.intake.blob.size, WAKE_BYTES))
+            set_wake_bytes(c.fd, wake_bytes(c))
         return self.flush(c)
 
     cdef void keep_tail(self, Conn* c, uint8_t* tail, size_t n, bint owned) noexcept:
