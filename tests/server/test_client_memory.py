@@ -77,13 +77,14 @@ def test_unread_output_counts(server: Server, wire: Wire) -> None:
 def test_what_python_holds_counts(server: Server, wire: Wire, command: str) -> None:
     before = used(wire)
     with server.wire() as holder:
-        for n in range(3):
-            holder.send(encode(command, str(n) + "x" * MIB))
+        for n in range(12):
+            holder.send(encode(command, str(n) + "x" * 300_000))
             holder.read()
         assert used(wire) - before > 3 * MIB
         with contextlib.suppress(OSError, EOFError):
-            holder.send(encode(command, "3" + "x" * MIB))
-            holder.read()
+            for n in range(12, 20):
+                holder.send(encode(command, str(n) + "x" * 300_000))
+                holder.read()
         wait_for(lambda: info(wire, "stats")["evicted_clients"] == "1")
     wait_for(lambda: abs(used(wire) - before) < MIB)
 
@@ -154,5 +155,6 @@ def test_lua_counts(start_server: Start) -> None:
     server = start_server("--save", "")
     with server.wire() as wire:
         before = used(wire)
-        wire("EVAL", "kept = nil; local t = {} for n = 1, 100000 do t[n] = n end return #t", 0)
+        for n in range(1000):
+            wire("EVAL", f"return #'{n}{'x' * 1000}'", 0)
         wait_for(lambda: used(wire) - before > 500_000)

@@ -171,7 +171,7 @@ def test_what_waits_behind_an_image_is_limited(start_server: Start) -> None:
     with server.wire() as wire:
         wire("DEBUG", "POPULATE", KEYS, "key", 100)
         copy = Copy(server, "eof")
-        wait_for(lambda: states(wire) == ["wait_bgsave"])
+        wait_for(lambda: field(wire, "persistence", "rdb_bgsave_in_progress") == "1")
         wire.pipeline([("SET", "big", "x" * 300_000)] * 3)
         assert states(wire) == ["wait_bgsave"]
         wire.pipeline([("SET", "big", "x" * 300_000)] * 3)

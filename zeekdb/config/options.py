@@ -286,7 +286,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("replica-announce-ip", TEXT, "", "Address to announce to the primary.", alias="slave-announce-ip"),
         D("replica-announce-port", PORT, 0, "Port to announce to the primary.", alias="slave-announce-port"),
         D("replica-ignore-disk-write-errors", YES_NO, False, "Let a replica go on when its disk fails.", later=True),
-        D("repl-diskless-sync", YES_NO, True, "Send full copies from memory.", later=True),
+        D("repl-diskless-sync", YES_NO, True, "Send full copies from memory."),
         D("repl-diskless-sync-delay", NATURAL, 5, "How long to wait for further replicas first.", "s", later=True),
         D("repl-diskless-sync-max-replicas", NATURAL, 0, "Replicas that end this wait; 0 waits it out.", later=True),
         D("repl-diskless-load", Enum("disabled", "on-empty-db", "swapdb"), "disabled", "Load full copies from the socket.", later=True),

@@ -572,10 +572,7 @@ cdef void give_slab(uint32_t k, size_t size, Slab* slab) noexcept nogil:
     global IDLE_BYTES, RESIDENT
     cdef SlabClass* c = &SLABS[k]
     if k >= SLAB_CLASSES or IDLE_BYTES + size > IDLE_MAX:
-        if leave(slab, size):
-            RESIDENT -= size
-            return
-        if munmap(slab, size) == 0 or k >= SLAB_CLASSES:
+        if leave(slab, size) or munmap(slab, size) == 0 or k >= SLAB_CLASSES:
             RESIDENT -= size
             return
         # a hole among mappings makes one more of them, and the system sets a limit
@@ -683,9 +680,7 @@ def used() -> int:
 
 def charge(int64_t delta) -> None:
     """More bytes, or fewer, that others have taken from the system and that count all the same."""
-    global USED, LARGE
-    USED += delta
-    LARGE += delta
+    count_large(<size_t>delta)
 
 
 def resident() -> int:

@@ -107,7 +107,7 @@ class Replica:
         self.server = server
         self.host = ""
         self.port = 0
-        self.state = "none"  # none, connect, connecting, sync, connected
+        self.state = "none"  # none, connect, connecting, handshake, sync, connected
         self.offset = 0
         self.heard_s = 0.0
         self.down_since_s = time.monotonic()
@@ -177,6 +177,7 @@ class Replica:
             asyncio.open_connection(self.host, self.port, limit=LINE_BYTES_MAX), timeout_s
         )
         self.writer = writer
+        self.state = "handshake"
         try:
             await self._greet(reader, writer, timeout_s)
             await self._synchronise(reader, writer, timeout_s)
