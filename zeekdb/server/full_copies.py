@@ -217,7 +217,7 @@ class FullCopies:
     async def _follow_up(self, replica: Replica) -> None:
         """Behind the image: the stream from its moment on."""
         client = replica.client
-        replica.state, replica.sending = "online", False
+        replica.state, replica.sending, replica.seen_s = "online", False, time.monotonic()
         if replica.only_image:
             client.close_after_reply()
             self.server.engine.settle()
