@@ -127,7 +127,7 @@ class PubSub:
             return
         client.gate ^= GATE_SUBSCRIBED
         client.kind = "pubsub" if subscribed else "normal"
-        client.output_limit = self.server.output_limits(client)[0]
+        self.server.limit_output(client)
 
     # ------------------------------------------------------------ publishing
 

@@ -90,6 +90,9 @@ class FakeServer:
             expired_keys=0, reload=lambda *how: None,
         )  # fmt: skip
         self.primary = SimpleNamespace(replicas={}, backlog=None, offset=0)
+        self.loading = False
+        self.client_memory = SimpleNamespace(normal=0, replicas=0)
+        self.loader = SimpleNamespace(active=False, fields=list)
         self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}
         self.deeds: list[Any] = []
