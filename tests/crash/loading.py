@@ -64,19 +64,17 @@ class Loader:
         self.config.dir = str(folder)
         server = self.server
         if not self.config.appendonly:
-            if not server.saving.load_at_start():
+            if not asyncio.run(server.saving.load_at_start()):
                 raise Refused(self.said[-1])
             return None
-        server.loading = True
-        server.update_gates()
+        server.loader.begin()
         try:
-            manifest = AofLoader(server).load()
+            manifest = asyncio.run(AofLoader(server).load())
         except (CannotLoad, OSError) as error:
             raise Refused(str(error)) from None
         finally:
-            server.loading = False
-            server.update_gates()
-        if manifest is None and not server.saving.load_at_start():
+            server.loader.end()
+        if manifest is None and not asyncio.run(server.saving.load_at_start()):
             raise Refused(self.said[-1])
         return manifest
 

@@ -147,7 +147,7 @@ class ServerPort(Protocol):
     startup_memory: int  # keyspace.memory_used() before the first key
     last_save_s: float
     cron_paused: bool  # DEBUG PAUSE-CRON
-    loading: bool  # the append-only file is read; the keyspace's clock stands still, so that nothing expires
+    loading: bool  # while the append-only file is read the keyspace's clock stands still, so that nothing expires
 
     def clients(self) -> Iterable[ClientPort]:
         """All connections, oldest first; a copy, safe while connections close."""

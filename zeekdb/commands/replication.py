@@ -123,11 +123,14 @@ def replconf(ctx: Context, *pairs: bytes) -> str | NoReply:
                     )
                 primary.announce(ctx.client).address = show(value)
             case b"rdb-only":
-                parse_range(value, 0, 1)
+                primary.announce(ctx.client).only_image = bool(parse_range(value, 0, 1))
             case b"rdb-filter-only":
                 _check_filter(value)
                 primary.announce(ctx.client).only_functions = bool(value.split())
-            case b"capa" | b"version":
+            case b"capa":
+                if value.lower() == b"eof":
+                    primary.announce(ctx.client).takes_mark = True
+            case b"version":
                 pass
             case b"ack":
                 primary.acknowledge(ctx.client, parse_int(value))

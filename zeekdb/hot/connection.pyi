@@ -10,6 +10,7 @@ class Connection:
     gate: int
     protocol: int
     output_limit: int
+    tell_drained: bool  # once: the engine's `on_drained` is called when the output has left
     last_command_index: int
     def attach(self, engine: Engine, fd: int) -> None: ...
     def use_database(self, database: Database) -> None: ...
@@ -56,6 +57,9 @@ class Connection:
     def output_bytes(self) -> int: ...
     @property
     def memory_bytes(self) -> int: ...
+    extra_bytes: int  # what Python holds for it, a part of `memory_bytes`
+    def take_side(self, kept: bool, replica: bool) -> None:
+        """Where its memory counts: with what `maxmemory-clients` limits, or with what is kept, or with replicas."""
     @property
     def net_in(self) -> int: ...
     @property

@@ -8,7 +8,7 @@ from zeekdb.hot.keyspace cimport db_pointer
 from zeekdb.hot.kinds cimport Kind
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.replies cimport write_reply
-from zeekdb.hot.sockets cimport GONE, Conn, Link
+from zeekdb.hot.sockets cimport EVICTABLE, GONE, KEPT, REPLICA, Conn, Link, conn_memory
 from zeekdb.hot.wire cimport Arg, Out, out_pending, out_raw
 
 from zeekdb.hot.replies import NO_REPLY
@@ -178,8 +178,9 @@ cdef class Connection(Link):
 
     @property
     def query_bytes(self):
-        """Bytes of input that wait."""
-        return self.c.size + (self.c.intake.blob.size if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes
+        """Bytes of input that wait, without those that are arguments already."""
+        return (self.c.size - min(self.c.size, self.c.intake.parsed) + self.c.intake.blob_bytes
+                + (self.c.intake.blob.size if self.c.intake.blob != NULL else 0))
 
     @property
     def query_capacity(self):
@@ -192,11 +193,38 @@ cdef class Connection(Link):
 
     @property
     def memory_bytes(self):
-        """What the connection holds: its structures and both buffers."""
-        cdef Out* out = &self.c.port.out
-        return (sizeof(Conn) + self.c.capacity + self.c.queue.capacity + self.c.intake.args_capacity * sizeof(Arg)
-                + (0 if out.lent else out.capacity) + out.part_bytes
-                + (self.c.intake.blob.capacity if self.c.intake.blob != NULL else 0) + self.c.intake.blob_bytes)
+        """What the connection holds: its structures, both buffers, and what Python holds for it."""
+        return conn_memory(self.c)
+
+    @property
+    def extra_bytes(self):
+        """What Python holds for the connection; a part of `memory_bytes`."""
+        return self.c.extra
+
+    @extra_bytes.setter
+    def extra_bytes(self, size_t value):
+        if self.c is not &GONE:
+            self.c.extra = value
+            self.engine.account(self.c)
+
+    def take_side(self, bint kept, bint replica):
+        """Where its memory counts: with what `maxmemory-clients` limits, or with what is kept, or with replicas."""
+        cdef uint8_t side = REPLICA if replica else KEPT if kept else EVICTABLE
+        if self.c is &GONE or self.c.closed or self.c.side == side:
+            return
+        self.engine.unaccount(self.c)
+        self.c.side = side
+        self.engine.account(self.c)
+
+    @property
+    def tell_drained(self):
+        """Whether the engine's `on_drained` shall be called once the output has left."""
+        return self.c.tell_drained
+
+    @tell_drained.setter
+    def tell_drained(self, bint value):
+        if self.c is not &GONE:
+            self.c.tell_drained = value
 
     @property
     def output_limit(self):

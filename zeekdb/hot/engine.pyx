@@ -35,7 +35,7 @@ from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half,
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
 from zeekdb.hot.replies cimport write_error, write_reply
-from zeekdb.hot.sockets cimport OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
+from zeekdb.hot.sockets cimport EVICTABLE, OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
 from zeekdb.hot.wire cimport TWIN_DONE, Arg, Out, out_length, out_pending, out_raw
 
@@ -74,6 +74,12 @@ cdef list list_args(Arg* argv, uint32_t argc):
 
 
 @cython.final
+cdef inline int wake_bytes(const Conn* c) noexcept nogil:
+    """For which to wait: what is left of a large argument without its line end, which may be late, or a part of it."""
+    cdef size_t left = c.intake.blob_want - c.intake.blob.size
+    return <int>min(left - 2 if left > 2 else 1, <size_t>WAKE_BYTES)
+
+
 cdef class Engine(Sockets):
     """The reactor over one keyspace. Not thread-safe: everything happens on the event loop's thread."""
 
@@ -119,6 +125,8 @@ cdef class Engine(Sockets):
                     self.run_again(NULL)
                 if J.size:
                     self.drain()
+                if self.client_limit and self.sums[EVICTABLE] > self.client_limit:
+                    self.evict_clients()
                 if self.dead != NULL:
                     self.bury()
                 now = wall_us()
@@ -154,6 +162,7 @@ cdef class Engine(Sockets):
             # Our own bug: this connection ends, the others and the data stay.
             self.close(c)
             self.on_bug(owner, -1, exc)
+        self.account(c)
         return 0
 
     cdef int run_again(self, Conn* running) except -1:
@@ -176,6 +185,7 @@ cdef class Engine(Sockets):
                     self.flush(c)
                 else:
                     self.process(c, c.data, c.size, True)
+                self.account(c)
         if later:
             self.again.append(<object>running.owner)
         return 0
@@ -191,6 +201,8 @@ cdef class Engine(Sockets):
                 self.run_again(NULL)
             if J.size:
                 self.drain()
+            if self.client_limit and self.sums[EVICTABLE] > self.client_limit:
+                self.evict_clients()
         finally:
             self.in_turn = False
             if self.dead != NULL:
@@ -264,7 +276,7 @@ cdef class Engine(Sockets):
             return 0
         if c.intake.blob.size < c.intake.blob_want:
             if c.intake.blob_want - c.intake.blob.size < WAKE_BYTES:
-                set_wake_bytes(c.fd, c.intake.blob_want - c.intake.blob.size)
+                set_wake_bytes(c.fd, wake_bytes(c))
             return 0
         set_wake_bytes(c.fd, 1)
         return self.process(c, c.data, c.size, True)
@@ -313,7 +325,7 @@ cdef class Engine(Sockets):
             used = size
         self.keep_tail(c, data + used, size - used if c.intake.half_end == 0 else c.intake.half_end, owned)
         if c.intake.blob != NULL:  # few wake-ups with much to copy cost less than many with little
-            set_wake_bytes(c.fd, min(c.intake.blob_want - c.intake.blob.size, WAKE_BYTES))
+            set_wake_bytes(c.fd, wake_bytes(c))
         return self.flush(c)
 
     cdef void keep_tail(self, Conn* c, uint8_t* tail, size_t n, bint owned) noexcept:

@@ -7,6 +7,7 @@ from zeekdb.hot.recency cimport Policy
 # One per process.
 ctypedef struct Eviction:
     size_t limit             # bytes; 0: none
+    size_t exempt            # bytes of replicas' buffers: if they counted, what evictions tell replicas would evict more
     size_t ceiling           # what the process may take for them, gaps and all …
     size_t floor             # … unless less than this is used: then gaps have another reason
     Policy* policy           # NULL: noeviction
@@ -22,8 +23,19 @@ ctypedef struct Eviction:
 
 cdef Eviction E
 
+cdef inline size_t counted_use() noexcept nogil:
+    """What `maxmemory` bounds."""
+    cdef size_t used = mem_used()
+    return used - E.exempt if used > E.exempt else 0
+
+cdef inline size_t counted_resident() noexcept nogil:
+    cdef size_t resident = mem_resident()
+    return resident - E.exempt if resident > E.exempt else 0
+
 cdef inline bint over_limit() noexcept nogil:
-    return E.limit and (mem_used() > E.limit or (mem_resident() > E.ceiling and mem_used() > E.floor))
+    return E.limit and (
+        counted_use() > E.limit or (counted_resident() > E.ceiling and counted_use() > E.floor)
+    )
 
 # Until there is room, or the time is up, or nothing is left that may go; before so many commands.
 cdef void evict(uint32_t commands) noexcept nogil

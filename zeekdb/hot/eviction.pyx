@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 from zeekdb.hot.compaction cimport compact_step
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.keyspace cimport G, Shard, db_pointer, ks_delete
-from zeekdb.hot.memory cimport mem_alloc, mem_free, mem_resident, mem_used
+from zeekdb.hot.memory cimport mem_alloc, mem_free
 from zeekdb.hot.learned cimport LEARNED_POLICY
 from zeekdb.hot.notes cimport N, note_key
 from zeekdb.hot.queues cimport FIFO_POLICY, S3FIFO_POLICY
@@ -216,9 +216,9 @@ cdef void evict_until(int64_t end) noexcept nogil:
     while over_limit():
         if G.lazyfree_pending:
             ks_free(FREE_SLICE)
-        elif mem_used() <= E.limit and compact_step():
+        elif counted_use() <= E.limit and compact_step():
             pass  # the blocks would fit, but not their pages
-        elif mem_used() <= E.limit and mem_resident() <= E.ceiling + E.limit // 100:
+        elif counted_use() <= E.limit and counted_resident() <= E.ceiling + E.limit // 100:
             return  # for now; nobody has to go for that
         else:
             e = choose(&db) if E.policy != NULL else NULL

@@ -1,6 +1,9 @@
 def used() -> int:
     """Bytes in use: the sum of all footprints, blobs and slot arrays included."""
 
+def charge(delta: int) -> None:
+    """More bytes, or fewer, that others have taken from the system and that count all the same."""
+
 def resident() -> int:
     """Bytes that the process takes for them: gaps in pages, and what is kept for later, are counted too."""
 

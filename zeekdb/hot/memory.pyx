@@ -276,10 +276,7 @@ cdef void give_slab(uint32_t k, size_t size, Slab* slab) noexcept nogil:
     global IDLE_BYTES, SLABBED
     cdef SlabClass* c = &SLABS[k]
     if k >= SLAB_CLASSES or IDLE_BYTES + size > IDLE_MAX:
-        if leave(slab, size):
-            SLABBED -= size
-            return
-        if munmap(slab, size) == 0 or k >= SLAB_CLASSES:
+        if leave(slab, size) or munmap(slab, size) == 0 or k >= SLAB_CLASSES:
             SLABBED -= size
             return
         # a hole among mappings makes one more of them, and the system sets a limit
@@ -383,6 +380,11 @@ cdef void blob_trim() noexcept nogil:
 
 def used() -> int:
     return USED
+
+
+def charge(int64_t delta) -> None:
+    """More bytes, or fewer, that others have taken from the system and that count all the same."""
+    count_large(<size_t>delta)
 
 
 def resident() -> int:

@@ -1,7 +1,7 @@
 """A whole RDB file into the databases, without a Python object for what has no need of one.
 
 The file is trusted in nothing: every length is held against what is left, a database against those that there are, and
-the checksum at the end against everything before it.
+the checksum at the end against everything before it. A Loader loads in slices: it may stop between two keys.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -20,7 +20,16 @@ from zeekdb.hot.table cimport Entry, hash_bytes
 
 from zeekdb.hot.rdb import DamagedValue
 
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline long long load_us(void) {
+        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
+    """
+    int64_t load_us() nogil
+
 cdef enum:
+    AT_ONCE = 64             # keys between two looks at the clock
     MAGIC = 9                # bytes: REDIS and four digits
     CHECKED_SINCE = 5        # the version that brought the checksum
     CHECKSUM = 8             # bytes of it
@@ -44,6 +53,10 @@ ctypedef struct Attributes:
 ctypedef struct Loading:
     Reader r
     const uint8_t* begin
+    Attributes a
+    Db* db
+    int64_t stop_us          # when to stop; 0: never
+    uint64_t stream_db
     int64_t now_ms
     bint replace
     uint64_t keys
@@ -85,58 +98,83 @@ cdef bint load_key(Loading* l, Db* db, uint8_t type, Attributes* a) noexcept nog
     return True
 
 
+cdef bint is_stream_db(const Text* name) noexcept nogil:
+    return name.n == 14 and memcmp(name.p, b"repl-stream-db", 14) == 0
+
+
+cdef uint64_t number(const Text* text) noexcept nogil:
+    """Decimal digits; 0 if it is anything else."""
+    cdef uint64_t n = 0
+    cdef size_t i
+    for i in range(text.n):
+        if text.n > 9 or not 48 <= text.p[i] <= 57:
+            return 0
+        n = n * 10 + text.p[i] - 48
+    return n
+
+
+cdef enum:
+    FAULTY = 0
+    WHOLE = 1
+    PAUSED = 2
+
 cdef int load_records(Loading* l, list databases, list libraries) except -1:
-    """Everything up to the end; 0: see the fault."""
-    cdef Db* db = db_pointer(databases[0])
-    cdef Attributes a
-    cdef Text text
+    """Everything up to the end; FAULTY: see the fault; PAUSED: it is time to stop."""
+    cdef Text text, name
+    cdef uint32_t left = AT_ONCE
     cdef uint8_t kind, byte
     cdef uint64_t n
     cdef const uint8_t* p
-    clear(&a)
     while True:
         l.key = NULL
         if not get_byte(&l.r, &kind):
-            return 0
+            return FAULTY
         if kind == END:
-            return 1
+            return WHOLE
         if kind == AUX:
-            if not get_string(&l.r, &text, 0) or not get_string(&l.r, &text, 0):
-                return 0
+            if not get_string(&l.r, &name, 0) or not get_string(&l.r, &text, 1):
+                return FAULTY
+            if is_stream_db(&name):
+                l.stream_db = number(&text)
         elif kind == SELECT_DB:
             if not get_length(&l.r, &n):
-                return 0
+                return FAULTY
             if n >= <uint64_t>len(databases):
                 raise DamagedValue(f"it has a database {n}, there are {len(databases)} here")
-            db = db_pointer(databases[n])
+            l.db = db_pointer(databases[n])
         elif kind == SIZES:
             if not get_length(&l.r, &n) or not get_length(&l.r, &n):
-                return 0
+                return FAULTY
         elif kind == EXPIRE_MS:
-            if not get_fixed(&l.r, <uint64_t*>&a.deadline_ms):
-                return 0
+            if not get_fixed(&l.r, <uint64_t*>&l.a.deadline_ms):
+                return FAULTY
         elif kind == EXPIRE_S:
             if not get_bytes(&l.r, 4, &p):
-                return 0
+                return FAULTY
             n = 0
             memcpy(&n, p, 4)
-            a.deadline_ms = <int64_t>n * 1000
+            l.a.deadline_ms = <int64_t>n * 1000
         elif kind == IDLE:
             if not get_length(&l.r, &n):
-                return 0
-            a.idle_s = <int64_t>(n & 0x7FFFFFFF)
+                return FAULTY
+            l.a.idle_s = <int64_t>(n & 0x7FFFFFFF)
         elif kind == FREQUENCY:
             if not get_byte(&l.r, &byte):
-                return 0
-            a.frequency = byte
+                return FAULTY
+            l.a.frequency = byte
         elif kind == FUNCTION:
             if not get_string(&l.r, &text, 0):
-                return 0
+                return FAULTY
             libraries.append(PyBytes_FromStringAndSize(<const char*>text.p, text.n))
         else:
-            if not load_key(l, db, kind, &a):
-                return 0
-            clear(&a)
+            if not load_key(l, l.db, kind, &l.a):
+                return FAULTY
+            clear(&l.a)
+            left -= 1
+            if left == 0:
+                left = AT_ONCE
+                if l.stop_us and load_us() > l.stop_us:
+                    return PAUSED
 
 
 cdef version_of(const uint8_t* p, size_t n):
@@ -158,31 +196,75 @@ cdef check_sum(const uint8_t* p, size_t n, size_t end):
         raise DamagedValue("the checksum differs")
 
 
-def load(list databases not None, data not None, bint replace, int64_t now_ms):
+cdef class Loader:
+    """See rdbload.pyi."""
+
     cdef Py_buffer view
     cdef Loading l
-    cdef list libraries = []
-    cdef const uint8_t* p
-    cdef size_t n, end
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    memset(&l, 0, sizeof(Loading))
-    try:
-        p, n = <const uint8_t*>view.buf, <size_t>view.len
-        version = version_of(p, n)
-        l.begin, l.replace, l.now_ms = p, replace, now_ms
-        l.r.at, l.r.end = p + MAGIC, p + n
-        l.r.string_max = <uint64_t>-1
-        l.r.fault = SOUND
-        if not load_records(&l, databases, libraries):
-            where = f" (offset {l.r.at - p})"
+    cdef list databases
+    cdef bint open
+    cdef int version
+    cdef readonly list libraries
+
+    def __init__(self, list databases not None, data not None, bint replace, int64_t now_ms):
+        memset(&self.l, 0, sizeof(Loading))
+        self.databases = databases
+        self.libraries = []
+        PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
+        self.open = True
+        try:
+            self.version = version_of(<const uint8_t*>self.view.buf, <size_t>self.view.len)
+        except BaseException:
+            self.close()
+            raise
+        clear(&self.l.a)
+        self.l.db = db_pointer(databases[0])
+        self.l.begin, self.l.replace, self.l.now_ms = <const uint8_t*>self.view.buf, replace, now_ms
+        self.l.r.at, self.l.r.end = self.l.begin + MAGIC, self.l.begin + self.view.len
+        self.l.r.string_max = <uint64_t>-1
+        self.l.r.fault = SOUND
+
+    def __dealloc__(self):
+        self.close()
+
+    cpdef close(self):
+        if self.open:
+            self.open = False
+            reader_free(&self.l.r)
+            PyBuffer_Release(&self.view)
+
+    def step(self, int64_t budget_us):
+        cdef Loading* l = &self.l
+        cdef int how
+        if not self.open:
+            raise ValueError("the image was closed")
+        l.stop_us = load_us() + budget_us if budget_us else 0
+        how = load_records(l, self.databases, self.libraries)
+        if how == PAUSED:
+            return False
+        if how == FAULTY:
+            where = f" (offset {self.at})"
             if l.key != NULL:
-                where = f" (key {PyBytes_FromStringAndSize(<const char*>l.key, min(l.key_size, <size_t>64))!r}, offset {l.r.at - p})"
+                name = PyBytes_FromStringAndSize(<const char*>l.key, min(l.key_size, <size_t>64))
+                where = f" (key {name!r}, offset {self.at})"
             raise DamagedValue((<bytes>l.r.why).decode() + where)
-        end = l.r.at - p
-        if version >= CHECKED_SINCE:
-            check_sum(p, n, end)
-            end += CHECKSUM
-        return end, libraries, l.keys, l.expired
-    finally:
-        reader_free(&l.r)
-        PyBuffer_Release(&view)
+        if self.version >= CHECKED_SINCE:
+            check_sum(l.begin, self.view.len, self.at)
+            l.r.at += CHECKSUM
+        return True
+
+    @property
+    def at(self):
+        return self.l.r.at - self.l.begin
+
+    @property
+    def keys(self):
+        return self.l.keys
+
+    @property
+    def expired(self):
+        return self.l.expired
+
+    @property
+    def stream_db(self):
+        return self.l.stream_db

@@ -8,6 +8,14 @@ from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, parse
 from zeekdb.hot.sockets cimport Conn, Link
 from zeekdb.hot.wire cimport Arg
 
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline long long replay_us(void) {
+        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
+    """
+    int64_t replay_us() nogil
+
 cdef enum:
     C_MULTI = 8              # gates.GATE_MULTI
 
@@ -23,31 +31,73 @@ cdef bint ends_well(Parser* b, Request* r) noexcept nogil:
     return r.argc > 0
 
 
-def replay(Engine engine not None, Link owner not None, data not None, size_t at):
-    cdef const uint8_t[::1] view = data
-    cdef uint8_t* base = <uint8_t*>&view[0]
-    cdef size_t size = view.shape[0], used = at, whole = at, group = at, mark
-    cdef Conn* c = owner.c
-    cdef uint32_t n, i, done
-    cdef int state = COMMAND
-    cdef int64_t now_ms = G.now_ms
-    cdef str verdict = "whole"
-    c.intake.limited = False
-    G.now_ms = 1  # nothing expires but by the commands that say so
-    try:
-        while used < size and verdict == "whole":
+cdef class Replay:
+    """See replay.pyi."""
+
+    cdef Engine engine
+    cdef Link owner
+    cdef const uint8_t[::1] view
+    cdef readonly size_t at          # where the next command begins
+    cdef readonly size_t whole
+    cdef size_t group                # where the transaction under way begins
+    cdef readonly str verdict
+    cdef bint open
+
+    def __init__(self, Engine engine not None, Link owner not None, data not None, size_t at):
+        self.engine = engine
+        self.owner = owner
+        self.view = data
+        self.at = self.whole = self.group = at
+        self.verdict = "whole"
+        self.open = True
+        owner.c.intake.limited = False
+
+    def close(self):
+        if self.open:
+            self.open = False
+            self.view = None
+            self.engine.close(self.owner.c)
+            self.engine.bury()
+
+    def step(self, int64_t budget_us):
+        cdef Engine engine = self.engine
+        cdef int64_t now_ms = G.now_ms
+        cdef unsigned int gate = engine.gate
+        if not self.open:
+            raise ValueError("the file was closed")
+        G.now_ms = 1  # nothing expires but by the commands that say so
+        engine.gate = 0
+        try:
+            return self.run_for(budget_us)
+        finally:
+            engine.parser.args_used = 0
+            engine.gate = gate
+            G.now_ms = now_ms
+
+    cdef bint run_for(self, int64_t budget_us) except -1:
+        cdef Engine engine = self.engine
+        cdef size_t size = self.view.shape[0], used = self.at, mark
+        cdef uint8_t* base = <uint8_t*>&self.view[0] if size else NULL
+        cdef Conn* c = self.owner.c
+        cdef uint32_t n, i, done
+        cdef int state
+        cdef int64_t end_us = replay_us() + budget_us if budget_us else 0
+        while used < size and self.verdict == "whole":
+            if end_us and replay_us() > end_us:
+                self.at = used
+                return False
             if base[used] == b"#":  # an annotation
                 while used < size and base[used] != b"\n" and base[used] != 0:
                     used += 1
                 if used == size:
-                    verdict = "torn"
+                    self.verdict = "torn"
                     break
                 if base[used] == 0:  # a hole begins in it
                     verdict = "it does not follow the protocol"
                     break
                 used += 1
                 if c.gate & C_MULTI == 0:
-                    whole = used
+                    self.whole = used
                 continue
             n = 0
             engine.parser.args_used = 0
@@ -65,24 +115,22 @@ def replay(Engine engine not None, Link owner not None, data not None, size_t at
             engine.rewind(c, 0, 0)
             for i in range(n):
                 if engine.requests[i].kind == NULL or i >= done:
-                    whole = engine.requests[i].start if c.gate & C_MULTI == 0 else group
-                    verdict = "Unknown command" if engine.requests[i].kind == NULL else "a command that ends the connection"
+                    self.whole = engine.requests[i].start if c.gate & C_MULTI == 0 else self.group
+                    self.verdict = (
+                        "Unknown command" if engine.requests[i].kind == NULL else "a command that ends the connection"
+                    )
                     break
                 if (<Kind*>engine.requests[i].kind).role == BEGINS:
-                    group = engine.requests[i].start
+                    self.group = engine.requests[i].start
             else:
-                whole = used if c.gate & C_MULTI == 0 else group
+                self.whole = used if c.gate & C_MULTI == 0 else self.group
                 if state == MORE:
-                    verdict = "torn"
+                    self.verdict = "torn"
                 elif state == FAULT:
-                    verdict = "it does not follow the protocol"
+                    self.verdict = "it does not follow the protocol"
                 elif used < size and n < BATCH and base[used] != b"*" and base[used] != b"#":
-                    verdict = "a command was expected"
-        if verdict == "whole" and c.gate & C_MULTI:
-            whole, verdict = group, "torn"
-    finally:
-        engine.parser.args_used = 0
-        G.now_ms = now_ms
-        engine.close(c)
-        engine.bury()
-    return whole, verdict
+                    self.verdict = "a command was expected"
+        if self.verdict == "whole" and c.gate & C_MULTI:
+            self.whole, self.verdict = self.group, "torn"
+        self.at = used
+        return True

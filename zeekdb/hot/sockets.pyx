@@ -3,14 +3,18 @@
 A connection owns buffers only while it has something unsent or half received: replies are written into a buffer that
 all share, and what the socket takes at once is never copied. Large values go out from where they lie, by reference.
 The engine adds input and execution.
+
+What connections hold is summed up as it changes: after a connection was served or its output was sent, the difference
+is added. Those that may be evicted (`maxmemory-clients`) hang in lists by the power of two of what they hold, so that
+the largest are found without a search.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset
 
+from zeekdb.hot.eviction cimport E
 from zeekdb.hot.keyspace cimport G
 from zeekdb.hot.kinds cimport CommandTable
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free
@@ -32,6 +36,27 @@ cdef extern from *:
     ssize_t sendmsg(int fd, const msghdr* message, int flags) nogil
     int MSG_DONTWAIT, MSG_NOSIGNAL
     int c_close "close"(int fd) nogil
+
+
+cdef enum:
+    BUCKET_LOG = 15          # of the bytes at which the second bucket begins
+
+
+cdef size_t conn_memory(const Conn* c) noexcept nogil:
+    """What a connection holds: its structures, both buffers, and what Python holds for it."""
+    cdef const Out* out = &c.port.out
+    return (sizeof(Conn) + c.extra + c.capacity + c.queue.capacity + c.intake.args_capacity * sizeof(Arg)
+            + (0 if out.lent else out.capacity) + out.part_bytes + out.parts_capacity * sizeof(Part)
+            + (c.intake.blob.capacity if c.intake.blob != NULL else 0) + c.intake.blob_bytes)
+
+
+cdef int bucket_of(size_t size) noexcept nogil:
+    cdef int bucket = 0
+    size >>= BUCKET_LOG
+    while size > 1 and bucket < BUCKETS - 1:
+        size >>= 1
+        bucket += 1
+    return bucket
 
 
 cdef class Sockets(CommandTable):
@@ -59,6 +84,67 @@ cdef class Sockets(CommandTable):
         if not connection.c.queued and not connection.c.closed:
             connection.c.queued = True
             self.again.append(connection)
+
+    # ------------------------------------------------------------ what connections hold
+
+    cdef void account(self, Conn* c) noexcept nogil:
+        cdef size_t size
+        cdef int bucket
+        if c.closed:
+            return
+        size = conn_memory(c)
+        if size == c.counted:
+            return
+        self.sums[c.side] += size - c.counted
+        c.counted = size
+        if c.side == REPLICA:
+            E.exempt = self.sums[REPLICA]
+        elif c.side == EVICTABLE:
+            bucket = bucket_of(size)
+            if bucket != c.bucket:
+                self.leave_bucket(c)
+                c.bucket = bucket
+                c.bucket_next = self.buckets[bucket]
+                if c.bucket_next != NULL:
+                    c.bucket_next.bucket_prev = c
+                self.buckets[bucket] = c
+
+    cdef void leave_bucket(self, Conn* c) noexcept nogil:
+        if c.bucket < 0:
+            return
+        if c.bucket_prev != NULL:
+            c.bucket_prev.bucket_next = c.bucket_next
+        else:
+            self.buckets[c.bucket] = c.bucket_next
+        if c.bucket_next != NULL:
+            c.bucket_next.bucket_prev = c.bucket_prev
+        c.bucket_prev = c.bucket_next = NULL
+        c.bucket = -1
+
+    cdef void unaccount(self, Conn* c) noexcept nogil:
+        self.leave_bucket(c)
+        self.sums[c.side] -= c.counted
+        c.counted = 0
+        if c.side == REPLICA:
+            E.exempt = self.sums[REPLICA]
+
+    cdef int evict_clients(self) except -1:
+        """Closes those that hold most, until the others may stay."""
+        cdef int bucket = BUCKETS - 1
+        cdef Conn* c
+        while bucket >= 0 and self.sums[EVICTABLE] > self.client_limit:
+            c = self.buckets[bucket]
+            if c == NULL:
+                bucket -= 1
+                continue
+            self.on_evict(<object>c.owner)
+            self.close(c)
+        return 0
+
+    @property
+    def client_bytes(self):
+        """(of those that may be evicted, of those that may not, of replicas)."""
+        return self.sums[EVICTABLE], self.sums[KEPT], self.sums[REPLICA]
 
     # ------------------------------------------------------------ sending
 
@@ -127,6 +213,9 @@ cdef class Sockets(CommandTable):
         if whole == c.writable_wanted:
             c.writable_wanted = not whole
             self.watch(c)
+        if whole and c.tell_drained:
+            c.tell_drained = False
+            self.on_drained(<object>c.owner)
         return 0
 
     cdef void keep(self, Out* out) noexcept nogil:
@@ -210,8 +299,11 @@ cdef class Sockets(CommandTable):
     # ------------------------------------------------------------ coming and going
 
     cdef int attach(self, Link connection, int fd) except -1:
-        cdef Conn* c = <Conn*>calloc(1, sizeof(Conn))
+        cdef Conn* c = <Conn*>mem_alloc(sizeof(Conn))
         cdef epoll_event event
+        memset(c, 0, sizeof(Conn))
+        c.bucket = -1
+        c.side = KEPT if fd < 0 else EVICTABLE
         connection.c = c
         connection.engine = self
         c.fd = fd
@@ -223,10 +315,11 @@ cdef class Sockets(CommandTable):
         event.data.ptr = c
         event.events = EPOLLIN | EPOLLRDHUP
         if fd >= 0 and epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) < 0:
-            free(c)
-            connection.c = NULL
+            mem_free(c, sizeof(Conn))
+            connection.c = &GONE
             raise OSError("epoll_ctl failed")
         Py_INCREF(connection)
+        self.account(c)
         return 0
 
     cdef int close(self, Conn* c) except -1:
@@ -234,6 +327,7 @@ cdef class Sockets(CommandTable):
         if c.closed:
             return 0
         c.closed = True
+        self.unaccount(c)
         if c.fd >= 0:
             epoll_ctl(self.epfd, EPOLL_CTL_DEL, c.fd, NULL)
             c_close(c.fd)
@@ -267,7 +361,7 @@ cdef class Sockets(CommandTable):
             mem_free(c.intake.args, c.intake.args_capacity * sizeof(Arg))
             connection = <Link>c.owner
             connection.c = &GONE
-            free(c)
+            mem_free(c, sizeof(Conn))
             Py_DECREF(connection)
 
 

@@ -110,15 +110,19 @@ def clients_section(server: Any, keyspace: Any) -> Fields:
 def memory_figures(server: Any, keyspace: Any) -> dict[str, int]:
     """What INFO memory and MEMORY STATS share, in bytes."""
     used = keyspace.memory_used()
-    clients = sum(client.memory for client in server.clients())
+    clients = server.client_memory.normal
     tables = sum(db.table_stats().get("overhead", 0) for db in keyspace.databases if len(db))
-    overhead = server.startup_memory + clients + tables
+    replicas = server.client_memory.replicas
+    backlog = len(server.primary.backlog.data) if server.primary.backlog is not None else 0
+    overhead = server.startup_memory + clients + replicas + backlog + tables
     server.stats.peak_memory = max(server.stats.peak_memory, used)
     return {
         "used": used,
         "peak": server.stats.peak_memory,
         "startup": server.startup_memory,
         "clients": clients,
+        "replicas": replicas,
+        "backlog": backlog,
         "overhead": overhead,
         "dataset": max(0, used - overhead),
         "rss": resident_bytes(),
@@ -134,6 +138,7 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
     ratio = rss / used if used else 0.0
     resident = max(keyspace.memory_resident(), used)
     scripts = server.runner.figures()
+    pending = server.appendonly.log.pending if server.appendonly.log else 0
     return [
         ("used_memory", used),
         ("used_memory_human", human(used)),
@@ -176,13 +181,13 @@ def memory_section(server: Any, keyspace: Any) -> Fields:
         ("rss_overhead_bytes", rss - resident),
         ("mem_fragmentation_ratio", f"{ratio:.2f}"),
         ("mem_fragmentation_bytes", rss - used),
-        ("mem_not_counted_for_evict", 0),
-        ("mem_replication_backlog", 0),
-        ("mem_total_replication_buffers", 0),
-        ("mem_clients_slaves", 0),
+        ("mem_not_counted_for_evict", memory["replicas"] + pending),
+        ("mem_replication_backlog", memory["backlog"]),
+        ("mem_total_replication_buffers", memory["backlog"] + memory["replicas"]),
+        ("mem_clients_slaves", memory["replicas"]),
         ("mem_clients_normal", memory["clients"]),
         ("mem_cluster_links", 0),
-        ("mem_aof_buffer", server.appendonly.log.pending if server.appendonly.log else 0),
+        ("mem_aof_buffer", pending),
         ("mem_allocator", "libc"),
         ("active_defrag_running", 0),
         ("lazyfree_pending_objects", keyspace.lazyfree_pending),
@@ -194,7 +199,7 @@ def persistence_section(server: Any, keyspace: Any) -> Fields:
     """# Persistence"""
     saving, current = server.saving, server.snapshots.current
     return [
-        ("loading", 0),
+        ("loading", int(server.loading)),
         ("async_loading", 0),
         ("current_cow_peak", 0),
         ("current_cow_size", 0),
@@ -214,6 +219,7 @@ def persistence_section(server: Any, keyspace: Any) -> Fields:
         ("rdb_last_load_keys_expired", saving.expired_keys),
         ("rdb_last_load_keys_loaded", saving.loaded_keys),
         *server.appendonly.fields(),
+        *server.loader.fields(),
     ]
 
 
@@ -300,7 +306,7 @@ def replication_section(server: Any, keyspace: Any) -> Fields:
         host = replica.address or replica.client.addr.rsplit(":", 1)[0]
         fields.append((
             f"slave{number}",
-            f"ip={host},port={replica.port},state=online,offset={replica.acknowledged},lag={replica.lag_s()}",
+            f"ip={host},port={replica.port},state={replica.state},offset={replica.acknowledged},lag={replica.lag_s()}",
         ))  # fmt: skip
     return [
         *fields,

@@ -28,14 +28,21 @@ def image(databases: list[Database], libraries: bytes = b"", aof_base: bool = Fa
     return data + crc64(data).to_bytes(8, "little")
 
 
-def head(databases: list[Database], libraries: bytes, aof_base: bool = False) -> bytes:
-    """The file's first bytes; how many keys are to come is said here for every database."""
+def head(
+    databases: list[Database], libraries: bytes, aof_base: bool = False, stream_db: int | None = None
+) -> bytes:
+    """The file's first bytes; how many keys are to come is said here for every database.
+
+    `stream_db`: the database that the replication stream is in, for a replica whose copy this is.
+    """
+    of_stream = [] if stream_db is None else [(b"repl-stream-db", b"%d" % stream_db)]
     parts = [MAGIC]
     for name, value in (
         (b"redis-ver", REDIS_VERSION),
         (b"redis-bits", b"64"),
         (b"ctime", b"%d" % time.time()),
         (b"used-mem", b"%d" % mem_used()),
+        *of_stream,
         (b"aof-base", b"%d" % aof_base),
     ):
         parts.append(AUX + encode_string(name) + encode_string(value))
@@ -68,14 +75,32 @@ class Loaded(NamedTuple):
     libraries: list[bytes]  # the code of function libraries
     keys: int
     expired: int  # keys that were left out
+    stream_db: int  # the database that the replication stream is in; 0 if it was not said
+
+
+def loader(
+    keyspace: Keyspace, data: bytes | memoryview | mmap, replace: bool = True, keep_expired: bool = False
+) -> rdbload.Loader:
+    """Adds everything in an image to the databases, in slices. DamagedValue if it is none.
+
+    A key that is there already is replaced, or an error. `keep_expired`: what follows the image may still mean keys
+    that have expired since.
+    """
+    return rdbload.Loader(keyspace.databases, data, replace, 0 if keep_expired else keyspace.now_ms())
+
+
+def loaded(loader: rdbload.Loader) -> Loaded:
+    """What a loader that is done has found."""
+    return Loaded(loader.at, loader.libraries, loader.keys, loader.expired, loader.stream_db)
 
 
 def load(
     keyspace: Keyspace, data: bytes | memoryview | mmap, replace: bool = True, keep_expired: bool = False
 ) -> Loaded:
-    """Adds everything in an image to the databases. DamagedValue says what is wrong; what came before it is there.
-
-    A key that is there already is replaced, or an error. `keep_expired`: what follows the image may still mean keys
-    that have expired since.
-    """
-    return Loaded(*rdbload.load(keyspace.databases, data, replace, 0 if keep_expired else keyspace.now_ms()))
+    """The same at once. DamagedValue says what is wrong; what came before it is there."""
+    slices = loader(keyspace, data, replace, keep_expired)
+    try:
+        slices.step(0)
+        return loaded(slices)
+    finally:
+        slices.close()

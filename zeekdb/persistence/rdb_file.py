@@ -17,6 +17,11 @@ NUMBERS: Final = itertools.count(1)
 SYNC_EVERY: Final = 32 << 20  # bytes, so that the last sync is not the first
 
 
+def unfinished(folder: Path) -> Path:
+    """A name for a file that shall not outlive this process."""
+    return folder / f"temp-{os.getpid()}-{next(NUMBERS)}.rdb"
+
+
 def sweep(folder: Path) -> int:
     """Removes the unfinished files of processes that are gone: crash after crash would fill the disk. How many.
 
@@ -51,7 +56,7 @@ class RdbFile:
 
     def __init__(self, path: Path, checksum: bool, sync_as_it_grows: bool, paces: bool) -> None:
         self.path = path
-        self.temporary = path.with_name(f"temp-{os.getpid()}-{next(NUMBERS)}.rdb")
+        self.temporary = unfinished(path.parent)
         self.file = self.temporary.open("wb", buffering=0)
         self.writer = FileWriter(self.file.fileno(), checksum, SYNC_EVERY if sync_as_it_grows else 1 << 62, paces)
 

@@ -256,6 +256,21 @@ class AppendOnly:
             self.begin_s = time.monotonic()
             self.task = self.server.loop.create_task(self._rewrite_in_background())
 
+    def give_up(self) -> None:
+        """A rewrite under way is not wanted any more: the files hold everything without it."""
+        if self.task is not None:
+            self.task.cancel()
+            self.server.snapshots.end()
+
+    def begin_anew(self) -> None:
+        """The data are others than the files and the changes to come tell of: a full copy has replaced them."""
+        if self.log is None:
+            return
+        if self.task is None:
+            self._rewrite_soon()
+        else:
+            self.scheduled = True
+
     async def _rewrite_in_background(self) -> None:
         try:
             self.configure()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import mmap
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zeekdb.errors import CommandError
 from zeekdb.hot.rdb import DamagedValue
-from zeekdb.hot.replay import replay
+from zeekdb.hot.replay import Replay
 from zeekdb.persistence import aof_file
 from zeekdb.persistence import manifest as manifests
 from zeekdb.persistence.manifest import AofFile, BadManifest, Manifest
@@ -41,7 +42,7 @@ class AofLoader:
     def folder(self) -> Path:
         return self.server.appendonly.directory
 
-    def load(self) -> Manifest | None:
+    async def load(self) -> Manifest | None:
         """The manifest of what was loaded; None when there is nothing. CannotLoad."""
         config = self.server.config
         path = self.server.appendonly.manifest_path
@@ -54,27 +55,28 @@ class AofLoader:
                         raise CannotLoad(f"{orphan} is there, but not the AOF manifest {path} that should name it")
             if not path.exists():
                 if single.is_file():
-                    return self._upgrade(single, path)
+                    return await self._upgrade(single, path)
                 return None
             manifest = manifests.read(path)
         except (OSError, BadManifest) as error:
             raise CannotLoad(f"the AOF manifest {path}: {error}") from None
-        self._load_files(manifest)
+        await self._load_files(manifest)
         return manifest
 
-    def _upgrade(self, single: Path, path: Path) -> Manifest:
+    async def _upgrade(self, single: Path, path: Path) -> Manifest:
         """The one file of servers before 7.0 becomes the base. OSError."""
         manifests.make_folder(self.folder)
         base = AofFile(single.name, 1, "b")
+        self.server.loader.expect(single.stat().st_size)
         manifest = Manifest(base, [], [], 1, 0)
-        self._load_file(single, last=True)
+        await self._load_file(single, last=True)
         manifests.write(path, manifest)
         single.replace(self.folder / base.name)
         manifests.sync_folder(self.folder)
         log.warning("Successfully migrated an old-style AOF configuration (%s) into the AOF directory", single)
         return manifest
 
-    def _load_files(self, manifest: Manifest) -> None:
+    async def _load_files(self, manifest: Manifest) -> None:
         config, files = self.server.config, manifest.files
         single = Path(str(config.dir), str(config.appendfilename))
         moved = self.folder / single.name
@@ -86,11 +88,12 @@ class AofLoader:
             raise CannotLoad(f"the AOF file {self.folder / missing[0]} doesn't exist")
         # A crash between two increments may leave the first one torn, and then there is nothing in the second.
         filled = [file for file in files if (self.folder / file.name).stat().st_size]
+        self.server.loader.expect(sum((self.folder / file.name).stat().st_size for file in filled))
         for file in files:
             may_be_torn = (not filled or file == filled[-1]) and not file.is_made_whole
-            self._load_file(self.folder / file.name, last=may_be_torn)
+            await self._load_file(self.folder / file.name, last=may_be_torn)
 
-    def _load_file(self, path: Path, last: bool) -> None:
+    async def _load_file(self, path: Path, last: bool) -> None:
         """CannotLoad."""
         begin_s = time.monotonic()
         try:
@@ -101,7 +104,7 @@ class AofLoader:
                 return
             with path.open("r+b" if self.truncate else "rb") as file:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
-                    end = self._load_data(path, data, last)
+                    end = await self._load_data(path, data, last)
                 if end < size:
                     file.truncate(end)
                     file.flush()
@@ -111,17 +114,19 @@ class AofLoader:
             raise CannotLoad(f"{path}: {error.strerror or error}") from None
         log.warning("DB loaded from append only file %s: %.3f seconds", path.name, time.monotonic() - begin_s)
 
-    def _load_data(self, path: Path, data: mmap.mmap, last: bool) -> int:
+    async def _load_data(self, path: Path, data: mmap.mmap, last: bool) -> int:
         """How many bytes are whole."""
         at = 0
         if data[:5] == RDB_MAGIC:
             try:
-                at = self.server.saving.load_image(data)
+                at = await self.server.saving.load_image(data)
             except (DamagedValue, CommandError) as error:
                 raise CannotLoad(f"{path}: the RDB part is damaged: {error}") from None
         size = len(data)
         errors = self.server.engine.error_replies
-        end, verdict = replay(self.server.engine, self.server.replayer(), data, at)
+        with contextlib.closing(Replay(self.server.engine, self.server.replayer(), data, at)) as slices:
+            await self.server.loader.run(slices)
+            end, verdict = slices.whole, slices.verdict
         if failed := self.server.engine.error_replies - errors:
             log.warning("%d commands of the AOF file %s failed: it may be damaged, or of a newer server", failed, path)
         if verdict == "whole":

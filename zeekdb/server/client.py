@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.args import show
 from zeekdb.commands.context import Context
-from zeekdb.hot import journal
+from zeekdb.hot import journal, memory
 from zeekdb.hot.connection import Connection
 from zeekdb.hot.gates import GATE_AUTH, GATE_MULTI, GATE_NO_TOUCH, GATE_REPLY
 from zeekdb.hot.replies import NO_REPLY
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zeekdb.server.tracking import Tracked
 
 CONNECTION_BYTES = 1024  # the Python objects of one connection, about
+ENTRY_BYTES = 128  # of a subscription or a watched key beside its name, about
 
 
 class Client(Connection):
@@ -34,6 +35,8 @@ class Client(Connection):
     reply_buffer_size = 0
     reply_buffer_peak = 0
     reply_buffer_used = 0
+    copying = False  # a replica that waits for a full copy, or gets one
+    stream_bytes = 0  # of the replication stream, which follow that copy
 
     def __init__(self, server: Server, client_id: int, addr: str, laddr: str, is_unix: bool) -> None:
         self.server = server
@@ -47,7 +50,7 @@ class Client(Connection):
         self.db_index = 0
         self.created_s = time.time()
         self.is_monitor = False
-        self.no_evict = False
+        self._no_evict = False
         self.reply_mode = "on"
         self.over_limit_since_s = 0.0
         self.waiting: tuple[int, list[bytes]] | None = None  # a command that CLIENT PAUSE holds back
@@ -78,6 +81,30 @@ class Client(Connection):
         if not self.wrote_end:
             return 0
         return max(self.server.primary.offset - (journal.end() - self.wrote_end), 0)
+
+    @property
+    def no_evict(self) -> bool:
+        """Whether it may stay when clients take too much."""
+        return self._no_evict
+
+    @no_evict.setter
+    def no_evict(self, value: bool) -> None:
+        self._no_evict = value
+        self.take_side(value, self.kind == "replica")
+
+    def hold(self, size: int) -> None:
+        """So many more bytes are kept for it here, or fewer."""
+        before = self.extra_bytes
+        self.extra_bytes = before + size
+        memory.charge(self.extra_bytes - before)
+
+    def hold_name(self, name: bytes) -> None:
+        """It has subscribed to something, watches it, or the like."""
+        self.hold(len(name) + ENTRY_BYTES)
+
+    def let_name_go(self, name: bytes) -> None:
+        """The other way."""
+        self.hold(-len(name) - ENTRY_BYTES)
 
     @property
     def no_touch(self) -> bool:
@@ -147,15 +174,20 @@ class Client(Connection):
 
     @property
     def reply_list_length(self) -> int:
-        return 1 if self.output_bytes else 0
+        return 1 if self.unsent_bytes else 0
 
     @property
     def reply_list_memory(self) -> int:
-        return self.output_bytes
+        return self.unsent_bytes
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Output that waits; an image under way does not count."""
+        return self.stream_bytes if self.copying else self.output_bytes
 
     @property
     def memory(self) -> int:
-        return self.memory_bytes + CONNECTION_BYTES
+        return self.memory_bytes + self.stream_bytes
 
     # ------------------------------------------------------------ deeds
 

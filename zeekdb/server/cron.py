@@ -60,7 +60,7 @@ class Cron:
         server.engine.tick()
         server.stats.eventloop_cycles += 1
         busy = False
-        if not server.cron_paused:
+        if not server.cron_paused and not server.loading:
             begin = time.perf_counter()
             keyspace.run_expiry(EXPIRY_BUDGET_US)
             if (time.perf_counter() - begin) * 1e6 >= EXPIRY_BUDGET_US:
@@ -76,15 +76,17 @@ class Cron:
         if now_s >= self.next_sample_s:
             self.next_sample_s = now_s + 0.1
             server.sample()
-        if server.config.maxmemory:
+            server.client_memory.tick()
+        if server.config.maxmemory and not server.loading:
             eviction.make_room()
             server.update_gates()
             if server.config.maxmemory_policy.endswith("learned") and learned.begin():
                 server.loop.run_in_executor(None, learned.fit)
         self._look_at_clients(now_s)
         server.primary.tick()
-        server.appendonly.tick()
-        server.saving.tick()
+        if not server.loading:
+            server.appendonly.tick()
+            server.saving.tick()
         server.settle()
         return busy
 

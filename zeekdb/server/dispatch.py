@@ -14,6 +14,7 @@ from zeekdb.hot.gates import (
     GATE_ACL,
     GATE_AUTH,
     GATE_BUSY,
+    GATE_LOADING,
     GATE_MONITOR,
     GATE_OOM,
     GATE_PAUSED,
@@ -247,7 +248,7 @@ class Dispatcher:
         flags = client.queue_flags if spec.name == "EXEC" and client.in_multi else spec.flags
         if self.engine.gate & GATE_READONLY and flags & Flag.WRITE and (why := self.server.write_refusal()):
             return Refused(why)
-        if self.engine.gate & GATE_READONLY and self.server.is_stale() and not self._may_be_stale(client, spec):
+        if self.engine.gate & GATE_READONLY and self.server.is_stale() and not self._all_have(Flag.STALE, client, spec):
             return Refused("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.")
         if self.engine.gate & GATE_OOM and flags & Flag.DENYOOM and self.server.is_out_of_memory():
             return Refused("OOM command not allowed when used memory > 'maxmemory'.")
@@ -256,15 +257,17 @@ class Dispatcher:
                 f"ERR Can't execute '{spec.lower}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are "
                 "allowed in this context"
             )
+        if self.engine.gate & GATE_LOADING and client.fd >= 0 and not self._all_have(Flag.LOADING, client, spec):
+            return Refused("LOADING Redis is loading the dataset in memory")
         if self.engine.gate & GATE_BUSY and not spec.flags & Flag.ALLOW_BUSY:
             return Refused(self.server.busy_reason)
         return None
 
-    def _may_be_stale(self, client: Client, spec: Command) -> bool:
-        """Whether the command is answered although the data may be old; EXEC, if all that it runs is."""
+    def _all_have(self, flag: int, client: Client, spec: Command) -> bool:
+        """Whether the command has the flag; EXEC, if all that it runs has."""
         if spec.name == "EXEC" and client.in_multi:
-            return all(self.specs[index].flags & Flag.STALE for index, _ in client.queued_calls())
-        return bool(spec.flags & Flag.STALE)
+            return all(self.specs[index].flags & flag for index, _ in client.queued_calls())
+        return bool(spec.flags & flag)
 
     def late_refusal(self, client: Client) -> CommandError | None:
         """Why a command that waits must not go on: its user has changed meanwhile."""

@@ -61,6 +61,7 @@ class Directory:
         if audience is None:
             audience = self.audiences[name] = Audience()
         audience.clients[client] = None
+        client.hold_name(name)
         audience.listed = None
         return True
 
@@ -69,6 +70,7 @@ class Directory:
         if name not in self.of(client):
             return False
         del self.of(client)[name]
+        client.let_name_go(name)
         audience = self.audiences[name]
         del audience.clients[client]
         audience.listed = None
@@ -125,7 +127,7 @@ class PubSub:
             return
         client.gate ^= GATE_SUBSCRIBED
         client.kind = "pubsub" if subscribed else "normal"
-        client.output_limit = self.server.output_limits(client)[0]
+        self.server.limit_output(client)
 
     # ------------------------------------------------------------ publishing
 

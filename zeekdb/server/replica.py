@@ -8,16 +8,20 @@ the stream's bytes; it is told to the primary once a second. When the link break
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import logging
+import mmap
 import secrets
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeekdb.commands.context import Context
 from zeekdb.errors import CommandError
 from zeekdb.hot.journal import Call
 from zeekdb.hot.rdb import DamagedValue
-from zeekdb.persistence import rdb
+from zeekdb.persistence import rdb, rdb_file
 from zeekdb.server.propagation import encode
 
 if TYPE_CHECKING:
@@ -65,6 +69,12 @@ def parse_command(data: bytearray, at: int) -> tuple[list[bytes], int] | None:
     return words, place
 
 
+def _write_all(file: io.RawIOBase, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
+
+
 class StreamClient:
     """The primary as the commands of its stream see their client."""
 
@@ -97,7 +107,7 @@ class Replica:
         self.server = server
         self.host = ""
         self.port = 0
-        self.state = "none"  # none, connect, connecting, sync, connected
+        self.state = "none"  # none, connect, connecting, handshake, sync, connected
         self.offset = 0
         self.heard_s = 0.0
         self.down_since_s = time.monotonic()
@@ -167,6 +177,7 @@ class Replica:
             asyncio.open_connection(self.host, self.port, limit=LINE_BYTES_MAX), timeout_s
         )
         self.writer = writer
+        self.state = "handshake"
         try:
             await self._greet(reader, writer, timeout_s)
             await self._synchronise(reader, writer, timeout_s)
@@ -174,6 +185,7 @@ class Replica:
             self.heard_s = time.monotonic()
             self.server.update_gates()
             log.warning("MASTER <-> REPLICA sync: Finished with success")
+            self._acknowledge()  # a primary that has ended an image with a mark sends nothing before
             await self._stream(reader, writer, timeout_s)
         finally:
             writer.close()
@@ -218,11 +230,18 @@ class Replica:
         if words[0] != b"+FULLRESYNC" or len(words) != 3:
             raise BrokenLink(reply.decode("utf-8", "replace"))
         self.state = "sync"
-        image = await self._read_image(reader, timeout_s)
-        self.known_id, self.offset = words[1], int(words[2])
-        self._load(image)
+        folder = Path(str(self.server.config.dir))
+        path = rdb_file.unfinished(folder)
+        try:
+            await self._read_image(reader, path, timeout_s)
+            log.warning("MASTER <-> REPLICA sync: Loading DB in memory")
+            await self._load(path, words[1], int(words[2]))
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
-    async def _read_image(self, reader: asyncio.StreamReader, timeout_s: float) -> bytes:
+    async def _read_image(self, reader: asyncio.StreamReader, path: Path, timeout_s: float) -> None:
+        """The image into a file: it may be larger than the memory that is free. BrokenLink, OSError."""
         head = b""
         while not head:
             head = (await asyncio.wait_for(reader.readline(), timeout_s)).strip()
@@ -230,29 +249,48 @@ class Replica:
                 raise BrokenLink("the primary closed the connection before the image")
         if not head.startswith(b"$"):
             raise BrokenLink(head.decode("utf-8", "replace"))
-        image = bytearray()
         mark = head.removeprefix(b"$EOF:") if head.startswith(b"$EOF:") else b""
-        size = -1 if mark else int(head[1:])
-        while len(image) != size:
-            want = READ_BYTES if mark else min(READ_BYTES, size - len(image))
-            part = await asyncio.wait_for(reader.read(want), timeout_s)
-            if not part:
-                raise BrokenLink("the image ended before its end")
-            image += part
-            if mark and image[-MARK_BYTES:] == mark:
-                return bytes(image[:-MARK_BYTES])
-        return bytes(image)
+        left = (1 << 62) if mark else int(head[1:])
+        tail = b""  # the last bytes read, where the mark may be
+        with path.open("wb", buffering=0) as file:
+            while left:
+                part = await asyncio.wait_for(reader.read(min(READ_BYTES, left)), timeout_s)
+                if not part:
+                    raise BrokenLink("the image ended before its end")
+                left -= len(part)
+                await asyncio.to_thread(_write_all, file, part)
+                tail = (tail + part)[-MARK_BYTES:]
+                if mark and tail == mark:
+                    file.truncate(file.tell() - MARK_BYTES)
+                    break
 
-    def _load(self, image: bytes) -> None:
-        """All data are the image's from now on; whoever watches or waits hears of it."""
+    async def _load(self, path: Path, replication_id: bytes, offset: int) -> None:
+        """All data are the image's from now on; whoever watches or waits hears of it. DamagedValue, OSError."""
         server = self.server
         server.engine.tick()
-        server.keyspace.clear(server.keyspace.databases)
-        server.runner.libraries.flush()
-        for code in rdb.load(server.keyspace, image).libraries:
+        server.primary.drop_all()  # replicas of our own would go on with data that are none any more
+        self.known_id = b"?"  # until all is there, nothing of the stream can go on
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            contextlib.closing(rdb.loader(server.keyspace, data)) as loader,
+        ):
+            server.keyspace.clear(server.keyspace.databases)
+            server.runner.libraries.flush()
+            server.settle()
+            server.loader.begin()
+            server.loader.expect(len(data))
+            try:
+                await server.loader.run(loader)
+            finally:
+                server.loader.end()
+            loaded = rdb.loaded(loader)
+        for code in loaded.libraries:
             server.runner.load(code, True)
-        self.client.select(0)
+        self.known_id, self.offset = replication_id, offset
+        self.client.select(loaded.stream_db if loaded.stream_db < len(server.keyspace.databases) else 0)
         server.primary.become(self.known_id.decode(), self.offset)
+        server.appendonly.begin_anew()
         server.settle()
 
     # ------------------------------------------------------------ the stream

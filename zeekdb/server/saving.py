@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import mmap
 import os
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 from zeekdb.config.schedule import next_after
 from zeekdb.errors import CommandError
 from zeekdb.hot.rdb import DamagedValue
+from zeekdb.hot.rdbload import Loader
 from zeekdb.persistence import rdb
 from zeekdb.server.snapshots import Job, SnapshotGivenUp
 
@@ -50,12 +53,14 @@ class Saving:
 
     @property
     def in_progress(self) -> bool:
-        return self.task is not None
+        """Also when it is made for replicas."""
+        return self.task is not None or self.server.primary.copies.snapshotting
 
     @property
     def current_seconds(self) -> int:
         """How long the snapshot under way has taken; -1: there is none."""
-        return int(time.monotonic() - self.begin_s) if self.in_progress else -1
+        begin_s = self.begin_s if self.task is not None else self.server.primary.copies.begin_s
+        return int(time.monotonic() - begin_s) if self.in_progress else -1
 
     @property
     def path(self) -> Path:
@@ -64,6 +69,8 @@ class Saving:
     def save(self) -> None:
         """SAVE. CommandError."""
         server = self.server
+        if server.loading:
+            raise CommandError("LOADING Redis is loading the dataset in memory")
         if self.in_progress or server.snapshots.current is not None:
             raise CommandError("ERR Background save already in progress")
         dirty = server.keyspace.dirty
@@ -181,31 +188,40 @@ class Saving:
 
     # ------------------------------------------------------------ loading
 
-    def load_image(self, data: mmap.mmap) -> int:
+    async def load_image(self, data: mmap.mmap) -> int:
         """Adds what the image at the begin of an append-only file holds; where it ends. DamagedValue, CommandError."""
-        loaded = rdb.load(self.server.keyspace, data, keep_expired=True)
+        with contextlib.closing(rdb.loader(self.server.keyspace, data, keep_expired=True)) as loader:
+            await self.server.loader.run(loader)
+            loaded = rdb.loaded(loader)
         for code in loaded.libraries:
             self.server.runner.load(code, False)
         return loaded.end
 
-    def load(self, merge: bool = False) -> None:
-        """Adds what the file holds. `merge`: keys and libraries that are there give way. DamagedValue, OSError."""
+    @contextlib.contextmanager
+    def _opened(self, merge: bool) -> Iterator[Loader]:
+        """A loader of the file. `merge`: keys and libraries that are there give way. DamagedValue, OSError."""
         server = self.server
         with self.path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise DamagedValue("an empty file")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                loaded = rdb.load(server.keyspace, data, replace=merge)
+            with (
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+                contextlib.closing(rdb.loader(server.keyspace, data, replace=merge)) as loader,
+            ):
+                server.loader.expect(len(data))
+                yield loader
+                loaded = rdb.loaded(loader)
         for code in loaded.libraries:
             server.runner.load(code, merge)
         self.loaded_keys, self.expired_keys = loaded.keys, loaded.expired
 
-    def load_at_start(self) -> bool:
+    async def load_at_start(self) -> bool:
         """What the last run has saved, if anything; False when it is there and cannot be read."""
         begin_s = time.monotonic()
         self.server.engine.tick()
         try:
-            self.load()
+            with self._opened(False) as loader:
+                await self.server.loader.run(loader)
         except FileNotFoundError:
             return True
         except (OSError, DamagedValue, CommandError) as error:
@@ -224,7 +240,8 @@ class Saving:
             server.keyspace.clear(server.keyspace.databases)
             server.runner.libraries.flush()
         try:
-            self.load(merge)
+            with self._opened(merge) as loader:
+                loader.step(0)
         except (OSError, DamagedValue, CommandError) as error:
             log.warning("Error trying to load the RDB dump: %s", error)
             raise CommandError("ERR Error trying to load the RDB dump, check server logs.") from None

@@ -28,7 +28,16 @@ from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
 from zeekdb.hot import compaction, eviction, hashes, learned, lists, sets, streams, zsets
 from zeekdb.hot.engine import Engine
-from zeekdb.hot.gates import GATE_BUSY, GATE_JOURNAL, GATE_MONITOR, GATE_OOM, GATE_PAUSED, GATE_READONLY, GATE_SLOWLOG
+from zeekdb.hot.gates import (
+    GATE_BUSY,
+    GATE_JOURNAL,
+    GATE_LOADING,
+    GATE_MONITOR,
+    GATE_OOM,
+    GATE_PAUSED,
+    GATE_READONLY,
+    GATE_SLOWLOG,
+)
 from zeekdb.hot.keyspace import Keyspace
 from zeekdb.observe.latency import LatencyMonitor
 from zeekdb.observe.slowlog import SlowLog
@@ -39,10 +48,12 @@ from zeekdb.server.acl.store import Acl
 from zeekdb.server.aof import AppendOnly
 from zeekdb.server.aof_loading import AofLoader, CannotLoad
 from zeekdb.server.blocking import Blocking
-from zeekdb.server.client import Client
+from zeekdb.server.client import CONNECTION_BYTES, Client
+from zeekdb.server.client_memory import ClientMemory
 from zeekdb.server.cron import Cron
 from zeekdb.server.dispatch import Dispatcher
 from zeekdb.server.listener import Listeners
+from zeekdb.server.loading import Loading
 from zeekdb.server.migration import Migration
 from zeekdb.server.notifications import Notifications
 from zeekdb.server.propagation import Propagation
@@ -113,7 +124,7 @@ class Server:
         self.snapshots = Snapshots(self)
         self.saving = Saving(self)
         self.appendonly = AppendOnly(self)
-        self.loading = False
+        self.loader = Loading(self)
         interested = (self.watches, self.blocking, self.tracking)
         self.key_listeners = [each.touched for each in interested]
         self.keyspace.database_listeners.extend(each.database_changes for each in interested)
@@ -123,11 +134,13 @@ class Server:
         self.engine.on_due = self.command_done
         self.engine.on_exec = note_exec
         self.engine.on_close = self._closed
-        self.engine.on_output_limit = self._output_exceeded
+        self.engine.on_output_limit = self.output_exceeded
         self.exit_code = 0
         self.loop: asyncio.AbstractEventLoop
         self.listeners_: Listeners
         self._later: list[tuple[Any, tuple[Any, ...]]] = []
+        self.client_memory = ClientMemory(self)
+        self.client_memory.tick()
         self._apply_config()
         self.startup_memory = self.keyspace.memory_used()
 
@@ -145,6 +158,7 @@ class Server:
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (MEMORY_DIRECTIVES, self.choose_policy),
+            (("maxmemory-clients", "maxmemory"), self.client_memory.configure),
             (("requirepass",), self.acl.set_default_password),
             (("min-replicas-to-write", "min-replicas-max-lag"), self.update_gates),
             (("lua-memory-limit",), self._limit_scripts),
@@ -202,7 +216,11 @@ class Server:
         self.engine.bulk_limit = self.config.proto_max_bulk_len
         self.engine.query_limit = self.config.client_query_buffer_limit
         for client in self.client_table.values():
-            client.output_limit = self.output_limits(client)[0]
+            self.limit_output(client)
+
+    def limit_output(self, client: Client) -> None:
+        """Of unsent bytes, in the engine; what waits behind a full copy is counted by who puts it there."""
+        client.output_limit = 0 if client.copying else self.output_limits(client)[0]
 
     def choose_policy(self) -> None:
         config = self.config
@@ -230,7 +248,12 @@ class Server:
             gate |= GATE_READONLY
         if self.is_out_of_memory():
             gate |= GATE_OOM
-        self.engine.gate = 0 if self.loading else gate
+        self.engine.gate = GATE_LOADING if self.loading else gate
+
+    @property
+    def loading(self) -> bool:
+        """Whether data are being loaded, so that only what needs none is answered."""
+        return self.loader.active
 
     def write_refusal(self) -> str | None:
         """Why nobody may write now, if so."""
@@ -315,9 +338,10 @@ class Server:
         except OSError:
             os.close(fd)
             return
+        client.hold(CONNECTION_BYTES)
         client.select(0)
         self.acl.admit(client)
-        client.output_limit = self.output_limits(client)[0]
+        self.limit_output(client)
         self.client_table[client.id] = client
         self.stats.total_connections_received += 1
 
@@ -328,6 +352,7 @@ class Server:
         self.tracking.disable(client)
         self.primary.forget(client)
         self.watches.drop(client)
+        client.hold(-client.extra_bytes)
         if client in self.monitors:
             self.monitors.discard(client)
             self.update_gates()
@@ -353,15 +378,16 @@ class Server:
     def check_output(self, client: Client, now_s: float) -> None:
         """The soft limit: too much unsent output for too long ends the connection."""
         _, soft, seconds = self.output_limits(client)
-        if not soft or client.output_bytes <= soft:
+        if not soft or client.unsent_bytes <= soft:
             client.over_limit_since_s = 0.0
         elif not client.over_limit_since_s:
             client.over_limit_since_s = now_s
         elif now_s - client.over_limit_since_s > seconds:
-            self._output_exceeded(client)
+            self.output_exceeded(client)
             client.close()
 
-    def _output_exceeded(self, client: Client) -> None:
+    def output_exceeded(self, client: Client) -> None:
+        """Its connection ends, because it does not read; the caller or the engine closes it."""
         log.warning("Client id=%d addr=%s closed for overcoming of output buffer limits.", client.id, client.addr)
         self.stats.client_output_buffer_limit_disconnections += 1
 
@@ -515,8 +541,10 @@ class Server:
 
     def request_shutdown(self, save: bool | None, now: bool, force: bool) -> None:
         """Stop after this command. Data are saved if it says so, or if there are save points and it says nothing."""
-        if save or (save is None and self.config.save):
+        if (save or (save is None and self.config.save)) and not self.loading:  # then the file has more than we
             self.saving.give_up()
+            self.primary.copies.give_up()
+            self.appendonly.give_up()
             try:
                 self.saving.save()
             except CommandError:
@@ -556,8 +584,8 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._signalled, number)
         self.loop.add_reader(self.engine.fileno(), self.engine.turn)
-        if not self._load_at_start():
-            return 1
+        if not self._load():
+            return self.exit_code
         for folder in (Path(str(config.dir)), self.appendonly.directory):
             if swept := rdb_file.sweep(folder):
                 log.warning("%d unfinished files that a crash has left in %s were removed", swept, folder)
@@ -573,28 +601,45 @@ class Server:
             self._end()
         return self.exit_code
 
-    def _load_at_start(self) -> bool:
-        """What the last run has left: the append-only file if there shall be one, the snapshot otherwise."""
-        if not self.config.appendonly:
-            return self.saving.load_at_start()
-        self.loading = True
-        self.update_gates()
+    def _load(self) -> bool:
+        """What the last run has left, while clients are told so; False when the server has to end."""
+        self.loader.begin()
+        loading = self.loop.create_task(self._load_at_start())
         try:
-            manifest = AofLoader(self).load()
-            if manifest is None and not self.saving.load_at_start():  # it was turned on since: nothing gets lost
+            loaded = self.loop.run_until_complete(loading)
+        except RuntimeError:
+            if loading.done():
+                raise
+            loading.cancel()  # the loop was stopped: SHUTDOWN or a signal
+            with contextlib.suppress(asyncio.CancelledError):
+                self.loop.run_until_complete(loading)
+            self._end()
+            return False
+        finally:
+            self.loader.end()
+        if not loaded:
+            self.exit_code = 1
+        return loaded
+
+    async def _load_at_start(self) -> bool:
+        """The append-only file if there shall be one, the snapshot otherwise."""
+        if not self.config.appendonly:
+            return await self.saving.load_at_start()
+        try:
+            manifest = await AofLoader(self).load()
+            if manifest is None and not await self.saving.load_at_start():  # it was turned on since: nothing gets lost
                 return False
             self.appendonly.open_at_start(manifest or Manifest())
         except (CannotLoad, OSError) as error:
             log.critical("Fatal error: %s. Exiting.", error)
             return False
-        finally:
-            self.loading = False
-            self.update_gates()
         self.keyspace.dirty = 0
         return True
 
     def _switch_appendonly(self) -> None:
         """CONFIG SET appendonly. ConfigError."""
+        if self.loading:
+            raise ConfigError("Redis is loading the dataset in memory")
         if not self.config.appendonly:
             self.appendonly.turn_off()
             return
@@ -635,6 +680,7 @@ class Server:
             client.close()
         self.engine.settle()
         self.saving.give_up()
+        self.primary.copies.give_up()
         self.loop.run_until_complete(asyncio.sleep(0))
         self.appendonly.close()
         if self.config.pidfile:

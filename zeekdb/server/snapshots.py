@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.snapshot import Snapshot
 from zeekdb.persistence import aof_base, rdb
 from zeekdb.persistence.rdb_file import RdbFile
@@ -84,7 +85,8 @@ class Snapshots:
             codes = [library.code for library in server.runner.libraries.libraries.values()]
             head = aof_base.head(codes, int(time.time()) if server.config.aof_timestamp_enabled else None)
         else:
-            head = rdb.head(databases, server.runner.libraries.records(), form is Form.RDB_BASE)
+            stream_db = server.replica.client.db_index if server.replica.active else None
+            head = rdb.head(databases, server.runner.libraries.records(), form is Form.RDB_BASE, stream_db)
         self.given_up = False
         self.current = Snapshot(databases, bool(server.config.rdbcompression), recency, form is Form.COMMANDS)
         return self.current, head
@@ -147,6 +149,31 @@ class Snapshots:
             if engine.total_commands == commands:
                 return
             left_s -= time.perf_counter() - begin_s
+
+    async def stream(self, size: int, at_epoch: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+        """The same as pieces of about `size` bytes, for no file; no other snapshot may be under way. SnapshotGivenUp.
+
+        The snapshot goes on as its taker asks for more, so a slow one makes it long.
+        """
+        at_epoch()
+        snapshot, piece = self._begin(Form.RDB)
+        self.idle.clear()
+        checksum, crc, done = bool(self.server.config.rdbchecksum), 0, False
+        try:
+            while not done:
+                crc = crc64(piece, crc) if checksum else 0
+                yield piece
+                while not done and snapshot.size < size:
+                    await self._serve()
+                    done = snapshot.step(SLICE_US)
+                    if self.given_up:
+                        raise SnapshotGivenUp("the databases were flushed meanwhile")
+                piece = snapshot.take()
+            piece += rdb.END
+            yield piece + (crc64(piece, crc) if checksum else 0).to_bytes(8, "little")
+        finally:
+            if self.current is snapshot:
+                self.end()
 
     async def _write(self, job: Job) -> None:
         file, snapshot = job.file, job.snapshot

@@ -90,6 +90,8 @@ class Tracking:
         self.clients[client] = wanted
         client.gate |= GATE_TRACKING
         for prefix in wanted.prefixes:
+            if client not in self.prefixes.get(prefix, Prefix()).clients:
+                client.hold_name(prefix)
             self.prefixes.setdefault(prefix, Prefix()).clients[client] = None
         self._listen()
 
@@ -125,6 +127,7 @@ class Tracking:
         for prefix in tracked.prefixes:
             entry = self.prefixes[prefix]
             del entry.clients[client]
+            client.let_name_go(prefix)
             if not entry.clients:
                 del self.prefixes[prefix]
         self._listen()

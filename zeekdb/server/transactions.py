@@ -35,6 +35,7 @@ class Watches:
             return
         self.keyspace.databases[client.db_index].exists(key)
         client.watched.add(watched)
+        client.hold_name(key)
         client.watching = True
         self.watchers.setdefault(watched, set()).add(client)
         self.keyspace.watch_key(key)
@@ -47,6 +48,7 @@ class Watches:
             if not watchers:
                 del self.watchers[watched]
             self.keyspace.unwatch_key(watched[1])
+            client.let_name_go(watched[1])
         client.watched.clear()
         client.watching = client.watch_failed = False
 

@@ -86,10 +86,13 @@ class FakeServer:
         self.appendonly = SimpleNamespace(log=None, fields=lambda: [("aof_enabled", 0)])
         self.snapshots = SimpleNamespace(current=None)
         self.saving = SimpleNamespace(
-            in_progress=False, last_ok=True, last_seconds=-1, current_seconds=-1, saves=0, loaded_keys=0,
+            in_progress=False, next_s=0.0, last_ok=True, last_seconds=-1, current_seconds=-1, saves=0, loaded_keys=0,
             expired_keys=0, reload=lambda *how: None,
         )  # fmt: skip
         self.primary = SimpleNamespace(replicas={}, backlog=None, offset=0)
+        self.loading = False
+        self.client_memory = SimpleNamespace(normal=0, replicas=0)
+        self.loader = SimpleNamespace(active=False, fields=list)
         self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}
         self.deeds: list[Any] = []
