@@ -84,6 +84,7 @@ class ClientPort(Protocol):
     is_blocked: bool
     is_unix: bool
     in_multi: bool
+    in_exec: bool  # EXEC runs what was queued
     no_evict: bool
     no_touch: bool
     reply_mode: str  # "on", "off", "skip"

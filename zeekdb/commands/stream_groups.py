@@ -351,6 +351,9 @@ def xclaim(ctx: Context, key: bytes, name: bytes, consumer_name: bytes, idle: by
     claim = _parse_claim(words, now_ms)
     ctx.effect()
     if claim.last_id > group.last_id:
+        if ctx.server.loading or ctx.client.kind == "master":
+            # XREADGROUP told it so, which counts what was read; XCLAIM has no word for that.
+            group.advance(stream, [id for id, _ in stream.entries(group.last_id + 1, claim.last_id)])
         group.last_id = claim.last_id
         ctx.effect(b"XGROUP", b"SETID", key, name, format_id(group.last_id), b"ENTRIESREAD",
                    b"%d" % group.entries_read)  # fmt: skip

@@ -210,9 +210,11 @@ def _deliver(ctx: Context, reading: Reading, key: bytes, stream: Stream, group: 
         for id, _ in entries:
             group.deliver(id, consumer, now_ms)
             tell_claimed(ctx, key, reading.group, group, consumer, id, now_ms, 1)
-    # XCLAIM has no word for how much was read: without this, files and replicas would forget the group's lag.
-    ctx.effect(b"XGROUP", b"SETID", key, reading.group, format_id(group.last_id), b"ENTRIESREAD",
-               b"%d" % group.entries_read)  # fmt: skip
+    if reading.noack or not ctx.client.in_exec:
+        # XCLAIM has no word for how much was read, and redis-server forgets the lag without this. Inside a transaction
+        # it expects nothing but XCLAIM; our own replicas count then.
+        ctx.effect(b"XGROUP", b"SETID", key, reading.group, format_id(group.last_id), b"ENTRIESREAD",
+                   b"%d" % group.entries_read)  # fmt: skip
     ctx.keyspace.dirty += 1
     return [entry_reply(id, fields) for id, fields in entries]
 

@@ -28,7 +28,7 @@ class Bench:
         self.keyspace = Keyspace()
         self.keyspace.set_clock(NOW_MS)
         self.config = SimpleNamespace(proto_max_bulk_len=512 << 20, **config)
-        self.client = SimpleNamespace(protocol=protocol, id=1, name=b"")
+        self.client = SimpleNamespace(protocol=protocol, id=1, name=b"", kind="normal", in_exec=False)
         acl = SimpleNamespace(reads_every_key=lambda *call: True)
         server = SimpleNamespace(config=self.config, acl=acl, loading=False)
         self.ctx = Context(self.keyspace, self.keyspace.databases[0], self.client, server)
