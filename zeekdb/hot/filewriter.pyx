@@ -61,7 +61,7 @@ cdef extern from *:
 cdef enum:
     NICENESS = 10
     KEPT = 1 << 22          # bytes of the buffer that stay
-    AT_ONCE = 1 << 14       # bytes between checksum and write, while they are in the cache
+    AT_ONCE = 1 << 15       # bytes between checksum and write, while they are in the cache
     PAUSE_US = 100           # after so many, which takes about as long
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zeekdb.server.server import Server
 
 SLICE_US = 20  # of the loop at a time
-SHARE = 5  # while clients have work for the loop, one part of so many is the snapshot's
+SHARE = 2  # while clients have work for the loop, one part in so many is the snapshot's
 SAVE_SLICE_US = 25_000  # of SAVE, for which everyone waits
 PIECE = 1 << 18  # bytes that are handed to the thread at once
 WAITING_MAX = 1 << 22  # bytes that wait for the disk until the walk does, too
