@@ -84,6 +84,36 @@ def test_a_full_disk_and_snapshots(start_server: StartServer, small_disk: Path) 
         assert wire("CONFIG", "SET", "save", "") == "OK"
 
 
+def test_a_read_only_directory(start_server: StartServer, small_disk: Path) -> None:
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)], check=True)
+
+    (small_disk / "ballast").unlink()
+    options = ("--dir", str(small_disk), "--save", "3600 1000000")
+    server = start_server(*options)
+    with server.wire() as wire:
+        wire("SET", "first", "v")
+        assert wire("SAVE") == "OK"
+        whole = (small_disk / "dump.rdb").read_bytes()
+        remount("ro")
+        wire("SET", "second", "v")
+        wire("BGSAVE")
+        wait_for(lambda: refused(wire))
+        assert wire("GET", "second") == b"v"
+        assert wire("SAVE").startswith("ERR")
+        assert (small_disk / "dump.rdb").read_bytes() == whole
+        remount("rw")
+        wait_for(lambda: wire("SET", "third", "v") == "OK")
+        wait_for(lambda: b"rdb_last_bgsave_status:ok" in wire("INFO", "persistence"))
+        assert wire("CONFIG", "SET", "appendonly", "yes") == "OK"
+        wait_for(lambda: b"aof_rewrite_in_progress:0" in wire("INFO", "persistence"))
+        assert wire("SET", "fourth", "v") == "OK"
+        assert wire("WAITAOF", 1, 0, 5000) == [1, 0]
+    server.terminate(signal.SIGKILL)
+    with start_server(*options, "--appendonly", "yes").wire() as wire:
+        assert wire("EXISTS", "first", "second", "third", "fourth") == 4
+
+
 def test_a_vanished_directory(start_server: StartServer, tmp_path: Path) -> None:
     place = tmp_path / "data"
     place.mkdir()

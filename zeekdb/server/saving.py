@@ -169,7 +169,7 @@ class Saving:
             return
         if not self.last_ok and time.monotonic() - self.tried_s < RETRY_S:
             return
-        if self.owed_s is not None:
+        if self.owed_s is not None or self.refusal() is not None:  # nobody may write until one succeeds
             self._start()
             return
         changes, age_s = server.keyspace.dirty, time.time() - server.last_save_s
