@@ -22,11 +22,12 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
+from zeekdb.hot.blobview cimport view_blob
 from zeekdb.hot.eviction cimport E, evict, over_limit
 from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_take, journal_wants
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
 from zeekdb.hot.kinds cimport (
-    BEGINS, EXECUTES, NESTS, QUEUES, WANDERS, Kind, count_ticks, hash_keys, journal_call, last_key, log2_of, run_twin, takes, ticks_now,
+    BEGINS, EXECUTES, F_BLOBS, NESTS, QUEUES, WANDERS, Kind, count_ticks, hash_keys, journal_call, last_key, log2_of, run_twin, takes, ticks_now,
 )
 from zeekdb.hot.lookahead cimport look_into
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
@@ -34,6 +35,7 @@ from zeekdb.hot.notes cimport N
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
+from zeekdb.hot.region cimport place_argument
 from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.sockets cimport EVICTABLE, OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
@@ -73,6 +75,13 @@ cdef list list_args(Arg* argv, uint32_t argc):
     return [PyBytes_FromStringAndSize(<char*>argv[i].p, argv[i].n) for i in range(argc)]
 
 
+cdef list list_views(Arg* argv, uint32_t argc):
+    """The same for a command that takes large values where they lie."""
+    cdef uint32_t i
+    return [view_blob(argv[i].blob) if argv[i].blob != NULL else PyBytes_FromStringAndSize(<char*>argv[i].p, argv[i].n)
+            for i in range(argc)]
+
+
 @cython.final
 cdef inline int wake_bytes(const Conn* c) noexcept nogil:
     """For which to wait: what is left of a large argument without its line end, which may be late, or a part of it."""
@@ -90,6 +99,7 @@ cdef class Engine(Sockets):
         self.keyspace = keyspace
         self.query_limit = 1 << 30
         self.parser.bulk_limit = 512 << 20
+        self.parser.place = place_argument
 
     def __dealloc__(self):
         free(self.parser.args)
@@ -498,7 +508,7 @@ cdef class Engine(Sockets):
     cdef int call(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1:
         """One command in Python."""
         cdef Link owner = <Link>c.owner
-        cdef list args = list_args(argv, argc)
+        cdef list args = list_views(argv, argc) if kind != NULL and kind.flags & F_BLOBS else list_args(argv, argc)
         cdef int index = kind.index if kind != NULL else -1
         cdef size_t size = c.port.out.size
         cdef uint32_t nparts = c.port.out.nparts
@@ -558,7 +568,7 @@ cdef class Engine(Sockets):
         cdef Out* out = &c.port.out
         while out.nparts > nparts:
             out.nparts -= 1
-            out.part_bytes -= out.parts[out.nparts].blob.size
+            out.part_bytes -= out.parts[out.nparts].end - out.parts[out.nparts].sent
             blob_release(out.parts[out.nparts].blob)
         if out.size > size:
             out.size = size

@@ -39,6 +39,7 @@ ctypedef enum JournalRole:
 cdef enum:
     F_WRITE = 1
     F_NOT_IN_SCRIPTS = 1 << 5 | 1 << 6   # NOSCRIPT, BLOCKING
+    F_BLOBS = 1 << 20                    # large arguments come as views, not as bytes
 
 # What the engine knows of a command; the rest is in its declaration.
 ctypedef struct Kind:

@@ -31,12 +31,16 @@ ctypedef struct Intake:
     bint expect_big      # the last command carried a blob
     bint limited         # nobody is logged in: few and short arguments only
 
+# Where a large argument is received: the arguments before it tell; NULL: an ordinary blob.
+ctypedef Blob* (*Placer)(const Arg* argv, uint32_t argc, size_t n) noexcept nogil
+
 # What the connections share: the arguments of the batch at hand.
 ctypedef struct Parser:
     Arg* args
     uint32_t args_capacity
     uint32_t args_used
     int64_t bulk_limit
+    Placer place
     const char* fault    # after FAULT: what is wrong; a %c stands for fault_byte
     uint8_t fault_byte
     bint blobs_held      # some argument has a blob

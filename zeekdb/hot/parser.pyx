@@ -122,7 +122,7 @@ cdef int parse(Parser* b, Intake* c, uint8_t* data, size_t size, size_t* used, R
                 return refuse(b, b"unauthenticated bulk length", 0)
         if end - p < n + 2:
             if n >= SLAB_MIN:
-                begin_blob(c, p, end, n)
+                begin_blob(b, c, &b.args[r.first], b.args_used - r.first, p, end, n)
             return keep_half(b, c, r, start, p, left, n)
         arg = next_arg(b)
         arg.p = p
@@ -137,9 +137,13 @@ cdef int parse(Parser* b, Intake* c, uint8_t* data, size_t size, size_t* used, R
     return COMMAND
 
 
-cdef void begin_blob(Intake* c, uint8_t* p, uint8_t* end, int64_t n) noexcept nogil:
+cdef void begin_blob(
+    Parser* b, Intake* c, const Arg* argv, uint32_t argc, uint8_t* p, uint8_t* end, int64_t n,
+) noexcept nogil:
     """What is there of a large argument moves to a blob; the rest will be received into it."""
-    c.blob = blob_new(n + 2)
+    c.blob = b.place(argv, argc, n + 2) if b.place != NULL else NULL
+    if c.blob == NULL:
+        c.blob = blob_new(n + 2)
     c.blob_want = n + 2
     memcpy(c.blob.data, p, end - p)
     c.blob.size = end - p

@@ -34,12 +34,17 @@ cdef void out_grow(Out* out, size_t need) noexcept nogil:
 
 
 cdef void out_blob(Out* out, Blob* blob) noexcept nogil:
+    out_length(out, 36, blob.size)
+    out_span(out, blob, 0, blob.size)
+    out_raw(out, b"\r\n", 2)
+
+
+cdef void out_span(Out* out, Blob* blob, size_t begin, size_t end) noexcept nogil:
     cdef Part* part
     cdef uint32_t capacity
-    if blob.size < PART_MIN:
-        out_bulk(out, blob.data, blob.size)
+    if end - begin < PART_MIN:
+        out_raw(out, <const char*>blob.data + begin, end - begin)
         return
-    out_length(out, 36, blob.size)
     if out.nparts == out.parts_capacity:
         capacity = out.parts_capacity * 2 if out.parts_capacity else 4
         out.parts = <Part*>mem_resize(out.parts, out.parts_capacity * sizeof(Part), capacity * sizeof(Part))
@@ -47,10 +52,10 @@ cdef void out_blob(Out* out, Blob* blob) noexcept nogil:
     part = &out.parts[out.nparts]
     part.at = out.size
     part.blob = blob_retain(blob)
-    part.sent = 0
+    part.sent = begin
+    part.end = end
     out.nparts += 1
-    out.part_bytes += blob.size
-    out_raw(out, b"\r\n", 2)
+    out.part_bytes += end - begin
 
 
 cdef size_t format_int(uint8_t* at, int64_t value) noexcept nogil:
@@ -281,7 +286,7 @@ cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil:
             n += 1
             at = part.at
         vectors[n].iov_base = part.blob.data + part.sent
-        vectors[n].iov_len = part.blob.size - part.sent
+        vectors[n].iov_len = part.end - part.sent
         n += 1
         i += 1
     return n
@@ -303,13 +308,13 @@ cdef void advance(Out* out, size_t n) noexcept nogil:
             out.sent += step
             n -= step
             continue
-        step = part.blob.size - part.sent
+        step = part.end - part.sent
         if step > n:
             step = n
         part.sent += step
         out.part_bytes -= step
         n -= step
-        if part.sent == part.blob.size:
+        if part.sent == part.end:
             blob_release(part.blob)
             out.first_part += 1
 

@@ -1,0 +1,106 @@
+# The tensor region's index: blocks by key, leases, eviction. See blocks.pyx.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from zeekdb.hot.memory cimport Blob
+from zeekdb.hot.table cimport Entry, Table, entry_value
+
+# Where a block hangs.
+cdef enum:
+    NOWHERE = 0          # not in host memory, pinned, or on its way to a lower tier
+    ORDER = 1            # its space's order of eviction
+    LEASED = 2           # the wheel of leases
+    SPILLING = 3         # waits to be written to the tier below
+
+# What an entry of a space's table holds beside its key.
+ctypedef packed struct Block:
+    Entry* older
+    Entry* newer
+    Entry* mate          # the next of its group, in a ring; NULL: alone
+    Entry* group         # of the space's table of groups; NULL: none
+    Blob* blob           # in host memory; NULL: not there
+    uint64_t checksum
+    uint64_t place       # in the tier below, plus one; 0: not there
+    uint32_t size        # bytes
+    uint32_t space
+    uint32_t lease_end   # in ticks; 0: no lease was given
+    uint32_t deadline_s  # Unix time; 0: none
+    uint32_t used        # in ticks: the last use
+    uint16_t leases
+    uint16_t pins
+    uint8_t queue
+    uint8_t uses         # the store counts too; stays at 255
+
+ctypedef struct Queue:
+    Entry* oldest
+    Entry* newest
+    uint64_t count
+
+# The blocks of one tenant of one model.
+ctypedef struct Space:
+    Table table
+    Table groups
+    Queue order
+    uint32_t index
+    uint32_t block_bytes # of every block; 0: any
+    uint64_t quota       # bytes in host memory; 0: no limit
+    uint64_t bytes       # in host memory
+    uint64_t host_blocks
+    uint64_t spilled_blocks
+    uint64_t spilled_bytes
+    uint64_t hits
+    uint64_t misses
+    uint64_t stored
+    uint64_t shared
+    uint64_t dropped
+    uint64_t evicted
+    uint64_t expired
+    uint64_t spilled     # written to the tier below
+    uint64_t promoted    # read from it
+    uint64_t bytes_in
+    uint64_t bytes_out
+
+cdef enum:
+    TICK_LOG = 4         # a tick is 16 ms
+    WHEEL = 4096         # ticks that the wheel of leases spans: 65 s; a longer lease goes round again
+    NEVER_MOVED = 1 << 2
+
+ctypedef struct Region:
+    Space** spaces
+    uint32_t nspaces
+    Queue wheel[WHEEL]
+    uint32_t wheel_at    # ticks up to which leases have ended
+    uint64_t leased
+    Queue spill
+    uint64_t spill_bytes # in that queue or being written
+    uint64_t spill_limit # 0: there is no tier below
+    uint8_t spill_uses   # a block is worth to be written from so many uses on
+    uint32_t now         # ticks
+    int64_t begin_ms     # of tick 0
+    uint32_t now_s
+    uint32_t next_space  # for the choice among many
+
+cdef Region RG
+
+cdef inline Block* block_of(const Entry* e) noexcept nogil:
+    return <Block*>entry_value(e)
+
+cdef inline bint is_expired(const Block* b) noexcept nogil:
+    return b.deadline_s != 0 and b.deadline_s <= RG.now_s
+
+cdef void region_clock(int64_t now_ms) noexcept nogil
+cdef Space* space_new() noexcept nogil                            # NULL: too many
+cdef void space_free(Space* space) noexcept nogil
+cdef Entry* block_find(Space* space, const uint8_t* key, size_t n) noexcept nogil   # NULL when absent or expired
+cdef Entry* block_new(Space* space, const uint8_t* key, size_t n, uint64_t h) noexcept nogil
+cdef void block_take_host(Entry* e, Blob* blob) noexcept nogil    # the blob is the block's from now on; links it nowhere
+cdef void block_link(Entry* e) noexcept nogil                     # hangs it where it belongs, as the newest
+cdef void block_link_below(Entry* e, Entry* parent) noexcept nogil
+cdef void block_unlink(Entry* e) noexcept nogil
+cdef void block_drop_host(Entry* e) noexcept nogil                # its bytes leave host memory; the entry stays
+cdef void block_remove(Entry* e) noexcept nogil
+cdef void block_lease(Entry* e, uint32_t end) noexcept nogil
+cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil
+cdef bint block_spill(Entry* e) noexcept nogil                    # False: there is no room below for now
+cdef bint evict_block(Space* space) noexcept nogil                # of the space, or of any; False: nothing can go
+cdef Blob* region_room(Space* space, size_t size) noexcept nogil  # NULL: no room could be made
+cdef bint quota_room(Space* space, size_t size) noexcept nogil
+cdef void leases_end() noexcept nogil                             # blocks whose leases have ended may go again

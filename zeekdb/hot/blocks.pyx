@@ -1,0 +1,455 @@
+"""The tensor region's index: what is there, who may still rely on it, and what goes first.
+
+A *space* holds the blocks of one tenant (salt) of one model in a table of its own, so that the salt costs nothing per
+block and no tenant sees another's. A block is an entry of that table: its key, and a `Block` for a value, which says
+where the bytes are: in the host arena (`blob`), in the tier below (`place`), or both.
+
+What may go. A block in host memory hangs in exactly one queue: its space's order of eviction, the wheel of leases, or
+the queue of those that wait to be written to the tier below; a pinned one, or one that is being written, in none. So
+the oldest of the order can always go, and to find it is one step, however many blocks are leased: a block under lease
+is not there. The wheel brings it back when the lease ends, as the newest.
+
+Prefixes. A block is of use only while all blocks before it in its context are there. Contexts are touched from their
+tail to their head, and a tail that is stored later is hung below (older than) the parent that is named with it: any
+use of a block is then also a younger use of its parent, so tails go before heads without a word about who is whose
+parent. Ranks of one chunk form a group, which leaves together or stays.
+
+Rejected: a reference count per lease holder (a client that dies would leave it behind; a lease has an end instead); a
+heap of lease ends (log n for each lookup).
+"""
+
+from libc.string cimport memcpy, memset
+from zeekdb.hot.arena cimport arena_blob, arena_free_bytes, arena_make_room
+from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
+from zeekdb.hot.table cimport (
+    T_MODULE, entry_free, entry_key, entry_new, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
+    table_scan, table_take,
+)
+
+cdef enum:
+    SPACES_MAX = 65536       # tenants of all models together
+    TRIES_MAX = 64           # groups that cannot go are passed over so often
+    ROUNDS_MAX = 65536       # evictions for one block
+    MOVE_MAX = 67108864      # bytes moved at a time for one block's room
+    SPACES_LOOKED_AT = 32    # when the one with the oldest block is chosen among many
+
+ctypedef packed struct Group:
+    Entry* member
+    uint32_t count
+
+memset(&RG, 0, sizeof(RG))
+RG.spill_uses = 2
+
+
+cdef void region_clock(int64_t now_ms) noexcept nogil:
+    if RG.begin_ms == 0:
+        RG.begin_ms = now_ms - 1024
+    RG.now = <uint32_t>((now_ms - RG.begin_ms) >> TICK_LOG)
+    RG.now_s = <uint32_t>(now_ms // 1000)
+
+
+# ---------------------------------------------------------------- queues
+
+
+cdef void push_newest(Queue* q, Entry* e) noexcept nogil:
+    cdef Block* b = block_of(e)
+    b.newer = NULL
+    b.older = q.newest
+    if q.newest != NULL:
+        block_of(q.newest).newer = e
+    else:
+        q.oldest = e
+    q.newest = e
+    q.count += 1
+
+
+cdef void push_below(Queue* q, Entry* e, Entry* parent) noexcept nogil:
+    """On the older side of one that hangs there."""
+    cdef Block* b = block_of(e)
+    cdef Block* p = block_of(parent)
+    b.newer = parent
+    b.older = p.older
+    if p.older != NULL:
+        block_of(p.older).newer = e
+    else:
+        q.oldest = e
+    p.older = e
+    q.count += 1
+
+
+cdef void take_out(Queue* q, Entry* e) noexcept nogil:
+    cdef Block* b = block_of(e)
+    if b.older != NULL:
+        block_of(b.older).newer = b.newer
+    else:
+        q.oldest = b.newer
+    if b.newer != NULL:
+        block_of(b.newer).older = b.older
+    else:
+        q.newest = b.older
+    b.older = b.newer = NULL
+    q.count -= 1
+
+
+cdef inline Queue* wheel_of(const Block* b) noexcept nogil:
+    return &RG.wheel[b.lease_end & (WHEEL - 1)]
+
+
+cdef void block_unlink(Entry* e) noexcept nogil:
+    cdef Block* b = block_of(e)
+    if b.queue == ORDER:
+        take_out(&RG.spaces[b.space].order, e)
+    elif b.queue == LEASED:
+        take_out(wheel_of(b), e)
+        RG.leased -= 1
+    elif b.queue == SPILLING:
+        take_out(&RG.spill, e)
+        RG.spill_bytes -= b.size
+    b.queue = NOWHERE
+
+
+cdef void block_link(Entry* e) noexcept nogil:
+    cdef Block* b = block_of(e)
+    if b.blob == NULL or b.pins:
+        return
+    if b.lease_end > RG.now:
+        b.queue = LEASED
+        push_newest(wheel_of(b), e)
+        RG.leased += 1
+        return
+    b.queue = ORDER
+    push_newest(&RG.spaces[b.space].order, e)
+
+
+cdef void block_link_below(Entry* e, Entry* parent) noexcept nogil:
+    cdef Block* b = block_of(e)
+    if b.blob == NULL or b.pins or b.lease_end > RG.now or block_of(parent).queue != ORDER:
+        block_link(e)
+        return
+    b.queue = ORDER
+    push_below(&RG.spaces[b.space].order, e, parent)
+
+
+cdef void block_lease(Entry* e, uint32_t end) noexcept nogil:
+    """Nothing takes the block before `end`; leases of several clients last as long as the last of them."""
+    cdef Block* b = block_of(e)
+    if b.lease_end <= RG.now:
+        b.leases = 0
+    if b.leases < 0xFFFF:
+        b.leases += 1
+    if end <= b.lease_end:
+        return
+    if b.queue == NOWHERE:  # pinned, being written, or not in memory: the lease alone counts
+        b.lease_end = end
+        return
+    block_unlink(e)
+    b.lease_end = end
+    block_link(e)
+
+
+cdef void leases_end() noexcept nogil:
+    cdef Queue* q
+    cdef Entry* e
+    cdef Entry* following
+    if RG.now - RG.wheel_at > WHEEL:
+        RG.wheel_at = RG.now - WHEEL
+    while RG.wheel_at < RG.now:
+        RG.wheel_at += 1
+        q = &RG.wheel[RG.wheel_at & (WHEEL - 1)]
+        e = q.oldest
+        while e != NULL:
+            following = block_of(e).newer
+            if block_of(e).lease_end <= RG.now:
+                block_unlink(e)
+                block_of(e).leases = 0
+                block_link(e)
+            e = following
+
+
+# ---------------------------------------------------------------- spaces and blocks
+
+
+cdef Space* space_new() noexcept nogil:
+    cdef Space* space
+    cdef uint32_t i = 0
+    while i < RG.nspaces and RG.spaces[i] != NULL:
+        i += 1
+    if i == RG.nspaces:
+        if i == SPACES_MAX:
+            return NULL
+        RG.spaces = <Space**>mem_resize(RG.spaces, i * sizeof(void*), (i + 1) * sizeof(void*))
+        RG.nspaces += 1
+    space = <Space*>mem_alloc(sizeof(Space))
+    memset(space, 0, sizeof(Space))
+    space.index = i
+    table_init(&space.table, i)
+    table_init(&space.groups, i)
+    RG.spaces[i] = space
+    return space
+
+
+cdef void remove_visited(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    """While its table is given up: everything but the table itself."""
+    cdef Block* b = block_of(e)
+    block_unlink(e)
+    if b.blob != NULL:
+        blob_release(b.blob)
+    entry_free(e)
+
+
+cdef void free_visited(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    entry_free(e)
+
+
+cdef void space_free(Space* space) noexcept nogil:
+    """Nobody may hold a block of it, not even to write it."""
+    table_scan(&space.table, 0, <size_t>-1, remove_visited, NULL)
+    table_scan(&space.groups, 0, <size_t>-1, free_visited, NULL)
+    table_free(&space.table)
+    table_free(&space.groups)
+    RG.spaces[space.index] = NULL
+    mem_free(space, sizeof(Space))
+
+
+cdef Entry* block_find(Space* space, const uint8_t* key, size_t n) noexcept nogil:
+    cdef uint64_t* slot = table_find(&space.table, key, n, hash_bytes(key, n))
+    cdef Entry* e
+    if slot == NULL:
+        return NULL
+    e = slot_entry(slot[0])
+    return NULL if is_expired(block_of(e)) else e
+
+
+cdef Entry* block_new(Space* space, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
+    cdef Block fresh
+    cdef Entry* e
+    memset(&fresh, 0, sizeof(fresh))
+    fresh.space = space.index
+    fresh.used = RG.now
+    fresh.uses = 1
+    e = entry_new(T_MODULE, key, n, <const uint8_t*>&fresh, sizeof(fresh), 0)
+    table_insert(&space.table, e, h)
+    return e
+
+
+cdef void block_take_host(Entry* e, Blob* blob) noexcept nogil:
+    cdef Block* b = block_of(e)
+    cdef Space* space = RG.spaces[b.space]
+    b.blob = blob
+    b.size = <uint32_t>blob.size
+    space.bytes += b.size
+    space.host_blocks += 1
+
+
+cdef void block_drop_host(Entry* e) noexcept nogil:
+    cdef Block* b = block_of(e)
+    cdef Space* space = RG.spaces[b.space]
+    block_unlink(e)
+    blob_release(b.blob)
+    b.blob = NULL
+    space.bytes -= b.size
+    space.host_blocks -= 1
+
+
+cdef void leave_group(Entry* e) noexcept nogil:
+    cdef Block* b = block_of(e)
+    cdef Group* group
+    cdef Entry* other
+    cdef const uint8_t* name
+    cdef size_t n = 0
+    if b.group == NULL:
+        return
+    group = <Group*>entry_value(b.group)
+    other = e
+    while block_of(other).mate != e:
+        other = block_of(other).mate
+    block_of(other).mate = b.mate
+    group.member = other
+    group.count -= 1
+    if group.count == 0:
+        name = entry_key(b.group, &n)
+        other = table_take(&RG.spaces[b.space].groups,
+                           table_find(&RG.spaces[b.space].groups, name, n, hash_bytes(name, n)))
+        entry_free(other)
+    b.group = b.mate = NULL
+
+
+cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil:
+    cdef Block* b = block_of(e)
+    cdef Table* groups = &RG.spaces[b.space].groups
+    cdef uint64_t h = hash_bytes(group, n)
+    cdef uint64_t* slot = table_find(groups, group, n, h)
+    cdef Group fresh
+    cdef Group* found
+    if b.group != NULL:
+        leave_group(e)
+        slot = table_find(groups, group, n, h)
+    if slot == NULL:
+        fresh.member = e
+        fresh.count = 1
+        b.mate = e
+        b.group = entry_new(T_MODULE, group, n, <const uint8_t*>&fresh, sizeof(fresh), 0)
+        table_insert(groups, b.group, h)
+        return
+    b.group = slot_entry(slot[0])
+    found = <Group*>entry_value(b.group)
+    b.mate = block_of(found.member).mate
+    block_of(found.member).mate = e
+    found.count += 1
+
+
+cdef void block_remove(Entry* e) noexcept nogil:
+    """Out of memory and out of the index. What is in the tier below is the caller's to take back."""
+    cdef Block* b = block_of(e)
+    cdef Space* space = RG.spaces[b.space]
+    cdef const uint8_t* key
+    cdef size_t n = 0
+    if b.blob != NULL:
+        block_drop_host(e)
+    if b.place:
+        space.spilled_blocks -= 1
+        space.spilled_bytes -= b.size
+    leave_group(e)
+    key = entry_key(e, &n)
+    table_take(&space.table, table_find(&space.table, key, n, hash_bytes(key, n)))
+    entry_free(e)
+
+
+# ---------------------------------------------------------------- eviction
+
+
+cdef bint block_spill(Entry* e) noexcept nogil:
+    cdef Block* b = block_of(e)
+    if RG.spill_bytes + b.size > RG.spill_limit:
+        return False
+    block_unlink(e)
+    b.queue = SPILLING
+    push_newest(&RG.spill, e)
+    RG.spill_bytes += b.size
+    return True
+
+
+cdef inline bint worth_writing(const Block* b) noexcept nogil:
+    return RG.spill_limit != 0 and b.place == 0 and b.uses >= RG.spill_uses and not is_expired(b)
+
+
+cdef bint let_go(Entry* e) noexcept nogil:
+    """Host memory is given up for the block; False: it has to be written to the tier below first, and will be."""
+    cdef Block* b = block_of(e)
+    if worth_writing(b):
+        block_spill(e)
+        return False
+    RG.spaces[b.space].evicted += 1
+    if b.place:
+        block_drop_host(e)
+    else:
+        block_remove(e)
+    return True
+
+
+cdef bint can_go(Entry* e) noexcept nogil:
+    """Whether nobody relies on its being in memory, and the tier below takes what has to be written first.
+
+    Of a group none goes while one has to stay. A block whose bytes are on their way to a client may go.
+    """
+    cdef Block* b = block_of(e)
+    cdef Entry* other = e
+    cdef uint64_t to_write = 0
+    while True:
+        b = block_of(other)
+        if b.blob != NULL:
+            if b.queue != ORDER:
+                return False
+            if worth_writing(b):
+                to_write += b.size
+        other = b.mate
+        if other == NULL or other == e:
+            return to_write == 0 or RG.spill_bytes + to_write <= RG.spill_limit
+
+
+cdef bint let_group_go(Entry* e) noexcept nogil:
+    """The block and those of its group that are in memory."""
+    cdef Entry* other
+    cdef Entry* following
+    cdef bint gone = False
+    cdef uint32_t count = 1, i
+    if block_of(e).group == NULL:
+        return let_go(e)
+    count = (<Group*>entry_value(block_of(e).group)).count
+    other = block_of(e).mate
+    for i in range(count):
+        following = block_of(other).mate
+        if block_of(other).blob != NULL:
+            gone |= let_go(other)
+        other = following
+    return gone
+
+
+cdef Space* oldest_space() noexcept nogil:
+    """The space whose oldest block was not used for longest; among many, of some."""
+    cdef Space* best = NULL
+    cdef Space* space
+    cdef uint32_t i, looked_at = 0
+    for i in range(RG.nspaces):
+        space = RG.spaces[(RG.next_space + i) % RG.nspaces]
+        if space == NULL or space.order.oldest == NULL:
+            continue
+        if best == NULL or block_of(space.order.oldest).used < block_of(best.order.oldest).used:
+            best = space
+        looked_at += 1
+        if looked_at == SPACES_LOOKED_AT:
+            RG.next_space = (RG.next_space + i + 1) % RG.nspaces
+            break
+    return best
+
+
+cdef bint evict_block(Space* space) noexcept nogil:
+    cdef Space* chosen
+    cdef Entry* e
+    cdef uint32_t tries = 0
+    leases_end()
+    while True:
+        chosen = space if space != NULL else oldest_space()
+        if chosen == NULL:
+            return False
+        e = chosen.order.oldest
+        while e != NULL and not can_go(e):
+            e = block_of(e).newer
+            tries += 1
+            if tries == TRIES_MAX:
+                return False
+        if e == NULL:
+            return False
+        if let_group_go(e):
+            return True
+        tries += 1
+        if tries == TRIES_MAX:
+            return False
+
+
+cdef Blob* region_room(Space* space, size_t size) noexcept nogil:
+    """A blob of the arena, for which others leave."""
+    cdef Blob* blob
+    cdef uint32_t rounds = 0
+    while rounds < ROUNDS_MAX:
+        blob = arena_blob(size)
+        if blob != NULL:
+            return blob
+        if arena_free_bytes() >= size and arena_make_room(size, MOVE_MAX):
+            continue
+        if not evict_block(NULL):
+            return NULL
+        rounds += 1
+    return NULL
+
+
+cdef bint quota_room(Space* space, size_t size) noexcept nogil:
+    """A space that has a quota makes room among its own blocks."""
+    if space.quota == 0:
+        return True
+    if size > space.quota:
+        return False
+    while space.bytes + size > space.quota:
+        if not evict_block(space):
+            return False
+    return True

@@ -1,0 +1,684 @@
+"""The tensor region as Python sees it: blocks in spaces, by key.
+
+`place_argument` is the parser's question where a large argument shall be received: of a command that stores blocks, in
+the arena, so that storing it is a matter of taking it over.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from zeekdb.hot.arena cimport arena_fix, arena_is_home, arena_offset, arena_trim
+from zeekdb.hot.blobview cimport BlobView, view_blob
+from zeekdb.hot.blocks cimport (
+    LEASED, NEVER_MOVED, NOWHERE, ORDER, RG, SPILLING, TICK_LOG, Block, Space, block_drop_host, block_find, block_join,
+    block_lease, block_link, block_link_below, block_new, block_of, block_remove, block_spill, block_take_host,
+    block_unlink, evict_block, is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
+)
+from zeekdb.hot.checksum cimport checksum
+from zeekdb.hot.memory cimport Blob, blob_release, blob_retain, mem_footprint
+from zeekdb.hot.table cimport (
+    Entry, entry_key, entry_size, hash_bytes, slot_entry, table_find, table_memory, table_prefetch_bucket,
+    table_prefetch_entry, table_scan,
+)
+from zeekdb.hot.wire cimport Arg
+
+cdef enum:
+    BLOCK_MAX = 0x7FFFFFFF   # bytes
+    AHEAD = 128              # keys whose entries are fetched together
+    HOST = 2                 # what KV.LOOKUP says of a block in host memory
+    BELOW = 3                # and of one on the SSD alone
+
+STORED, SHARED, DROPPED = 1, 0, -1
+
+
+cdef bint is_word(const Arg* word, const char* upper, size_t n) noexcept nogil:
+    cdef size_t i
+    if word.n != n:
+        return False
+    for i in range(n):
+        if (word.p[i] - 32 if 97 <= word.p[i] <= 122 else word.p[i]) != <uint8_t>upper[i]:
+            return False
+    return True
+
+
+cdef Blob* place_argument(const Arg* argv, uint32_t argc, size_t n) noexcept nogil:
+    if argc < 3 or argv[0].n < 6 or argv[0].p[2] != 46:  # KV.
+        return NULL
+    if is_word(&argv[0], b"KV.MSET", 7) or is_word(&argv[0], b"KV.STORE", 8) or is_word(&argv[0], b"KV.PUT", 6):
+        return region_room(NULL, n)
+    return NULL
+
+
+cdef inline Space* space_at(uint32_t index) except NULL:
+    if index >= RG.nspaces or RG.spaces[index] == NULL:
+        raise IndexError("no such space")
+    return RG.spaces[index]
+
+
+cdef inline Entry* find(Space* space, bytes key) noexcept:
+    return block_find(space, <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+
+
+cdef class Pending:
+    """A block on its way to the tier below: what the tier is to write, and whose it is."""
+
+    cdef readonly uint32_t space
+    cdef readonly bytes key
+    cdef readonly BlobView view
+    cdef readonly uint64_t checksum
+    cdef readonly uint32_t deadline_s
+    cdef readonly bytes group
+
+
+cdef bytes key_of(Entry* e):
+    cdef size_t n = 0
+    cdef const uint8_t* p = entry_key(e, &n)
+    return PyBytes_FromStringAndSize(<const char*>p, n)
+
+
+cdef inline void use(Entry* e) noexcept nogil:
+    """A block was asked for: it becomes the youngest."""
+    cdef Block* b = block_of(e)
+    if b.used != RG.now and b.uses < 255:
+        b.uses += 1
+    b.used = RG.now
+    if b.queue == ORDER:
+        block_unlink(e)
+        block_link(e)
+
+
+cdef Blob* blob_for(Space* space, object value) except? NULL:
+    """The value in the arena, where it is already or whereto it is copied; NULL: no room. One reference."""
+    cdef BlobView view
+    cdef Blob* blob
+    cdef Py_buffer buffer
+    if isinstance(value, BlobView) and arena_is_home((<BlobView>value).blob):
+        view = value
+        blob = blob_retain(view.blob)
+        arena_trim(blob, blob.size)
+        return blob
+    PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE)
+    try:
+        blob = region_room(space, buffer.len if buffer.len else 1)
+        if blob != NULL:
+            memcpy(blob.data, buffer.buf, buffer.len)
+            blob.size = buffer.len
+        return blob
+    finally:
+        PyBuffer_Release(&buffer)
+
+
+def set_clock(int64_t now_ms) -> None:
+    region_clock(now_ms)
+
+
+def open_space(uint64_t quota=0, uint32_t block_bytes=0) -> int:
+    cdef Space* space = space_new()
+    if space == NULL:
+        raise MemoryError("too many tenants")
+    space.quota = quota
+    space.block_bytes = block_bytes
+    return space.index
+
+
+def configure_space(uint32_t index, uint64_t quota, uint32_t block_bytes) -> None:
+    cdef Space* space = space_at(index)
+    space.quota = quota
+    space.block_bytes = block_bytes
+    quota_room(space, 0)
+
+
+def configure_spilling(uint64_t limit, uint8_t uses) -> None:
+    """`limit`: bytes that may wait for the tier below, 0: there is none; `uses` make a block worth to be written."""
+    RG.spill_limit = limit
+    RG.spill_uses = uses
+
+
+cdef class Collector:
+    """Gathers the entries that a walk visits."""
+
+    cdef Entry** entries
+    cdef size_t count
+    cdef size_t capacity
+
+
+def close_space(uint32_t index) -> int:
+    cdef Space* space = space_at(index)
+    cdef int blocks = <int>space.table.used
+    space_free(space)
+    return blocks
+
+
+# ---------------------------------------------------------------- storing
+
+
+cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, bytes group, Entry** entry) except -2:
+    cdef const uint8_t* name = <const uint8_t*>PyBytes_AS_STRING(key)
+    cdef size_t n = PyBytes_GET_SIZE(key)
+    cdef uint64_t h = hash_bytes(name, n)
+    cdef Entry* e = block_find(space, name, n)
+    cdef Block* b
+    cdef Blob* blob
+    cdef size_t size = len(value)
+    cdef uint64_t* slot
+    if e != NULL and (block_of(e).blob != NULL or block_of(e).place):
+        b = block_of(e)
+        if deadline_s == 0 or (b.deadline_s and b.deadline_s < deadline_s):
+            b.deadline_s = deadline_s
+        space.shared += 1
+        entry[0] = e
+        return 0
+    if not quota_room(space, size):
+        space.dropped += 1
+        return -1
+    blob = blob_for(space, value)  # may evict others, also expired ones
+    if blob == NULL:
+        space.dropped += 1
+        return -1
+    slot = table_find(&space.table, name, n, h)
+    if slot != NULL:
+        block_remove(slot_entry(slot[0]))  # it has expired
+    e = block_new(space, name, n, h)
+    block_take_host(e, blob)
+    b = block_of(e)
+    b.checksum = checksum(blob.data, blob.size)
+    b.deadline_s = deadline_s
+    if group is not None:
+        block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))
+    space.stored += 1
+    space.bytes_in += size
+    entry[0] = e
+    return 1
+
+
+def put(uint32_t index, list keys not None, list values not None, uint32_t deadline_s=0, bytes group=None, bytes parent=None) -> list[int]:
+    """Stores blocks, the keys of one context in its order; `parent` is the key before the first."""
+    cdef Space* space = space_at(index)
+    cdef Py_ssize_t i, n = len(keys)
+    cdef Entry* e = NULL
+    cdef Entry* above
+    cdef int said
+    cdef list replies = []
+    cdef list fresh = []
+    for i in range(n):
+        said = store_one(space, keys[i], values[i], deadline_s, group, &e)
+        replies.append(said)
+        if said == 1:
+            block_link(e)  # in the order, so that the next one's room is not made by chance of what comes last
+    order_context(space, keys, parent)
+    return replies
+
+
+cdef void order_context(Space* space, list keys, bytes parent):
+    """The blocks of a context become younger from its tail to its head, and older than the parent."""
+    cdef Py_ssize_t i
+    cdef Entry* e
+    cdef Entry* above = find(space, parent) if parent is not None else NULL
+    if above != NULL and block_of(above).queue == ORDER:
+        for i in range(len(keys)):
+            e = find(space, keys[i])
+            if e == NULL or e == above:
+                continue
+            block_of(e).used = block_of(above).used
+            if block_of(e).queue == ORDER:
+                block_unlink(e)
+                block_link_below(e, above)
+                above = e
+        return
+    for i in range(len(keys) - 1, -1, -1):
+        e = find(space, keys[i])
+        if e != NULL:
+            block_of(e).used = RG.now
+            if block_of(e).queue == ORDER:
+                block_unlink(e)
+                block_link(e)
+
+
+# ---------------------------------------------------------------- asking
+
+
+cdef void prefetch(Space* space, list keys, Py_ssize_t begin, Py_ssize_t end, uint64_t* hashes) noexcept:
+    cdef Py_ssize_t i
+    cdef bytes key
+    for i in range(begin, end):
+        key = <bytes>keys[i]
+        hashes[i - begin] = hash_bytes(<const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        table_prefetch_bucket(&space.table, hashes[i - begin])
+    for i in range(begin, end):
+        table_prefetch_entry(&space.table, hashes[i - begin])
+
+
+def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=False, bint touch=True) -> tuple:
+    """See region.pyi."""
+    cdef Space* space = space_at(index)
+    cdef Py_ssize_t n = len(keys), i, prefix = -1, start
+    cdef Entry** found = <Entry**>malloc((n + 1) * sizeof(void*))
+    cdef uint64_t hashes[AHEAD]
+    cdef bytes bitmap = PyBytes_FromStringAndSize(NULL, (n + 7) // 8)
+    cdef bytes tiers = PyBytes_FromStringAndSize(NULL, n)
+    cdef bytes places = PyBytes_FromStringAndSize(NULL, 24 * n) if locate else None
+    cdef uint8_t* bits = <uint8_t*>PyBytes_AS_STRING(bitmap)
+    cdef uint8_t* tier = <uint8_t*>PyBytes_AS_STRING(tiers)
+    cdef uint64_t* at
+    cdef Block* b
+    cdef uint64_t* slot
+    cdef bytes key
+    cdef uint32_t end = RG.now + <uint32_t>((lease_ms >> TICK_LOG) + 1) if lease_ms else 0
+    memset(bits, 0, (n + 7) // 8)
+    start = 0
+    while start < n:
+        prefetch(space, keys, start, min(start + AHEAD, n), hashes)
+        for i in range(start, min(start + AHEAD, n)):
+            key = <bytes>keys[i]
+            slot = table_find(&space.table, <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), hashes[i - start])
+            found[i] = slot_entry(slot[0]) if slot != NULL else NULL
+            if found[i] != NULL and is_expired(block_of(found[i])):
+                found[i] = NULL
+            if found[i] == NULL:
+                tier[i] = 0
+                if prefix < 0:
+                    prefix = i
+                continue
+            b = block_of(found[i])
+            tier[i] = HOST if b.blob != NULL else BELOW
+            bits[i >> 3] |= 1 << (i & 7)
+        start += AHEAD
+    if prefix < 0:
+        prefix = n
+    if touch:
+        space.hits += prefix
+        space.misses += n - prefix
+    for i in range(n - 1, -1, -1):
+        if found[i] == NULL:
+            continue
+        if touch and i < prefix:
+            use(found[i])
+        if end:
+            block_lease(found[i], end)
+    if locate:
+        at = <uint64_t*>PyBytes_AS_STRING(places)
+        for i in range(n):
+            b = block_of(found[i]) if found[i] != NULL else NULL
+            if b == NULL or b.blob == NULL:
+                at[3 * i] = UINT64_MAX
+                at[3 * i + 1] = b.size if b != NULL else 0
+                at[3 * i + 2] = 0
+            else:
+                arena_fix(b.blob)
+                at[3 * i] = arena_offset(b.blob)
+                at[3 * i + 1] = b.size
+                at[3 * i + 2] = b.checksum
+    free(found)
+    return prefix, bitmap, tiers, places
+
+
+def get(uint32_t index, list keys not None, bint touch=True) -> list:
+    """See region.pyi."""
+    cdef Space* space = space_at(index)
+    cdef Py_ssize_t i, n = len(keys)
+    cdef Entry* e
+    cdef Block* b
+    cdef list found = []
+    for i in range(n):
+        e = find(space, keys[i])
+        if e == NULL:
+            found.append(None)
+            space.misses += 1
+            continue
+        b = block_of(e)
+        if b.blob == NULL:
+            found.append(<object>(b.place - 1))
+            continue
+        found.append(view_blob(b.blob))
+        space.bytes_out += b.size
+        space.hits += 1
+    if touch:
+        for i in range(n - 1, -1, -1):
+            e = find(space, keys[i])
+            if e != NULL:
+                use(e)
+    return found
+
+
+def describe(uint32_t index, bytes key not None) -> dict | None:
+    """See region.pyi."""
+    cdef Entry* e = find(space_at(index), key)
+    cdef Block* b
+    if e == NULL:
+        return None
+    b = block_of(e)
+    return {
+        "size": b.size, "checksum": b.checksum, "place": <object>(b.place - 1) if b.place else None,
+        "in_host": b.blob != NULL, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
+        "pins": b.pins, "uses": b.uses, "group": key_of(b.group) if b.group != NULL else None,
+        "queue": ("nowhere", "order", "leased", "spilling")[b.queue],
+    }
+
+
+def count_present(uint32_t index, list keys not None) -> int:
+    """How many of the keys are there, in whatever tier."""
+    cdef Space* space = space_at(index)
+    cdef int present = 0
+    for key in keys:
+        present += find(space, key) != NULL
+    return present
+
+
+# ---------------------------------------------------------------- life of a block
+
+
+def unlock(uint32_t index, list keys not None) -> int:
+    """Gives one lease of each back; how many there were."""
+    cdef Space* space = space_at(index)
+    cdef Entry* e
+    cdef Block* b
+    cdef int given = 0
+    for key in keys:
+        e = find(space, key)
+        if e == NULL:
+            continue
+        b = block_of(e)
+        if b.lease_end <= RG.now or b.leases == 0:
+            continue
+        given += 1
+        b.leases -= 1
+        if b.leases == 0:
+            if b.queue == LEASED:
+                block_unlink(e)
+                b.lease_end = 0
+                block_link(e)
+            else:
+                b.lease_end = 0
+    return given
+
+
+def pin(uint32_t index, list keys not None, bint pinned) -> int:
+    """Pins blocks, or takes one pin of each back; how many were there (and pinned)."""
+    cdef Space* space = space_at(index)
+    cdef Entry* e
+    cdef Block* b
+    cdef int changed = 0
+    for key in keys:
+        e = find(space, key)
+        if e == NULL:
+            continue
+        b = block_of(e)
+        if pinned and b.pins < 0xFFFF:
+            if b.queue != NOWHERE:
+                block_unlink(e)
+            b.pins += 1
+            changed += 1
+        elif not pinned and b.pins:
+            b.pins -= 1
+            changed += 1
+            if b.pins == 0 and b.blob != NULL and b.queue == NOWHERE:
+                block_link(e)
+    return changed
+
+
+def remove(uint32_t index, list keys not None) -> list[tuple[bytes, int | None]]:
+    """Blocks leave every tier: (key, place in the tier below or None) of those that were there."""
+    cdef Space* space = space_at(index)
+    cdef Entry* e
+    cdef Block* b
+    cdef list gone = []
+    for key in keys:
+        e = find(space, key)
+        if e == NULL:
+            continue
+        b = block_of(e)
+        gone.append((key, <object>(b.place - 1) if b.place else None))
+        block_remove(e)
+    return gone
+
+
+def set_deadline(uint32_t index, bytes key not None, uint32_t deadline_s) -> bool:
+    cdef Entry* e = find(space_at(index), key)
+    if e == NULL:
+        return False
+    block_of(e).deadline_s = deadline_s
+    return True
+
+
+# ---------------------------------------------------------------- between host memory and the tier below
+
+
+def demote(uint32_t index, list keys not None) -> int:
+    """Blocks that nobody relies on leave host memory: at once where the tier below has them, else once it has."""
+    cdef Space* space = space_at(index)
+    cdef Entry* e
+    cdef Block* b
+    cdef int count = 0
+    for key in keys:
+        e = find(space, key)
+        if e == NULL or block_of(e).queue != ORDER:
+            continue
+        b = block_of(e)
+        if b.place:
+            block_drop_host(e)
+            count += 1
+        elif RG.spill_limit and block_spill(e):
+            count += 1
+    return count
+
+
+def take_spilling(uint64_t bytes_max) -> list[Pending]:
+    """The next blocks to be written below; each comes back through `spilled`."""
+    cdef Entry* e
+    cdef Block* b
+    cdef Pending pending
+    cdef list batch = []
+    cdef uint64_t taken = 0
+    while RG.spill.oldest != NULL and taken < bytes_max:
+        e = RG.spill.oldest
+        b = block_of(e)
+        block_unlink(e)
+        RG.spill_bytes += b.size  # until it is written
+        taken += b.size
+        pending = Pending.__new__(Pending)
+        pending.space = b.space
+        pending.key = key_of(e)
+        pending.view = view_blob(b.blob)
+        pending.checksum = b.checksum
+        pending.deadline_s = b.deadline_s
+        pending.group = key_of(b.group) if b.group != NULL else None
+        batch.append(pending)
+    return batch
+
+
+def spilled(Pending pending not None, place) -> bool:
+    """The tier below has written the block (`place`) or not (None). False: the block is gone, or another, meanwhile."""
+    cdef Space* space
+    cdef Entry* e
+    cdef Block* b
+    cdef uint32_t begun = RG.now
+    RG.spill_bytes -= pending.view.size
+    if pending.space >= RG.nspaces or RG.spaces[pending.space] == NULL:
+        return False
+    space = RG.spaces[pending.space]
+    e = find(space, pending.key)
+    if e == NULL or block_of(e).blob != pending.view.blob:
+        return False
+    b = block_of(e)
+    if place is not None:
+        b.place = <uint64_t>place + 1
+        space.spilled += 1
+        space.spilled_blocks += 1
+        space.spilled_bytes += b.size
+    if b.queue != NOWHERE or b.pins:
+        return True
+    if place is not None and b.lease_end <= RG.now:
+        space.evicted += 1
+        block_drop_host(e)
+    else:
+        block_link(e)
+    return True
+
+
+def reserve(uint32_t index, uint64_t size):
+    """Room in host memory for a block that comes from below: a writable view, None where no room can be made."""
+    cdef Space* space = space_at(index)
+    cdef Blob* blob
+    cdef BlobView view
+    if size > BLOCK_MAX or not quota_room(space, size):
+        return None
+    blob = region_room(space, size if size else 1)
+    if blob == NULL:
+        return None
+    blob.size = size
+    view = view_blob(blob, True)
+    blob_release(blob)
+    return view
+
+
+def promote(uint32_t index, bytes key not None, BlobView view not None) -> bool:
+    """The block's bytes have been read into `view`; False: it is not there any more, or in memory already."""
+    cdef Space* space = space_at(index)
+    cdef Entry* e = find(space, key)
+    if e == NULL or block_of(e).blob != NULL or block_of(e).size != <uint32_t>view.size:
+        return False
+    view.writable = False
+    block_take_host(e, blob_retain(view.blob))
+    space.promoted += 1
+    block_of(e).used = RG.now
+    block_link(e)
+    return True
+
+
+def adopt(uint32_t index, bytes key not None, uint32_t size, uint64_t check, uint64_t place, uint32_t deadline_s=0, bytes group=None) -> bool:
+    """At the start: a block that the tier below has. False: the key is there already."""
+    cdef Space* space = space_at(index)
+    cdef const uint8_t* name = <const uint8_t*>PyBytes_AS_STRING(key)
+    cdef size_t n = PyBytes_GET_SIZE(key)
+    cdef uint64_t h = hash_bytes(name, n)
+    cdef Entry* e
+    cdef Block* b
+    if table_find(&space.table, name, n, h) != NULL:
+        return False
+    e = block_new(space, name, n, h)
+    b = block_of(e)
+    b.size = size
+    b.checksum = check
+    b.place = place + 1
+    b.deadline_s = deadline_s
+    space.spilled_blocks += 1
+    space.spilled_bytes += size
+    if group is not None:
+        block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))
+    return True
+
+
+def place_moved(uint32_t index, bytes key not None, uint64_t old, uint64_t new) -> bool:
+    """The tier below has moved a block; False: it is none of ours any more."""
+    cdef Entry* e
+    if index >= RG.nspaces or RG.spaces[index] == NULL:
+        return False
+    e = find(RG.spaces[index], key)
+    if e == NULL or block_of(e).place != old + 1:
+        return False
+    block_of(e).place = new + 1
+    return True
+
+
+def place_lost(uint32_t index, bytes key not None, uint64_t place) -> bool:
+    """The tier below has the block no longer, or not whole."""
+    cdef Space* space
+    cdef Entry* e
+    if index >= RG.nspaces or RG.spaces[index] == NULL:
+        return False
+    space = RG.spaces[index]
+    e = find(space, key)
+    if e == NULL or block_of(e).place != place + 1:
+        return False
+    space.spilled_blocks -= 1
+    space.spilled_bytes -= block_of(e).size
+    block_of(e).place = 0
+    if block_of(e).blob == NULL:
+        block_remove(e)
+    return True
+
+
+def has_place(uint32_t index, bytes key not None, uint64_t place) -> tuple[bool, bool]:
+    """(whether the block lies there, whether somebody relies on it or has used it more than once)."""
+    cdef Entry* e
+    if index >= RG.nspaces or RG.spaces[index] == NULL:
+        return False, False
+    e = find(RG.spaces[index], key)
+    if e == NULL or block_of(e).place != place + 1:
+        return False, False
+    return True, block_of(e).lease_end > RG.now or block_of(e).pins > 0 or block_of(e).uses > 1
+
+
+def relieve(uint64_t free_bytes, int most=256) -> int:
+    """Ends leases that are over; evicts until the arena has so many bytes free, `most` blocks at a time."""
+    from zeekdb.hot.arena import free_bytes as arena_free
+    cdef int evicted = 0
+    leases_end()
+    while evicted < most and arena_free() < free_bytes and evict_block(NULL):
+        evicted += 1
+    return evicted
+
+
+# ---------------------------------------------------------------- figures
+
+
+cdef struct Sweep:
+    Entry* expired[64]
+    uint32_t count
+
+
+cdef void note_expired(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    cdef Sweep* sweep = <Sweep*>arg
+    if is_expired(block_of(e)) and sweep.count < 64 and block_of(e).pins == 0 and block_of(e).lease_end <= RG.now:
+        sweep.expired[sweep.count] = e
+        sweep.count += 1
+
+
+def sweep(uint32_t index, uint64_t cursor) -> tuple[int, list]:
+    """Looks at some more blocks of a space and removes the expired: (next cursor, [(key, place), …])."""
+    cdef Space* space = space_at(index)
+    cdef Sweep found
+    cdef uint32_t i
+    cdef Block* b
+    cdef list gone = []
+    found.count = 0
+    cursor = table_scan(&space.table, cursor, 256, note_expired, &found)
+    for i in range(found.count):
+        b = block_of(found.expired[i])
+        gone.append((key_of(found.expired[i]), <object>(b.place - 1) if b.place else None))
+        block_remove(found.expired[i])
+        space.expired += 1
+    return cursor, gone
+
+
+cdef void add_size(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    (<uint64_t*>arg)[0] += mem_footprint(entry_size(e))
+
+
+def space_stats(uint32_t index) -> dict[str, int]:
+    """Counters and sizes of a space; see region.pyi."""
+    cdef Space* space = space_at(index)
+    return {
+        "blocks": space.table.used, "host_blocks": space.host_blocks, "host_bytes": space.bytes,
+        "ssd_blocks": space.spilled_blocks, "ssd_bytes": space.spilled_bytes, "hits": space.hits,
+        "misses": space.misses, "stored": space.stored, "shared": space.shared, "dropped": space.dropped,
+        "evicted": space.evicted, "expired": space.expired, "spilled": space.spilled, "promoted": space.promoted,
+        "bytes_in": space.bytes_in, "bytes_out": space.bytes_out, "quota": space.quota,
+    }
+
+
+def index_bytes(uint32_t index) -> int:
+    """What the index of a space takes: tables, entries and the blobs' headers. A walk over all of it."""
+    cdef Space* space = space_at(index)
+    cdef uint64_t entries = 0
+    table_scan(&space.table, 0, <size_t>-1, add_size, &entries)
+    table_scan(&space.groups, 0, <size_t>-1, add_size, &entries)
+    return entries + table_memory(&space.table) + table_memory(&space.groups) + space.host_blocks * mem_footprint(sizeof(Blob))
+
+
+def totals() -> dict[str, int]:
+    """Of the whole region: leased blocks, bytes that wait to be written below."""
+    return {"leased_blocks": RG.leased, "spilling_bytes": RG.spill_bytes, "spaces": RG.nspaces}

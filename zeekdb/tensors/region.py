@@ -1,0 +1,200 @@
+"""The tensor region: models, their tenants, and the three ways to name a block.
+
+By *key*: the client's own name for a chunk. By *tokens*: blocks are named by a chain of hashes over token ids, so that
+contexts with a common prefix name the same blocks and hold them once. By *position*: model, sequence, layer and token
+range, with versions.
+
+A tenant is a model and a salt; it has a space of its own in the index (`zeekdb.hot.region`), so equal keys under
+different salts are different blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from zeekdb.errors import CommandError
+from zeekdb.hot import region
+from zeekdb.tensors.layout import Model
+
+SALT_BYTES_MAX: Final = 256
+MODELS_MAX: Final = 1024
+DIGEST_BYTES: Final = 16  # of a block's name by tokens: collisions would serve one context another's keys and values
+TOKEN_BYTES: Final = 4
+RANGES_MAX: Final = 65_536  # token ranges of one sequence and layer
+
+
+class NoSuchModel(CommandError):
+    """The model was never declared."""
+
+    def __init__(self, name: bytes) -> None:
+        super().__init__(f"ERR no such model '{name.decode('utf-8', 'surrogateescape')}', KV.MODEL SET declares it")
+
+
+@dataclass(slots=True)
+class Tenant:
+    """One model's blocks under one salt."""
+
+    model: Model
+    salt: bytes
+    space: int
+    positions: dict[tuple[bytes, int], list[Range]] = field(default_factory=dict)  # of each sequence and layer
+    cursor: int = 0  # of the walk for what has expired
+
+
+@dataclass(slots=True, frozen=True, order=True)
+class Range:
+    """Tokens of one sequence and layer that were stored together, their keys and values as two blocks."""
+
+    begin: int
+    end: int
+    version: int
+
+    def names(self, sequence: bytes, layer: int) -> tuple[bytes, bytes]:
+        """The blocks' names: of the keys and of the values."""
+        stem = b"%d:%d:%d:%d:%b" % (layer, self.begin, self.end, self.version, sequence)
+        return b"\0k" + stem, b"\0v" + stem
+
+
+@dataclass(slots=True, frozen=True)
+class Piece:
+    """What answers a part of a token range: tokens `begin` to `end` out of `source`."""
+
+    begin: int
+    end: int
+    source: Range
+
+
+def newest_cover(ranges: Sequence[Range], begin: int, end: int) -> list[Piece]:
+    """Disjoint pieces of [begin, end) in order, each from the newest of the ranges that hold it."""
+    relevant = [each for each in ranges if each.begin < end and each.end > begin]
+    edges = sorted({begin, end, *(edge for each in relevant for edge in (each.begin, each.end) if begin < edge < end)})
+    pieces: list[Piece] = []
+    for low, high in zip(edges, edges[1:], strict=False):
+        holders = [each for each in relevant if each.begin <= low and each.end >= high]
+        if not holders:
+            continue
+        source = max(holders, key=lambda each: each.version)
+        if pieces and pieces[-1].source is source and pieces[-1].end == low:
+            pieces[-1] = Piece(pieces[-1].begin, high, source)
+        else:
+            pieces.append(Piece(low, high, source))
+    return pieces
+
+
+def chain(tokens: bytes, block_tokens: int) -> list[bytes]:
+    """The names of a context's whole blocks: `tokens` are little-endian uint32; what is left over names nothing.
+
+    Each name is BLAKE2b over the name before it and the block's tokens: it stands for all tokens up to its end.
+    """
+    step = block_tokens * TOKEN_BYTES
+    name = b""
+    names = []
+    for at in range(0, len(tokens) - step + 1, step):
+        name = hashlib.blake2b(name + tokens[at : at + step], digest_size=DIGEST_BYTES).digest()
+        names.append(name)
+    return names
+
+
+class Region:
+    """Models and tenants. The blocks themselves are the index's."""
+
+    def __init__(self) -> None:
+        self.models: dict[bytes, Model] = {}
+        self.tenants: dict[tuple[bytes, bytes], Tenant] = {}
+        self.by_space: dict[int, Tenant] = {}
+        self.last_version = 0
+
+    # ------------------------------------------------------------ models
+
+    def model(self, name: bytes) -> Model:
+        """NoSuchModel."""
+        try:
+            return self.models[name]
+        except KeyError:
+            raise NoSuchModel(name) from None
+
+    def declare(self, model: Model) -> None:
+        """Declares a model, or changes what may change of one that has blocks: TTL and quota."""
+        old = self.models.get(model.name)
+        if old is None and len(self.models) >= MODELS_MAX:
+            raise CommandError(f"ERR there are {MODELS_MAX} models already")
+        tenants = list(self.tenants_of(model.name))
+        if old is not None and (old.layout, old.codec) != (model.layout, model.codec):
+            if any(region.space_stats(tenant.space)["blocks"] for tenant in tenants):
+                shown = model.name.decode("utf-8", "surrogateescape")
+                raise CommandError(f"ERR model '{shown}' has blocks of another layout, KV.MODEL DEL removes them")
+        self.models[model.name] = model
+        for tenant in tenants:
+            tenant.model = model
+            region.configure_space(tenant.space, model.quota_bytes, self._block_bytes(model))
+
+    def forget(self, name: bytes) -> list[Tenant]:
+        """Removes a model: the tenants, whose spaces the caller closes. NoSuchModel."""
+        self.model(name)
+        gone = list(self.tenants_of(name))
+        del self.models[name]
+        for tenant in gone:
+            del self.tenants[(name, tenant.salt)]
+            del self.by_space[tenant.space]
+        return gone
+
+    def tenants_of(self, name: bytes) -> Iterator[Tenant]:
+        """Of one model, all salts."""
+        return (tenant for (model, _), tenant in self.tenants.items() if model == name)
+
+    @staticmethod
+    def _block_bytes(model: Model) -> int:
+        return model.layout.block_bytes if model.layout is not None else 0
+
+    # ------------------------------------------------------------ tenants
+
+    def tenant(self, name: bytes, salt: bytes) -> Tenant:
+        """The tenant, with a space of its own from its first use on. NoSuchModel."""
+        found = self.tenants.get((name, salt))
+        if found is not None:
+            return found
+        model = self.model(name)
+        if len(salt) > SALT_BYTES_MAX:
+            raise CommandError(f"ERR a salt has at most {SALT_BYTES_MAX} bytes")
+        try:
+            space = region.open_space(model.quota_bytes, self._block_bytes(model))
+        except MemoryError:
+            raise CommandError("ERR too many tenants") from None
+        tenant = Tenant(model, salt, space)
+        self.tenants[(name, salt)] = tenant
+        self.by_space[space] = tenant
+        return tenant
+
+    # ------------------------------------------------------------ by position
+
+    def add_range(self, tenant: Tenant, sequence: bytes, layer: int, begin: int, end: int) -> Range:
+        """A new version of these tokens; ranges that it covers whole are forgotten by `covered`."""
+        ranges = tenant.positions.setdefault((sequence, layer), [])
+        if len(ranges) >= RANGES_MAX:
+            raise CommandError(f"ERR a sequence has at most {RANGES_MAX} ranges a layer")
+        self.last_version += 1
+        added = Range(begin, end, self.last_version)
+        insort(ranges, added)
+        return added
+
+    @staticmethod
+    def covered(tenant: Tenant, sequence: bytes, layer: int, by: Range) -> list[Range]:
+        """Takes out the older ranges that `by` covers whole: nothing would be answered from them any more."""
+        ranges = tenant.positions[(sequence, layer)]
+        old = [each for each in ranges if each is not by and by.begin <= each.begin and each.end <= by.end]
+        for each in old:
+            del ranges[bisect_left(ranges, each)]
+        return old
+
+    @staticmethod
+    def drop_range(tenant: Tenant, sequence: bytes, layer: int, gone: Range) -> None:
+        """A range whose blocks are not there any more."""
+        ranges = tenant.positions.get((sequence, layer), [])
+        if gone in ranges:
+            ranges.remove(gone)
+        if not ranges:
+            tenant.positions.pop((sequence, layer), None)
