@@ -62,19 +62,16 @@ def churn(kind: str, limit: int, policy: str, seconds: float) -> dict[str, float
             writes += BATCH
             if now - last >= 1:
                 last = now
-                full = full or info(server, "evicted_keys") > 0
+                full = full or evicted_keys(server) > 0
                 if full:
                     ratios.append((server.rss() - empty) / limit)
-        evicted = info(server, "evicted_keys")
+        evicted = evicted_keys(server)
         return {"median": median(ratios), "most": max(ratios), "writes": writes, "evicted": evicted, "last": ratios[-1]}
 
 
-def info(server: Server, name: str) -> int:
-    """A number out of INFO stats."""
-    with server.connect() as sock, sock.makefile("rb") as replies:
-        sock.sendall(encode(b"INFO", b"stats"))
-        text = replies.read(int(replies.readline()[1:])).decode()
-    return int(text.split(f"{name}:")[1].split("\r\n")[0])
+def evicted_keys(server: Server) -> int:
+    """Since its start."""
+    return int(server.info("stats", "evicted_keys"))
 
 
 def main() -> None:

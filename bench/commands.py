@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import ROOT, Server, encode, machine, median, save, table, write_block
+from bench.servers import Server, command_line, encode, machine, median, publish, table
 
 KEYS = 10_000
 BATCH = 100
@@ -236,21 +236,17 @@ def show(rows: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command_line(__doc__)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--write", action="store_true", help="update bench/README.md")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 0.3
     rows = measure(arguments)
     text = show(rows)
-    print(text)
-    if arguments.write:
-        save("commands", rows)
-        write_block(ROOT / "bench" / "README.md", "commands", text)
+    publish("commands", rows, text, arguments.write)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ and the exact LRU are computed for as many keys as redis-server holds.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import traces
-from bench.servers import Server, encode, machine, save, table, write_block
+from bench.servers import Server, command_line, machine, publish, table
 
 WINDOW = 32
 VALUE = b"v" * 512
@@ -40,17 +39,6 @@ def windows(trace: traces.Trace) -> list[list[int]]:
             piece = {}
         piece[key] = None
     return [*found, list(piece)]
-
-
-def info(server: Server, section: str, name: str) -> int:
-    """A number out of INFO."""
-    with server.connect() as sock, sock.makefile("rb") as replies:
-        sock.sendall(encode(b"INFO", section.encode()))
-        size = int(replies.readline()[1:])
-        for line in replies.read(size).decode().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split(":")[1])
-    raise KeyError(name)
 
 
 def replay(server: Server, pieces: list[list[int]], words: list[bytes]) -> int:
@@ -75,35 +63,39 @@ def replay(server: Server, pieces: list[list[int]], words: list[bytes]) -> int:
     return hits
 
 
+def used_memory(server: Server) -> int:
+    """Bytes."""
+    return int(server.info("memory", "used_memory"))
+
+
 def room_for(words: list[bytes]) -> int:
     """Bytes that redis-server needs for all the keys."""
     with Server("redis") as server:
-        before = info(server, "memory", "used_memory")
+        before = used_memory(server)
         with server.connect() as sock, sock.makefile("rb") as replies:
             for at in range(0, len(words), 1000):
                 sock.sendall(b"".join([word.join(SET) for word in words[at : at + 1000]]))
                 for _ in words[at : at + 1000]:
                     replies.readline()
-            return info(server, "memory", "used_memory") - before
+            return used_memory(server) - before
 
 
 def measure(kind: str, policy: str, room: int, pieces: list[list[int]], words: list[bytes]) -> tuple[int, int]:
     """Hits, and the keys that were held in the end."""
     with Server(kind) as server:
-        limit = info(server, "memory", "used_memory") + room
+        limit = used_memory(server) + room
         server.call("CONFIG", "SET", "maxmemory", str(limit), "maxmemory-policy", f"allkeys-{policy}")
         hits = replay(server, pieces, words)
         return hits, int(server.call("DBSIZE")[1:])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command_line(__doc__)
     parser.add_argument("--traces", type=lambda text: text.split(","), default=list(traces.MADE))
     parser.add_argument("--file", type=Path, action="append", default=[], help="a trace of chat requests (.jsonl.gz)")
     parser.add_argument("--parts", type=lambda text: [int(part) for part in text.split(",")], default=[10, 25, 50])
     parser.add_argument("--policies", type=lambda text: text.split(","), default=list(OURS))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="keep the figures and put the table into bench/README.md")
     arguments = parser.parse_args()
     head = ["trace", "room", "optimum", "exact LRU", *(f"Redis {policy}" for policy in THEIRS), *arguments.policies]
     head += ["keys held, Redis / ZeekDB", "best over Redis's best"]
@@ -134,10 +126,7 @@ def main() -> None:
             rows.append([name, f"{part}%", *shown.values(), keys, ahead])
             print(" | ".join(rows[-1]), file=sys.stderr)
     text = f"{machine()}. Hits in percent of requests; seed {arguments.seed}.\n\n{table(head, rows)}"
-    print(text)
-    if arguments.write:
-        save("hit_ratio", data)
-        write_block(Path(__file__).with_name("README.md"), "hit-ratio", text)
+    publish("hit_ratio", data, text, arguments.write)
 
 
 if __name__ == "__main__":

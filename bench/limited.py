@@ -8,7 +8,6 @@ new key evicts another (`full`; 100-byte values, keys drawn from four times as m
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import Server, machine, median, save, table, write_block
+from bench.servers import Server, command_line, machine, median, publish, table
 
 TESTS = ("set", "get", "incr", "lpush", "hset")
 PIPELINES = (1, 16, 100)
@@ -84,10 +83,9 @@ def full(policies: list[str], rounds: int) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command_line(__doc__)
     parser.add_argument("--policies", type=lambda text: text.split(","), default=["allkeys-lru", "allkeys-lfu"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="keep the figures and put the tables into bench/README.md")
     arguments = parser.parse_args()
     rows, data = unreached(arguments.policies, arguments.rounds)
     evicting = full([*arguments.policies, "allkeys-s3fifo", "allkeys-learned"], arguments.rounds)
@@ -97,10 +95,7 @@ def main() -> None:
         "Every SET evicts (limit 100 MB, pipeline 16):\n\n"
         f"{table(['policy', 'SET/s', 'CPU µs', 'redis-server SET/s', 'CPU µs'], evicting)}"
     )
-    print(text)
-    if arguments.write:
-        save("limited", data)
-        write_block(Path(__file__).with_name("README.md"), "limited", text)
+    publish("limited", data, text, arguments.write)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Memory is the resident memory of the process and, for a forked child, what is pr
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import re
@@ -26,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import Server, encode, machine, median, save, table, write_block
+from bench.servers import Server, command_line, encode, machine, median, publish, table
 
 BATCH = 1000
 CLIENTS = 10
@@ -34,13 +33,9 @@ PHASES = {"alone": "alone", "BGSAVE": "alone", "alone with AOF": "alone with AOF
 FIELDS = ("rps", "p50", "p99")
 
 
-def info(server: Server, name: str) -> str:
-    """A field of INFO persistence."""
-    with server.connect() as sock, sock.makefile("rb") as replies:
-        sock.sendall(encode(b"INFO", b"persistence"))
-        text = replies.read(int(replies.readline()[1:])).decode()
-    found = re.search(rf"^{name}:(\S+)", text, re.M)
-    return found.group(1) if found else ""
+def is_on(server: Server, field: str) -> bool:
+    """Whether INFO persistence says 1 of it."""
+    return server.info("persistence", field) == "1"
 
 
 def fill(server: Server, keys: int, size: int) -> None:
@@ -129,11 +124,11 @@ def phase(
             continue
         started = time.monotonic()
         begin()
-        while info(server, field) == "1":
+        while is_on(server, field):
             with Pings(server) as pinging:
                 result = run()
             most = max(most, memory(server))
-            if info(server, field) == "1":
+            if is_on(server, field):
                 found.append(result)
                 pings += pinging.found
         seconds.append(time.monotonic() - started)
@@ -159,7 +154,7 @@ def measure(kind: str, keys: int, size: int, rounds: int) -> dict[str, dict[str,
             found = {"alone": phase(server, None, "", rounds, run)}
             found["BGSAVE"] = phase(server, lambda: start(server, "BGSAVE"), "rdb_bgsave_in_progress", rounds, run)
             server.call("CONFIG", "SET", "appendonly", "yes")
-            while info(server, "aof_rewrite_in_progress") == "1" or info(server, "aof_enabled") == "0":
+            while is_on(server, "aof_rewrite_in_progress") or not is_on(server, "aof_enabled"):
                 time.sleep(0.05)
             found["alone with AOF"] = phase(server, None, "", rounds, run)
             field = "aof_rewrite_in_progress"
@@ -188,12 +183,11 @@ def start(server: Server, command: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command_line(__doc__)
     parser.add_argument("--keys", type=int, default=5_000_000)
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=["redis", "zeekdb"])
-    parser.add_argument("--write", action="store_true", help="keep the figures and put the table into bench/README.md")
     arguments = parser.parse_args()
     data, rows = {}, []
     for kind in arguments.kinds:
@@ -215,10 +209,7 @@ def main() -> None:
         f"{machine()}; {arguments.keys:,} strings of {arguments.size} bytes.\n\n{table(head, rows)}\n\n"
         f"{table(['server', 'SAVE, s', 'start with load, s'], idle)}"
     )
-    print(text)
-    if arguments.write:
-        save("persistence", data)
-        write_block(Path(__file__).with_name("README.md"), "persistence", text)
+    publish("persistence", data, text, arguments.write)
 
 
 if __name__ == "__main__":

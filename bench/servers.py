@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -76,6 +77,13 @@ class Server:
             sock.sendall(encode(*(word.encode() for word in words)))
             return sock.makefile("rb").readline().rstrip(b"\r\n")
 
+    def info(self, section: str, name: str) -> str:
+        """A field out of a section of INFO; KeyError where there is none."""
+        with self.connect() as sock, sock.makefile("rb") as replies:
+            sock.sendall(encode(b"INFO", section.encode()))
+            text = replies.read(int(replies.readline()[1:])).decode()
+        return dict(line.partition(":")[::2] for line in text.splitlines())[name]
+
     def cpu_s(self) -> float:
         """User and system time of all threads so far, in seconds; from schedstat, which counts nanoseconds."""
         total = 0
@@ -137,6 +145,21 @@ def save(name: str, data: object) -> Path:
     whole = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "data": data}
     path.write_text(json.dumps(whole, indent=1) + "\n")
     return path
+
+
+def command_line(doc: str | None) -> argparse.ArgumentParser:
+    """A parser for a program whose docstring is `doc`, with the option that `publish` wants to know of."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("--write", action="store_true", help="keep the figures and put the tables into bench/README.md")
+    return parser
+
+
+def publish(name: str, data: object, text: str, write: bool) -> None:
+    """Shows the text; with `--write`, keeps the figures and puts the text into bench/README.md."""
+    print(text)
+    if write:
+        save(name, data)
+        write_block(ROOT / "bench" / "README.md", name.replace("_", "-"), text)
 
 
 def write_block(path: Path, name: str, text: str) -> None:

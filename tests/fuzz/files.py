@@ -8,11 +8,8 @@ to an image again. Checksums are right, wrong or absent; what is loaded takes no
 
 from __future__ import annotations
 
-import argparse
-import faulthandler
 import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,6 +20,7 @@ from random import Random
 from tests.crash.loading import Loader, Refused
 from tests.differential.generators import FAMILIES, story
 from tests.fuzz.payloads import STEP_S, content, damaged
+from tests.fuzz.plays import arguments, guarded
 from tests.support import REDIS, ZEEKDB, Server, encode, wait_for
 from zeekdb.errors import CommandError
 from zeekdb.hot.crc64 import crc64
@@ -166,14 +164,8 @@ def fuzz(seed: int, count: int, seconds: float = float("inf"), only: int | None 
     try:
         while files.seen.total() < count and time.monotonic() < end:
             dice = Random(f"{seed}/{number}")
-            faulthandler.dump_traceback_later(STEP_S, exit=True)  # a loop without end is a finding too
-            try:
+            with guarded(f"file {number} of seed {seed}", STEP_S):
                 dice.choices((files.image, files.increment, files.manifest), (6, 4, 1))[0](dice)
-            except BaseException:
-                print(f"file {number} of seed {seed}", file=sys.stderr, flush=True)
-                raise
-            finally:
-                faulthandler.cancel_dump_traceback_later()
             number += 1
             resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             assert resident < RESIDENT, f"{resident >> 20} MiB resident after file {number - 1} of seed {seed}"
@@ -186,14 +178,7 @@ def fuzz(seed: int, count: int, seconds: float = float("inf"), only: int | None 
 
 def main() -> None:
     """Parse the arguments and fuzz."""
-    parser = argparse.ArgumentParser(description="Fuzz the readers of files")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, help="files; 100,000 unless seconds are given")
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--only", type=int, help="play only this one")
-    options = parser.parse_args()
-    count = options.count or (100_000 if options.seconds == float("inf") else sys.maxsize)
-    seen = fuzz(options.seed, count, options.seconds, options.only)
+    seen = fuzz(*arguments("Fuzz the readers of files", "files"))
     print(f"files: {seen.total()} damaged ones without a finding: {dict(sorted(seen.items()))}", flush=True)
 
 

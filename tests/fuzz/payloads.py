@@ -9,9 +9,6 @@ survives being copied, serialised and changed, and what it says of its size is t
 
 from __future__ import annotations
 
-import argparse
-import faulthandler
-import sys
 import time
 from random import Random
 from typing import Any
@@ -20,6 +17,7 @@ import numpy as np
 
 from tests.fuzz import packs
 from tests.fuzz.pairs import member, small, word
+from tests.fuzz.plays import arguments, guarded
 from zeekdb.errors import CommandError
 from zeekdb.hot import hashes, rdb, sets, zsets
 from zeekdb.hot.keyspace import Database, Keyspace
@@ -254,8 +252,7 @@ def fuzz(seed: int, count: int, seconds: float = float("inf"), only: int | None 
         dice = Random(f"{seed}/{number}")
         limit(dice)
         maker = Maker(dice)
-        faulthandler.dump_traceback_later(STEP_S, exit=True)  # a loop without end is a finding too
-        try:
+        with guarded(f"payload {number} of seed {seed}", STEP_S):
             data = maker.data()
             payload.restore(maker.db, b"t", data + payload.footer(data))  # sound so far
             try_out(maker.db, dice)
@@ -270,11 +267,6 @@ def fuzz(seed: int, count: int, seconds: float = float("inf"), only: int | None 
                 else:
                     taken += 1
                     try_out(maker.db, dice)
-        except BaseException:
-            print(f"payload {number} of seed {seed}", file=sys.stderr, flush=True)
-            raise
-        finally:
-            faulthandler.cancel_dump_traceback_later()
         number += 1
         if only is not None:
             break
@@ -283,14 +275,7 @@ def fuzz(seed: int, count: int, seconds: float = float("inf"), only: int | None 
 
 def main() -> None:
     """Parse the arguments and fuzz."""
-    parser = argparse.ArgumentParser(description="Fuzz RESTORE with damaged payloads")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, help="payloads; 100,000 unless seconds are given")
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--only", type=int, help="play only this one")
-    options = parser.parse_args()
-    count = options.count or (100_000 if options.seconds == float("inf") else sys.maxsize)
-    tried, taken = fuzz(options.seed, count, options.seconds, options.only)
+    tried, taken = fuzz(*arguments("Fuzz RESTORE with damaged payloads", "payloads"))
     print(f"payloads: {tried} damaged ones, {taken} of them taken, without a finding", flush=True)
 
 

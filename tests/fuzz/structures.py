@@ -10,14 +10,13 @@ the small forms are low and change, so that collections cross from one form to t
 from __future__ import annotations
 
 import argparse
-import faulthandler
-import sys
 import time
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from tests.fuzz.pairs import HashPair, ListPair, Pair, SetPair, TimedHashPair, ZSetPair, small, word
+from tests.fuzz.plays import guarded
 from tests.fuzz.stream_pairs import StreamPair
 from zeekdb.hot.keyspace import Database, Keyspace
 
@@ -302,14 +301,8 @@ def fuzz(seed: int, seconds: float, only: int | None = None) -> int:
         dice = Random(f"{seed}/{number}")
         for pair in KINDS.values():
             pair.limit(dice)
-        faulthandler.dump_traceback_later(WORLD_S, exit=True)  # a loop without end is a finding too
-        try:
+        with guarded(f"world {number} of seed {seed}", WORLD_S):
             World(dice).run(small(dice, STEPS))
-        except BaseException:
-            print(f"world {number} of seed {seed}", file=sys.stderr, flush=True)
-            raise
-        finally:
-            faulthandler.cancel_dump_traceback_later()
         number += 1
         if only is not None:
             break

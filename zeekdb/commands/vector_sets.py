@@ -17,7 +17,7 @@ from zeekdb.commands.reply import NULL_ARRAY, NullArray, Pairs
 from zeekdb.commands.slices import Steps, in_slices
 from zeekdb.commands.spec import DENYOOM, FAST, READONLY, WRITE, command, one_key
 from zeekdb.errors import CommandError, WrongArity
-from zeekdb.hot.rdbobjects import register_object
+from zeekdb.persistence.types import vector_set_class
 
 if TYPE_CHECKING:
     from zeekdb.types.vector_codec import Codec, Encoded, Floats
@@ -30,8 +30,6 @@ EFFORT_PER_RESULT: Final = 100  # FILTER-EF: candidates looked at for each resul
 EPSILON_DEFAULT: Final = 2.0
 
 NEAR_CHARS_MAX: Final = 256  # of a filter, in the error that it has none
-RDB_MODULE: Final = "zeek-vset"  # not Redis's "vectorset", whose records hold other things
-RDB_VERSION: Final = 1
 
 _INVALID_VECTOR: Final = "ERR invalid vector specification"
 _PLAIN_NUMBERS: Final = re.compile(rb"[0-9eE+\-.,]*")
@@ -40,31 +38,9 @@ _PLAIN_NUMBERS: Final = re.compile(rb"[0-9eE+\-.,]*")
 def _kind() -> type[VectorSet]:
     """The structure's class. CommandError where its packages are not installed."""
     try:
-        from zeekdb.types.vectorset import VectorSet
+        return vector_set_class()
     except ImportError as error:
-        missing = (error.name or "one of them").partition(".")[0]
-        raise CommandError(
-            f"ERR vector sets need the Python packages numpy and usearch, and {missing} is not installed"
-        ) from None
-    return VectorSet
-
-
-def _decode(data: bytes, version: int) -> object:
-    """A set from a file or a payload. ValueError when it cannot be read."""
-    if version != RDB_VERSION:
-        raise ValueError(f"vector sets of version {version} are not known")
-    try:
-        return _kind().from_bytes(data)
-    except CommandError as error:
-        raise ValueError(error.message) from None
-
-
-def _encode(vectors: Any) -> bytes:
-    data: bytes = vectors.to_bytes()
-    return data
-
-
-register_object("vectorset", RDB_MODULE, RDB_VERSION, _encode, _decode)
+        raise CommandError(f"ERR {error}") from None
 
 
 def _codec(word: bytes) -> Codec | None:

@@ -1,13 +1,6 @@
 # The append-only file's tail, written and synced by a thread of its own. See aoflog.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_t:
-        pass
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
+from zeekdb.hot.threads cimport pthread_cond_t, pthread_mutex_t, pthread_t
 
 cdef enum:
     SYNC_NO = 0

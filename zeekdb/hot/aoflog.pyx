@@ -15,18 +15,11 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc  # the hot room's allocator belongs to the loop's thread; buffers cross over
 from libc.string cimport memcpy, memset
-
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_create(pthread_t* thread, const void* attributes, void* (*start)(void*) noexcept nogil, void* argument)
-    int pthread_join(pthread_t thread, void** result)
-    int pthread_mutex_init(pthread_mutex_t* lock, const void* attributes)
-    int pthread_mutex_lock(pthread_mutex_t* lock)
-    int pthread_mutex_unlock(pthread_mutex_t* lock)
-    int pthread_cond_init(pthread_cond_t* condition, const void* attributes)
-    int pthread_cond_signal(pthread_cond_t* condition)
-    int pthread_cond_broadcast(pthread_cond_t* condition)
-    int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* lock)
+from zeekdb.hot.clock cimport wall_us
+from zeekdb.hot.threads cimport (
+    pthread_cond_broadcast, pthread_cond_init, pthread_cond_signal, pthread_cond_wait, pthread_create, pthread_join,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
 
 cdef extern from *:
     """
@@ -36,8 +29,6 @@ cdef extern from *:
     #include <sys/eventfd.h>
     #include <time.h>
     #include <unistd.h>
-    static inline long long aof_now_us(void) {
-        struct timespec t; clock_gettime(CLOCK_REALTIME, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
     /* Waits until signalled or until that moment. */
     static inline int aof_wait_until(pthread_cond_t* condition, pthread_mutex_t* lock, long long us) {
         struct timespec t = { us / 1000000, us % 1000000 * 1000 };
@@ -47,7 +38,6 @@ cdef extern from *:
     static inline int aof_bell(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
     static inline void aof_answer(int bell) { eventfd_t n; eventfd_read(bell, &n); }
     """
-    int64_t aof_now_us() nogil
     int aof_wait_until(pthread_cond_t* condition, pthread_mutex_t* lock, int64_t us) nogil
     void aof_ring(int bell) nogil
     int aof_bell() nogil
@@ -94,7 +84,7 @@ cdef bint sync_now(Tail* t) noexcept nogil:
     """Under the lock, which it lets go of meanwhile. False when the disk refuses."""
     cdef int fd = t.fd, result
     cdef uint64_t written = t.written
-    cdef int64_t begin = aof_now_us()
+    cdef int64_t begin = wall_us()
     t.busy = True
     pthread_mutex_unlock(&t.lock)
     result = fdatasync(fd)
@@ -102,7 +92,7 @@ cdef bint sync_now(Tail* t) noexcept nogil:
         result = errno
     pthread_mutex_lock(&t.lock)
     t.busy = False
-    note_time(t, aof_now_us() - begin)
+    note_time(t, wall_us() - begin)
     if result:
         t.sync_failed = True
         fail(t, result)
@@ -128,7 +118,7 @@ cdef bint switch_file(Tail* t) noexcept nogil:
 
 cdef inline bint annotation_is_due(const Tail* t) noexcept nogil:
     """Whether what is appended now is the first of its second. A clock that was set back does not make it one."""
-    return t.timestamps and aof_now_us() // SECOND_US > t.noted_s
+    return t.timestamps and wall_us() // SECOND_US > t.noted_s
 
 
 cdef void note_second(Tail* t) noexcept nogil:
@@ -142,7 +132,7 @@ cdef void note_second(Tail* t) noexcept nogil:
     if t.annotation_count == t.annotation_capacity:
         t.annotation_capacity = max(t.annotation_capacity * 2, <size_t>4)
         t.annotations = <Annotation*>realloc(t.annotations, t.annotation_capacity * sizeof(Annotation))
-    t.noted_s = aof_now_us() // SECOND_US
+    t.noted_s = wall_us() // SECOND_US
     t.annotations[t.annotation_count].position = t.appended
     t.annotations[t.annotation_count].second_s = t.noted_s
     t.annotation_count += 1
@@ -192,13 +182,13 @@ cdef void* run(void* argument) noexcept nogil:
             size, t.pending_size, done = t.pending_size, 0, 0
         if t.next_fd >= 0 and t.written == t.switch_at:
             if not switch_file(t):
-                aof_wait_until(&t.wanted, &t.lock, aof_now_us() + RETRY_US)
+                aof_wait_until(&t.wanted, &t.lock, wall_us() + RETRY_US)
             continue
         if done < size and annotation_is_next(t) and not write_annotation(t):
             fail(t, errno)
             if t.stop:
                 break
-            aof_wait_until(&t.wanted, &t.lock, aof_now_us() + RETRY_US)
+            aof_wait_until(&t.wanted, &t.lock, wall_us() + RETRY_US)
             continue
         if done < size:
             most = size
@@ -220,7 +210,7 @@ cdef void* run(void* argument) noexcept nogil:
                 fail(t, errno)
                 if t.stop:
                     break
-                aof_wait_until(&t.wanted, &t.lock, aof_now_us() + RETRY_US)
+                aof_wait_until(&t.wanted, &t.lock, wall_us() + RETRY_US)
                 continue
             if t.error and not t.sync_failed:
                 t.error = 0
@@ -229,12 +219,12 @@ cdef void* run(void* argument) noexcept nogil:
             if done == size and capacity > KEPT:
                 free(work)
                 work, capacity, size, done = NULL, 0, 0, 0
-        now_us = aof_now_us()
+        now_us = wall_us()
         if sync_is_due(t, now_us) or (t.stop and t.written != t.synced and not t.sync_failed):
             if not sync_now(t):
                 if t.stop:
                     break
-                aof_wait_until(&t.wanted, &t.lock, aof_now_us() + RETRY_US)
+                aof_wait_until(&t.wanted, &t.lock, wall_us() + RETRY_US)
             continue
         if t.pending_size or done < size or (t.next_fd >= 0 and t.written == t.switch_at):
             continue
@@ -288,14 +278,14 @@ cdef class AofLog:
         if t.busy or t.pending_size or t.next_fd >= 0 or t.error or t.sync_failed or t.written != t.synced:
             pthread_mutex_unlock(&t.lock)
             return False
-        begin = aof_now_us()
+        begin = wall_us()
         write_all(t, t.fd, data, n, &done)
         t.appended += done
         t.written += done
         t.size += done
         if done == n and fdatasync(t.fd) == 0:
             t.synced = t.written
-            note_time(t, aof_now_us() - begin)
+            note_time(t, wall_us() - begin)
         elif done == n:
             t.sync_failed = True
             fail(t, errno)
@@ -321,7 +311,7 @@ cdef class AofLog:
         t.pending_size += n
         t.appended += n
         if t.unsynced_since_us == 0:
-            t.unsynced_since_us = aof_now_us()
+            t.unsynced_since_us = wall_us()
         pthread_cond_signal(&t.wanted)
         pthread_mutex_unlock(&t.lock)
 
@@ -360,23 +350,23 @@ cdef class AofLog:
         pthread_mutex_unlock(&self.t.lock)
 
     def wait_switched(self, double timeout_s):
-        cdef int64_t end = aof_now_us() + <int64_t>(timeout_s * SECOND_US)
+        cdef int64_t end = wall_us() + <int64_t>(timeout_s * SECOND_US)
         with nogil:
             pthread_mutex_lock(&self.t.lock)
-            while self.t.next_fd >= 0 and aof_now_us() < end:
+            while self.t.next_fd >= 0 and wall_us() < end:
                 aof_wait_until(&self.t.settled, &self.t.lock, end)
             pthread_mutex_unlock(&self.t.lock)
         return self.t.next_fd < 0
 
     def wait_synced(self, double timeout_s):
-        cdef int64_t end = aof_now_us() + <int64_t>(timeout_s * SECOND_US)
+        cdef int64_t end = wall_us() + <int64_t>(timeout_s * SECOND_US)
         cdef uint64_t position = self.t.appended
         cdef int mode = self.t.mode
         with nogil:
             pthread_mutex_lock(&self.t.lock)
             self.t.mode = SYNC_ALWAYS
             pthread_cond_signal(&self.t.wanted)
-            while self.t.synced < position and not self.t.error and aof_now_us() < end:
+            while self.t.synced < position and not self.t.error and wall_us() < end:
                 aof_wait_until(&self.t.settled, &self.t.lock, end)
             self.t.mode = mode
             pthread_mutex_unlock(&self.t.lock)
@@ -449,4 +439,4 @@ cdef class AofLog:
     @property
     def unsynced_s(self):
         cdef int64_t since = self.t.unsynced_since_us
-        return (aof_now_us() - since) / 1e6 if since and self.t.appended != self.t.synced else 0.0
+        return (wall_us() - since) / 1e6 if since and self.t.appended != self.t.synced else 0.0

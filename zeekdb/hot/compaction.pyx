@@ -10,20 +10,13 @@ large sorted sets and streams.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.keyspace cimport Db, db_pointer
 from zeekdb.hot.lists cimport Chunk, ListValue
 from zeekdb.hot.memory cimport Blob, mem_mark, mem_moved, mem_relax, mem_resident, mem_used
 from zeekdb.hot.pages cimport LIVE_MAX, P, pages_live
 from zeekdb.hot.shards cimport TypeOps, ks_moved, type_ops
 from zeekdb.hot.table cimport BOXED, T_LIST, T_STRING, Entry, entry_box, entry_key, entry_type, entry_value, hash_bytes, table_scan
-
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline long long compaction_us(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    """
-    int64_t compaction_us() nogil
 
 cdef enum:
     AT_ONCE = 32                    # entries between two looks at the clock
@@ -81,14 +74,14 @@ cdef void visit(Entry* e, uint64_t hash, void* arg) noexcept nogil:
 cdef bint begin() noexcept nogil:
     """False: there is nothing to move, or it is too early to look again; that takes a walk over all pages with gaps."""
     global ACTIVE, DB, SHARD, CURSOR, NEXT_US, BEGIN_US
-    cdef int64_t now = compaction_us()
+    cdef int64_t now = steady_us()
     cdef bint walks = now >= NEXT_WALK_US
     cdef size_t marked
     if now < NEXT_US:
         return False
     marked = mem_mark(walks)
     ACTIVE = walks and marked > 0
-    NEXT_US = now + (compaction_us() - now) * PATIENCE + 100
+    NEXT_US = now + (steady_us() - now) * PATIENCE + 100
     BEGIN_US = now
     DB = SHARD = CURSOR = 0
     return marked > 0
@@ -121,7 +114,7 @@ cdef void step() noexcept nogil:
         DB += 1
         SHARD = CURSOR = 0
     ACTIVE = False
-    NEXT_WALK_US = compaction_us() + (compaction_us() - BEGIN_US) * WALK_PATIENCE
+    NEXT_WALK_US = steady_us() + (steady_us() - BEGIN_US) * WALK_PATIENCE
 
 
 cdef bint compact_step() noexcept nogil:
@@ -161,10 +154,10 @@ def urge():
 
 def work(int64_t budget_us):
     cdef size_t used = mem_used()
-    cdef int64_t end = compaction_us() + budget_us
+    cdef int64_t end = steady_us() + budget_us
     if not ACTIVE and P.to_empty == NULL and mem_resident() < used + used // 10 + IGNORED:
         return False
     while compact_step():
-        if compaction_us() >= end:
+        if steady_us() >= end:
             return True
     return False

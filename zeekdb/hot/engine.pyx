@@ -23,6 +23,7 @@ from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 from zeekdb.hot.blobview cimport view_blob
+from zeekdb.hot.clock cimport wall_us
 from zeekdb.hot.eviction cimport E, evict, over_limit
 from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_take, journal_wants
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
@@ -45,10 +46,7 @@ cdef extern from *:
     """
     #include <sys/epoll.h>
     #include <sys/socket.h>
-    #include <time.h>
     #include <unistd.h>
-    static inline long long wall_us(void) {
-        struct timespec t; clock_gettime(CLOCK_REALTIME, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
     /* How many bytes must be there before the socket counts as readable. */
     static inline void set_wake_bytes(int fd, size_t bytes) {
         int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
@@ -57,7 +55,6 @@ cdef extern from *:
     int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR
     ssize_t recv(int fd, void* data, size_t n, int flags) nogil
     int MSG_DONTWAIT
-    int64_t wall_us() nogil
     void set_wake_bytes(int fd, size_t bytes) nogil
 
 cdef enum:

@@ -12,6 +12,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.compaction cimport compact_step
 from zeekdb.hot.journal cimport J, journal_gone
 from zeekdb.hot.keyspace cimport G, Shard, db_pointer, ks_delete
@@ -24,14 +25,6 @@ from zeekdb.hot.shards cimport ks_free
 from zeekdb.hot.table cimport Entry, entry_key, hash_bytes, table_random, table_scan
 
 import logging
-
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline long long eviction_us(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    """
-    int64_t eviction_us() nogil
 
 cdef enum:
     GAPS = 4194304           # bytes of them that are tolerated
@@ -190,7 +183,7 @@ cdef void remove(Db* db, Entry* e) noexcept nogil:
 
 
 cdef void evict(uint32_t commands) noexcept nogil:
-    cdef int64_t now = eviction_us(), budget = E.budget_us
+    cdef int64_t now = steady_us(), budget = E.budget_us
     if budget < BUDGET_MAX_US:
         budget = min(budget + commands * COMMAND_US, <int64_t>BUDGET_MAX_US)
     if E.exceeded_us == 0:
@@ -201,7 +194,7 @@ cdef void evict(uint32_t commands) noexcept nogil:
 
 
 cdef void within_limit() noexcept nogil:
-    E.total_us += eviction_us() - E.exceeded_us
+    E.total_us += steady_us() - E.exceeded_us
     E.exceeded_us = 0
 
 
@@ -230,7 +223,7 @@ cdef void evict_until(int64_t end) noexcept nogil:
                     E.policy.gone(e)
                 remove(db, e)
         done += 1
-        if done & 15 == 0 and eviction_us() > end:
+        if done & 15 == 0 and steady_us() > end:
             return
 
 
@@ -272,7 +265,7 @@ def make_room():
 
 
 def exceeded_ms():
-    cdef int64_t current = eviction_us() - E.exceeded_us if E.exceeded_us else 0
+    cdef int64_t current = steady_us() - E.exceeded_us if E.exceeded_us else 0
     return current // 1000, (E.total_us + current) // 1000
 
 

@@ -1,7 +1,7 @@
 # Writes a file from a thread of its own. See filewriter.pyx.
 from libc.stdint cimport uint64_t
-from zeekdb.hot.aoflog cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from zeekdb.hot.rdbwire cimport Buffer
+from zeekdb.hot.threads cimport pthread_cond_t, pthread_mutex_t, pthread_t
 
 ctypedef struct Pen:
     pthread_mutex_t lock

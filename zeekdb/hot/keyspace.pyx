@@ -4,6 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.deadlines cimport Deadline, Deadlines, deadlines_faults
 from zeekdb.hot.globs cimport glob_matches
 from zeekdb.hot.journal cimport J
@@ -23,14 +24,6 @@ from zeekdb.hot.table cimport (
 )
 
 from zeekdb.hot.journal import tell
-
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline long long keyspace_us(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    """
-    int64_t keyspace_us() nogil
 
 cdef enum:
     SHARDS_MAX = 65536
@@ -586,7 +579,7 @@ cdef class Keyspace:
         a.db.shards, b.db.shards = b.db.shards, a.db.shards
 
     def run_expiry(self, int64_t budget_us):
-        cdef int64_t end = keyspace_us() + budget_us
+        cdef int64_t end = steady_us() + budget_us
         cdef uint64_t n = 0, idle = 0
         cdef uint32_t shards = (<Database>self.databases[0]).db.nshards
         cdef uint32_t total = len(self.databases) * shards
@@ -609,21 +602,21 @@ cdef class Keyspace:
             if removed:
                 n += removed
                 idle = 0
-            if keyspace_us() > end:
+            if steady_us() > end:
                 break
         return n
 
     def run_lazyfree(self, int64_t budget_us):
-        cdef int64_t begin = keyspace_us()
+        cdef int64_t begin = steady_us()
         if begin - self.trimmed_us >= TRIM_EVERY_US:
             self.trimmed_us = begin
             blob_trim()
-        while ks_free(SLICE) and keyspace_us() < begin + budget_us:
+        while ks_free(SLICE) and steady_us() < begin + budget_us:
             pass
         return G.lazyfree_pending
 
     def run_resize(self, int64_t budget_us):
-        cdef int64_t end = keyspace_us() + budget_us
+        cdef int64_t end = steady_us() + budget_us
         cdef Database database
         cdef uint32_t i
         for database in self.databases:
@@ -632,7 +625,7 @@ cdef class Keyspace:
             for i in range(database.db.nshards):
                 if database.db.shards[i].table.next.slots != NULL:
                     while table_step(&database.db.shards[i].table, SLICE):
-                        if keyspace_us() > end:
+                        if steady_us() > end:
                             return True
         return False
 

@@ -9,18 +9,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 from zeekdb.hot cimport twins
+from zeekdb.hot.clock cimport steady_ns
 from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_wants
 from zeekdb.hot.wire cimport TWIN_DONE, TWIN_PASS
 
 from zeekdb.hot.journal import tell
-
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline long long steady_ns(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ll + t.tv_nsec; }
-    """
-    int64_t steady_ns() nogil
 
 
 cdef inline uint32_t name_hash(const uint8_t* p, size_t n) noexcept nogil:

@@ -350,10 +350,4 @@ SEEN = <Access*>calloc(RING, sizeof(Access))
 ASIDE = <Access*>calloc(RING, sizeof(Access))
 if SEEN == NULL or ASIDE == NULL:
     raise MemoryError
-memset(&LEARNED_POLICY, 0, sizeof(Policy))
-LEARNED_POLICY.tracking = BY_POLICY
-LEARNED_POLICY.fresh = learned_fresh
-LEARNED_POLICY.touch = learned_touch
-LEARNED_POLICY.score = learned_score
-LEARNED_POLICY.gone = learned_gone
-LEARNED_POLICY.resize = learned_resize
+LEARNED_POLICY = Policy(BY_POLICY, learned_fresh, learned_touch, learned_score, NULL, learned_gone, learned_resize)

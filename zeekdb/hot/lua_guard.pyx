@@ -14,14 +14,8 @@ is four times at most, since it doubles: so every block that may be a stack gets
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
+from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.lua_api cimport LUA_MASKCOUNT, LUA_MASKLINE, api, lua_Debug, lua_State
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int clock, timespec* at)
-    int CLOCK_MONOTONIC
 
 cdef enum:
     HOOK_COUNT = 1000           # instructions between two looks at the clock
@@ -67,14 +61,8 @@ cdef void* allocate(void* ud, void* p, size_t old, size_t new) noexcept nogil:
 # ---------------------------------------------------------------- time
 
 
-cdef inline int64_t now_us() noexcept nogil:
-    cdef timespec at
-    clock_gettime(CLOCK_MONOTONIC, &at)
-    return <int64_t>at.tv_sec * 1000000 + at.tv_nsec // 1000
-
-
 cdef void begin_watch(lua_State* L) noexcept nogil:
-    watch.running, watch.dying, watch.looked_us = L, False, now_us()
+    watch.running, watch.dying, watch.looked_us = L, False, steady_us()
     api.sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT)
 
 
@@ -83,14 +71,14 @@ cdef void end_watch(lua_State* L) noexcept nogil:
 
 
 cdef void look(lua_State* L) noexcept nogil:
-    cdef int64_t now = now_us()
+    cdef int64_t now = steady_us()
     if watch.running == NULL or (now - watch.looked_us < LOOK_US and not watch.dying):
         return
     if watch.ask(L) < 0:
         watch.dying = True
         api.sethook(L, on_count, LUA_MASKLINE | LUA_MASKCOUNT, 1)
         api.error(L)
-    watch.looked_us = now_us()
+    watch.looked_us = steady_us()
 
 
 cdef void on_count(lua_State* L, lua_Debug* where) noexcept nogil:

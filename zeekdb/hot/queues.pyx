@@ -109,17 +109,7 @@ cdef void s3fifo_gone(const Entry* e) noexcept nogil:
         ghost_put(&GHOSTS, hash_bytes(key, n), 0)
 
 
-memset(&FIFO_POLICY, 0, sizeof(Policy))
-FIFO_POLICY.tracking = BY_POLICY
-FIFO_POLICY.fresh = fifo_fresh
-FIFO_POLICY.touch = fifo_touch
-FIFO_POLICY.score = fifo_score
-FIFO_POLICY.resize = fifo_resize
-memset(&S3FIFO_POLICY, 0, sizeof(Policy))
-S3FIFO_POLICY.tracking = BY_POLICY
-S3FIFO_POLICY.fresh = s3fifo_fresh
-S3FIFO_POLICY.touch = s3fifo_touch
-S3FIFO_POLICY.score = s3fifo_score
-S3FIFO_POLICY.spare = s3fifo_spare
-S3FIFO_POLICY.gone = s3fifo_gone
-S3FIFO_POLICY.resize = s3fifo_resize
+FIFO_POLICY = Policy(BY_POLICY, fifo_fresh, fifo_touch, fifo_score, NULL, NULL, fifo_resize)
+S3FIFO_POLICY = Policy(
+    BY_POLICY, s3fifo_fresh, s3fifo_touch, s3fifo_score, s3fifo_spare, s3fifo_gone, s3fifo_resize
+)

@@ -8,8 +8,13 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.crc64 cimport crc64_update
 from zeekdb.hot.keyspace cimport Db, G, db_pointer, ks_delete, ks_find
+from zeekdb.hot.rdbfile cimport (
+    CHECKED_SINCE, CHECKSUM, MAGIC, OP_AUX, OP_END, OP_EXPIRE_MS, OP_EXPIRE_S, OP_FREQUENCY, OP_FUNCTION, OP_IDLE,
+    OP_SELECT_DB, OP_SIZES,
+)
 from zeekdb.hot.rdbread cimport Value, rdb_read, value_drop, value_store
 from zeekdb.hot.rdbtypes cimport RDB_VERSION_MAX
 from zeekdb.hot.rdbwire cimport (
@@ -20,28 +25,8 @@ from zeekdb.hot.table cimport Entry, hash_bytes
 
 from zeekdb.hot.rdb import DamagedValue
 
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline long long load_us(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    """
-    int64_t load_us() nogil
-
 cdef enum:
     AT_ONCE = 64             # keys between two looks at the clock
-    MAGIC = 9                # bytes: REDIS and four digits
-    CHECKED_SINCE = 5        # the version that brought the checksum
-    CHECKSUM = 8             # bytes of it
-    FUNCTION = 0xF5
-    IDLE = 0xF8
-    FREQUENCY = 0xF9
-    AUX = 0xFA
-    SIZES = 0xFB
-    EXPIRE_MS = 0xFC
-    EXPIRE_S = 0xFD
-    SELECT_DB = 0xFE
-    END = 0xFF
 
 # What stands before a key and holds for it alone.
 ctypedef struct Attributes:
@@ -129,40 +114,40 @@ cdef int load_records(Loading* l, list databases, list libraries) except -1:
         l.key = NULL
         if not get_byte(&l.r, &kind):
             return FAULTY
-        if kind == END:
+        if kind == OP_END:
             return WHOLE
-        if kind == AUX:
+        if kind == OP_AUX:
             if not get_string(&l.r, &name, 0) or not get_string(&l.r, &text, 1):
                 return FAULTY
             if is_stream_db(&name):
                 l.stream_db = number(&text)
-        elif kind == SELECT_DB:
+        elif kind == OP_SELECT_DB:
             if not get_length(&l.r, &n):
                 return FAULTY
             if n >= <uint64_t>len(databases):
                 raise DamagedValue(f"it has a database {n}, there are {len(databases)} here")
             l.db = db_pointer(databases[n])
-        elif kind == SIZES:
+        elif kind == OP_SIZES:
             if not get_length(&l.r, &n) or not get_length(&l.r, &n):
                 return FAULTY
-        elif kind == EXPIRE_MS:
+        elif kind == OP_EXPIRE_MS:
             if not get_fixed(&l.r, <uint64_t*>&l.a.deadline_ms):
                 return FAULTY
-        elif kind == EXPIRE_S:
+        elif kind == OP_EXPIRE_S:
             if not get_bytes(&l.r, 4, &p):
                 return FAULTY
             n = 0
             memcpy(&n, p, 4)
             l.a.deadline_ms = <int64_t>n * 1000
-        elif kind == IDLE:
+        elif kind == OP_IDLE:
             if not get_length(&l.r, &n):
                 return FAULTY
             l.a.idle_s = <int64_t>(n & 0x7FFFFFFF)
-        elif kind == FREQUENCY:
+        elif kind == OP_FREQUENCY:
             if not get_byte(&l.r, &byte):
                 return FAULTY
             l.a.frequency = byte
-        elif kind == FUNCTION:
+        elif kind == OP_FUNCTION:
             if not get_string(&l.r, &text, 0):
                 return FAULTY
             libraries.append(PyBytes_FromStringAndSize(<const char*>text.p, text.n))
@@ -173,7 +158,7 @@ cdef int load_records(Loading* l, list databases, list libraries) except -1:
             left -= 1
             if left == 0:
                 left = AT_ONCE
-                if l.stop_us and load_us() > l.stop_us:
+                if l.stop_us and steady_us() > l.stop_us:
                     return PAUSED
 
 
@@ -238,7 +223,7 @@ cdef class Loader:
         cdef int how
         if not self.open:
             raise ValueError("the image was closed")
-        l.stop_us = load_us() + budget_us if budget_us else 0
+        l.stop_us = steady_us() + budget_us if budget_us else 0
         how = load_records(l, self.databases, self.libraries)
         if how == PAUSED:
             return False

@@ -10,6 +10,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from zeekdb.hot.crc64 cimport crc64_update
+from zeekdb.hot.rdbfile cimport (
+    CHECKED_SINCE, CHECKSUM, MAGIC, OP_AUX, OP_END, OP_EXPIRE_MS, OP_EXPIRE_S, OP_FREQUENCY, OP_FUNCTION, OP_IDLE,
+    OP_MODULE_AUX, OP_SELECT_DB, OP_SIZES, OP_SLOTS,
+)
 from zeekdb.hot.rdbobjects cimport skip_values
 from zeekdb.hot.rdbread cimport Value, rdb_read, value_drop
 from zeekdb.hot.rdbtypes cimport RDB_MODULE_2, RDB_VERSION_MAX
@@ -18,22 +22,6 @@ from zeekdb.hot.rdbwire cimport (
 )
 
 from collections import namedtuple
-
-cdef enum:
-    MAGIC = 9                # bytes: REDIS and four digits
-    CHECKED_SINCE = 5        # the version that brought the checksum
-    CHECKSUM = 8             # bytes of it
-    OP_SLOTS = 0xF4
-    OP_FUNCTION = 0xF5
-    OP_MODULE_AUX = 0xF7
-    OP_IDLE = 0xF8
-    OP_FREQUENCY = 0xF9
-    OP_AUX = 0xFA
-    OP_SIZES = 0xFB
-    OP_EXPIRE_MS = 0xFC
-    OP_EXPIRE_S = 0xFD
-    OP_SELECT_DB = 0xFE
-    OP_END = 0xFF
 
 FINE, NOTHING, FOREIGN = range(3)
 Record = namedtuple("Record", "db key type begin value end deadline_ms idle_s frequency state")

@@ -90,10 +90,7 @@ memset(&R, 0, sizeof(R))
 R.decay_minutes = 1
 R.log_factor = 10
 recency_set_clock(<int64_t>(time.time() * 1000))
-memset(&LRU_POLICY, 0, sizeof(Policy))
-memset(&LFU_POLICY, 0, sizeof(Policy))
-memset(&ANY_POLICY, 0, sizeof(Policy))
-LRU_POLICY.score = lru_score
-LFU_POLICY.tracking = BY_COUNT
-LFU_POLICY.score = lfu_score
+LRU_POLICY = Policy(BY_TIME, NULL, NULL, lru_score, NULL, NULL, NULL)
+LFU_POLICY = Policy(BY_COUNT, NULL, NULL, lfu_score, NULL, NULL, NULL)
+ANY_POLICY = Policy(BY_TIME, NULL, NULL, NULL, NULL, NULL, NULL)
 recency_choose(&LRU_POLICY)

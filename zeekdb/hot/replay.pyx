@@ -1,20 +1,13 @@
 """Commands from a file instead of a socket: the append-only file, read back through the engine and its twins."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
+from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.engine cimport BATCH, Engine
 from zeekdb.hot.keyspace cimport G
 from zeekdb.hot.kinds cimport BEGINS, Kind
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, parse
 from zeekdb.hot.sockets cimport Conn, Link
 from zeekdb.hot.wire cimport Arg
-
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline long long replay_us(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    """
-    int64_t replay_us() nogil
 
 cdef enum:
     C_MULTI = 8              # gates.GATE_MULTI
@@ -81,9 +74,9 @@ cdef class Replay:
         cdef Conn* c = self.owner.c
         cdef uint32_t n, i, done
         cdef int state
-        cdef int64_t end_us = replay_us() + budget_us if budget_us else 0
+        cdef int64_t end_us = steady_us() + budget_us if budget_us else 0
         while used < size and self.verdict == "whole":
-            if end_us and replay_us() > end_us:
+            if end_us and steady_us() > end_us:
                 self.at = used
                 return False
             if base[used] == b"#":  # an annotation

@@ -7,6 +7,7 @@ No Python object is made. Everything else goes through `Interpreter.on_call`.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
+from zeekdb.hot.clock cimport steady_ns
 from zeekdb.hot.engine cimport Engine
 from zeekdb.hot.keyspace cimport db_pointer
 from zeekdb.hot.kinds cimport F_NOT_IN_SCRIPTS, F_WRITE, Kind, count_ticks, hash_keys, run_twin, takes, ticks_now
@@ -14,14 +15,6 @@ from zeekdb.hot.lua_api cimport LUA_TNUMBER, LUA_TSTRING, api, is_type, lua_Stat
 from zeekdb.hot.memory cimport blob_release, mem_free
 from zeekdb.hot.sockets cimport Link
 from zeekdb.hot.wire cimport TWIN_DONE, Arg, Part, Port, format_int, parse_int
-
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline double monotonic_s(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
-    """
-    double now_s "monotonic_s"() nogil
 
 cdef enum:
     NO_WRITES = 1            # scripting.shebang.ScriptFlag.NO_WRITES
@@ -121,7 +114,7 @@ cdef class Run:
         run.flags = flags
         run.is_function = is_function
         run.read_only = read_only or flags & NO_WRITES
-        run.begin_s = now_s()
+        run.begin_s = steady_ns() / 1e9
         if isinstance(client, Link):
             run.c = (<Link>client).c
             run.db = run.c.port.db
@@ -137,7 +130,7 @@ cdef class Run:
 
     @property
     def duration_ms(self):
-        return int((now_s() - self.begin_s) * 1000)
+        return int((steady_ns() / 1e9 - self.begin_s) * 1000)
 
     @property
     def kill_word(self):

@@ -14,29 +14,19 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from zeekdb.hot.aofwrite cimport aof_select, aof_write
+from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.filewriter cimport FileWriter
 from zeekdb.hot.keyspace cimport G, Db, db_pointer, ks_deadline
+from zeekdb.hot.rdbfile cimport OP_EXPIRE_MS, OP_FREQUENCY, OP_IDLE, OP_SELECT_DB
 from zeekdb.hot.rdbwire cimport Writer, put_byte, put_fixed, put_length, put_string, writer_free
 from zeekdb.hot.rdbwrite cimport rdb_is_empty, rdb_type, rdb_write
 from zeekdb.hot.recency cimport BY_COUNT, BY_TIME, R, idle_seconds, lfu_counter
 from zeekdb.hot.shards cimport EPOCH, SNAP
 from zeekdb.hot.table cimport EXPIRES, Entry, entry_key, table_scan
 
-cdef extern from *:
-    """
-    #include <time.h>
-    static inline long long snapshot_us(void) {
-        struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000ll + t.tv_nsec / 1000; }
-    """
-    int64_t snapshot_us() nogil
-
 cdef enum:
     AT_ONCE = 16             # entries between two looks at the clock
     KEPT = 1 << 22           # bytes of the buffer that stay
-    EXPIRE_MS = 0xFC
-    SELECT_DB = 0xFE
-    IDLE = 0xF8
-    FREQUENCY = 0xF9
 
 cdef Writer W                # what the snapshot under way has written and nobody has taken yet
 memset(&W, 0, sizeof(W))
@@ -69,16 +59,16 @@ cdef void save_entry(Db* db, Entry* e) noexcept nogil:
             W.out.size = before
         return
     if db.index != SELECTED:
-        put_byte(&W, SELECT_DB)
+        put_byte(&W, OP_SELECT_DB)
         put_length(&W, db.index)
     if deadline_ms:
-        put_byte(&W, EXPIRE_MS)
+        put_byte(&W, OP_EXPIRE_MS)
         put_fixed(&W, <uint64_t>deadline_ms)
     if RECENCY and R.tracking == BY_COUNT:
-        put_byte(&W, FREQUENCY)
+        put_byte(&W, OP_FREQUENCY)
         put_byte(&W, lfu_counter(e.meta))
     elif RECENCY and R.tracking == BY_TIME:
-        put_byte(&W, IDLE)
+        put_byte(&W, OP_IDLE)
         put_length(&W, idle_seconds(e))
     put_byte(&W, rdb_type(&W, e))
     put_string(&W, key, n)
@@ -119,7 +109,7 @@ cdef class Snapshot:
         SNAP.active = True
 
     def step(self, int64_t budget_us):
-        cdef int64_t end = snapshot_us() + budget_us
+        cdef int64_t end = steady_us() + budget_us
         cdef Db* db
         while self.at < len(self.databases):
             db = db_pointer(self.databases[self.at])
@@ -133,9 +123,9 @@ cdef class Snapshot:
                 if self.cursor == 0:
                     self.shard += 1
                     break
-                if budget_us and snapshot_us() > end:
+                if budget_us and steady_us() > end:
                     return False
-            if budget_us and snapshot_us() > end:
+            if budget_us and steady_us() > end:
                 return False
         SNAP.active = False
         self.done = True

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from zeekdb.types.vectorset import VectorSet
 
 VECTOR_SETS = "zeek-vset"
-VECTOR_SETS_VERSION = 1  # of the record, as commands/vector_sets.py has it; the string has a version of its own
+VECTOR_SETS_VERSION = 1  # of the record; the string has a version of its own
+
+
+def vector_set_class() -> type[VectorSet]:
+    """The structure, with which numpy and usearch are imported. ImportError: its text says what is missing."""
+    try:
+        from zeekdb.types.vectorset import VectorSet
+    except ImportError as error:
+        missing = (error.name or "one of them").partition(".")[0]
+        raise ImportError(
+            f"vector sets need the Python packages numpy and usearch, and {missing} is not installed", name=error.name
+        ) from None
+    return VectorSet
 
 
 def write_vector_set(vectors: VectorSet) -> bytes:
@@ -26,11 +38,9 @@ def write_vector_set(vectors: VectorSet) -> bytes:
 
 def read_vector_set(data: bytes, version: int) -> VectorSet:
     """What `write_vector_set` wrote. ValueError when it is none."""
-    from zeekdb.types.vectorset import VectorSet  # numpy and usearch come with the first vector set
-
     if version != VECTOR_SETS_VERSION:
         raise ValueError(f"a vector set of version {version}")
-    return VectorSet.from_bytes(data)
+    return vector_set_class().from_bytes(data)
 
 
 use_groups(Group)

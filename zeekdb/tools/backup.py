@@ -18,13 +18,14 @@ from zeekdb.tools.backup_verify import verify
 from zeekdb.tools.console import (
     OK,
     PROBLEM,
-    USAGE,
-    Progress,
     ToolError,
     UsageError,
+    add_output_options,
     parse_span,
     parse_time,
     plural,
+    progress_for,
+    run,
     say,
     say_json,
     size_text,
@@ -79,35 +80,19 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--in", dest="place", default=place, required=not place, metavar="DIR",
                           help="the directory of backups")  # fmt: skip
     for each in (making, listing, checking, restoring, pruning):
-        each.add_argument("--json", action="store_true", help="the outcome as JSON")
-        each.add_argument("--quiet", action="store_true", help="no progress")
+        add_output_options(each)
     return made
 
 
 def main(words: Sequence[str]) -> int:
     """The exit status."""
-    options = parser().parse_args(words)
-    try:
-        return ACTIONS[options.action](options)
-    except UsageError as error:
-        warn(f"zeekdb backup: {error}")
-        return USAGE
-    except (ToolError, OSError) as error:
-        if options.json:
-            say_json({"ok": False, "error": str(error)})
-        warn(f"zeekdb backup: {error}")
-        return PROBLEM
-
-
-def progress_of(options: argparse.Namespace, what: str) -> Progress:
-    """For whoever waits."""
-    return Progress(what, quiet=options.quiet or options.json)
+    return run(parser(), lambda options: ACTIONS[options.action](options), words)
 
 
 def create_backup(options: argparse.Namespace) -> int:
     """ToolError, UsageError, OSError."""
     address = Address.login(options.source, options.user, options.password)
-    progress = progress_of(options, "backup")
+    progress = progress_for(options, "backup")
     backup, reason = create(address, Store(Path(options.to)), options.incremental, options.snapshot, progress)
     seconds = progress.end()
     if options.json:
@@ -148,7 +133,7 @@ def row_of(backup: Backup) -> tuple[str, ...]:
 
 def verify_backups(options: argparse.Namespace) -> int:
     """ToolError."""
-    store, progress = Store(Path(options.place)), progress_of(options, "verifying")
+    store, progress = Store(Path(options.place)), progress_for(options, "verifying")
     every, complaints = store.backups()
     chosen = [store.find(name) for name in options.ids] if options.ids else every
     if not chosen and not complaints:
@@ -173,7 +158,7 @@ def verify_backups(options: argparse.Namespace) -> int:
 def restore_backup(options: argparse.Namespace) -> int:
     """ToolError, UsageError, OSError."""
     at_s = parse_time(options.at) if options.at else None
-    progress = progress_of(options, "restoring")
+    progress = progress_for(options, "restoring")
     outcome = restore(Store(Path(options.place)), options.id, options.to, at_s, options.force, progress)
     progress.end()
     command = shlex.join(["zeekdb", "serve", *outcome.options])

@@ -13,12 +13,13 @@ from zeekdb.tools.aof_check import check_aof, repair_aof
 from zeekdb.tools.console import (
     OK,
     PROBLEM,
-    USAGE,
     Progress,
     ToolError,
-    UsageError,
+    add_output_options,
     parse_time,
     plural,
+    progress_for,
+    run,
     say,
     say_json,
     time_text,
@@ -48,23 +49,22 @@ def parser() -> argparse.ArgumentParser:
         "of that time or before: an ISO time or Unix seconds",
     )  # fmt: skip
     made.add_argument("--force", action="store_true", help="with --fix: cut at damage in the middle of a file too")
-    made.add_argument("--json", action="store_true", help="the findings as JSON")
-    made.add_argument("--quiet", action="store_true", help="no progress")
+    add_output_options(made, "the findings")
     return made
 
 
 def main(words: Sequence[str]) -> int:
     """The exit status."""
-    options = parser().parse_args(words)
-    try:
-        until_s = int(parse_time(options.cut_at)) if options.cut_at else None
-    except UsageError as error:
-        warn(f"zeekdb check: {error}")
-        return USAGE
+    return run(parser(), check_files, words)
+
+
+def check_files(options: argparse.Namespace) -> int:
+    """UsageError. A file that cannot be read does not keep the others from being checked."""
+    until_s = int(parse_time(options.cut_at)) if options.cut_at else None
     reports = []
     failed = False
     for path in options.files:
-        progress = Progress("checking", "record", quiet=options.quiet or options.json)
+        progress = progress_for(options, "checking", "record")
         try:
             report = check(path, options.fix, options.force, progress)
             reports.append(report if until_s is None else check_cut(path, report, until_s))

@@ -6,7 +6,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -44,6 +45,34 @@ def warn(text: str) -> None:
 def say_json(value: Any) -> None:
     """The answer for a program."""
     say(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def run(parser: ArgumentParser, act: Callable[[Namespace], int], words: Sequence[str]) -> int:
+    """What a tool does with its words; the exit status. An error that ends it is said, with `--json` as JSON too."""
+    options = parser.parse_args(words)
+    try:
+        return act(options)
+    except UsageError as error:
+        warn(f"{parser.prog}: {error}")
+        return USAGE
+    except BrokenPipeError:  # nobody listens: whoever started the tool knows what to do
+        raise
+    except (ToolError, OSError) as error:
+        if options.json:
+            say_json({"ok": False, "error": str(error)})
+        warn(f"{parser.prog}: {error}")
+        return PROBLEM
+
+
+def add_output_options(parser: ArgumentParser, outcome: str = "the outcome") -> None:
+    """`--json` and `--quiet`, which every tool takes."""
+    parser.add_argument("--json", action="store_true", help=f"{outcome} as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def progress_for(options: Namespace, what: str, noun: str = "") -> Progress:
+    """For whoever waits and has not asked for silence; a program that reads JSON has."""
+    return Progress(what, noun, quiet=options.quiet or options.json)
 
 
 def plural(n: int, noun: str) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 from zeekdb.tools.console import (
     OK,
     PROBLEM,
-    USAGE,
-    Progress,
     ToolError,
     UsageError,
+    add_output_options,
     plural,
+    progress_for,
+    run,
     say,
     say_json,
     size_text,
@@ -41,31 +42,30 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--db-filter", action="append", default=[], metavar="N", help="only this database; may be given "
                       "several times")  # fmt: skip
     made.add_argument("--replace", action="store_true", help="overwrite keys and libraries that are there already")
-    made.add_argument("--json", action="store_true", help="the outcome as JSON")
-    made.add_argument("--quiet", action="store_true", help="no progress")
+    add_output_options(made)
     return made
 
 
 def main(words: Sequence[str]) -> int:
     """The exit status."""
-    options = parser().parse_args(words)
-    tally, progress = Tally(), Progress("importing", "key", quiet=options.quiet or options.json)
+    return run(parser(), import_all, words)
+
+
+def import_all(options: argparse.Namespace) -> int:
+    """UsageError. Of what breaks on the way the outcome tells, beside what has arrived before."""
+    try:
+        dbs = frozenset(int(n) for text in options.db_filter for n in text.split(","))
+    except ValueError:
+        raise UsageError("--db-filter takes the number of a database") from None
+    tally, progress = Tally(), progress_for(options, "importing", "key")
     error, name = "", options.source
     with contextlib.ExitStack() as stack:
-        try:
-            dbs = frozenset(int(n) for text in options.db_filter for n in text.split(","))
-        except ValueError:
-            warn("zeekdb import: --db-filter takes the number of a database")
-            return USAGE
         try:
             source = open_source(options.source, stack)
             name = source.name
             target = stack.enter_context(Link(Address.login(options.to, options.user, options.password)))
             refuse_loading(target)
             source.send(Sender(target, tally, options.replace), dbs, progress)
-        except UsageError as wrong:
-            warn(f"zeekdb import: {wrong}")
-            return USAGE
         except (ToolError, OSError) as wrong:
             error = str(wrong)
     seconds = progress.end()

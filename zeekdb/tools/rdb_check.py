@@ -13,6 +13,7 @@ from typing import Any, Final
 from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.rdb import DamagedValue, decode_length
 from zeekdb.hot.rdbwalk import FOREIGN, NOTHING, RdbWalk, Record
+from zeekdb.persistence.types import VECTOR_SETS
 from zeekdb.tools.console import Progress, plural, text_of, time_text
 from zeekdb.tools.reports import Report, chunks, free_name, replace_keeping, write_whole
 
@@ -33,7 +34,7 @@ MODULE_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 MODULE_LETTER_BITS: Final = 6
 MODULE_VERSION_BITS: Final = 10
 LENGTH_BYTES: Final = 9  # at most
-OUR_MODULES: Final = {"zeek-vset": "vectorset"}
+OUR_MODULES: Final = {VECTOR_SETS: "vectorset"}
 
 
 @dataclass

@@ -12,6 +12,8 @@ import zeekdb.commands.strings
 import zeekdb.commands.vector_sets  # noqa: F401
 from tests.unit.commands.harness import Bench
 from zeekdb.commands.reply import NULL_ARRAY, Pairs
+from zeekdb.errors import CommandError
+from zeekdb.persistence import payload
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 INVALID = "ERR invalid vector specification"
@@ -301,10 +303,27 @@ def test_reads_refuse_other_types(bench: Bench, name: str) -> None:
     assert bench(name, "string", *READS[name]) == WRONG_TYPE
 
 
-def test_what_is_missing_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+MISSING = "vector sets need the Python packages numpy and usearch, and usearch is not installed"
+
+
+@pytest.fixture
+def without_usearch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "usearch", None)
     for name in list(sys.modules):
         if name.startswith(("zeekdb.types.vector", "usearch.")):
             monkeypatch.delitem(sys.modules, name)
-    answer = bench("VCARD", "k")
-    assert answer == "ERR vector sets need the Python packages numpy and usearch, and usearch is not installed"
+
+
+def test_what_is_missing_is_said(bench: Bench, without_usearch: None) -> None:
+    assert bench("VCARD", "k") == f"ERR {MISSING}"
+
+
+def test_what_is_missing_is_said_of_a_payload(
+    bench: Bench, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = payload.dump(bench.ctx.db, b"k")
+    assert value is not None
+    request.getfixturevalue("without_usearch")
+    with pytest.raises(CommandError, match="Bad data format"):
+        payload.restore(bench.ctx.db, b"new", value)
+    assert MISSING in caplog.text  # it is not the payload's fault, and the log says so
