@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+NAMESPACES_MAX = 64
 INT_MAX, UINT_MAX = 2**31 - 1, 2**32 - 1
 INT_MIN = -(2**31)
 LONG_MAX, ULONG_MAX = 2**63 - 1, 2**64 - 1
@@ -247,6 +248,34 @@ class Words(Kind):
 
     def lines(self, value: Any) -> list[str]:
         return [self.show(value) or '""']
+
+
+class Namespaces(Kind):
+    """Pairs of a glob pattern for keys and a model's name; `""` is none. In a file, further lines add up."""
+
+    multi = True
+
+    def parse(self, arguments: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
+        words = [word.encode("utf-8", "surrogateescape") for word in arguments if word]
+        if len(words) == 1:  # CONFIG SET has one argument
+            words = words[0].split()
+        if len(words) % 2:
+            raise ConfigError("patterns and models must come in pairs")
+        if len(words) > 2 * NAMESPACES_MAX:
+            raise ConfigError(f"more than {NAMESPACES_MAX} patterns")
+        return tuple(zip(words[::2], words[1::2], strict=True))
+
+    def show(self, value: Any) -> str:
+        return b" ".join(word for pair in value for word in pair).decode("utf-8", "surrogateescape")
+
+    def lines(self, value: Any) -> list[str]:
+        return [" ".join(quoted(word.decode("utf-8", "surrogateescape")) for word in pair) for pair in value] or ['""']
+
+    def describe(self) -> str:
+        return "PATTERN MODEL …"
+
+    def add(self, old: Any, new: Any) -> Any:
+        return (*old, *new) if new else ()
 
 
 class ReplicaOf(Words):

@@ -61,7 +61,6 @@ ctypedef struct Space:
 cdef enum:
     TICK_LOG = 4         # a tick is 16 ms
     WHEEL = 4096         # ticks that the wheel of leases spans: 65 s; a longer lease goes round again
-    NEVER_MOVED = 1 << 2
 
 ctypedef struct Region:
     Space** spaces

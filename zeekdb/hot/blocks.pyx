@@ -19,8 +19,9 @@ heap of lease ends (log n for each lookup).
 """
 
 from libc.string cimport memcpy, memset
-from zeekdb.hot.arena cimport arena_blob, arena_free_bytes, arena_make_room
-from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
+from zeekdb.hot.arena cimport A, arena_blob
+from zeekdb.hot.arena_room cimport arena_make_room
+from zeekdb.hot.memory cimport FIXED, blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.table cimport (
     T_MODULE, entry_free, entry_key, entry_new, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
     table_scan, table_take,
@@ -236,6 +237,7 @@ cdef void block_take_host(Entry* e, Blob* blob) noexcept nogil:
     cdef Block* b = block_of(e)
     cdef Space* space = RG.spaces[b.space]
     b.blob = blob
+    blob.flags &= ~FIXED  # nobody but the index knows its place any more
     b.size = <uint32_t>blob.size
     space.bytes += b.size
     space.host_blocks += 1
@@ -431,11 +433,13 @@ cdef Blob* region_room(Space* space, size_t size) noexcept nogil:
     """A blob of the arena, for which others leave."""
     cdef Blob* blob
     cdef uint32_t rounds = 0
+    if size > A.size:
+        return NULL
     while rounds < ROUNDS_MAX:
         blob = arena_blob(size)
         if blob != NULL:
             return blob
-        if arena_free_bytes() >= size and arena_make_room(size, MOVE_MAX):
+        if A.size - A.used >= size and arena_make_room(size, MOVE_MAX):
             continue
         if not evict_block(NULL):
             return NULL

@@ -23,6 +23,7 @@ from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
 from zeekdb.hot.blobview cimport view_blob
+from zeekdb.hot.blocks cimport region_clock
 from zeekdb.hot.clock cimport wall_us
 from zeekdb.hot.eviction cimport E, evict, over_limit
 from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_take, journal_wants
@@ -147,6 +148,7 @@ cdef class Engine(Sockets):
     cdef void set_clock(self, int64_t now_us) noexcept:
         G.now_ms = now_us // 1000
         recency_set_clock(G.now_ms)
+        region_clock(G.now_ms)
 
     def tick(self):
         """Sets the keyspace's clock outside a turn (timers, tests)."""

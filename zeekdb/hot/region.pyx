@@ -10,15 +10,15 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from zeekdb.hot.arena cimport arena_fix, arena_is_home, arena_offset, arena_trim
+from zeekdb.hot.arena cimport A, arena_offset, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    LEASED, NEVER_MOVED, NOWHERE, ORDER, RG, SPILLING, TICK_LOG, Block, Space, block_drop_host, block_find, block_join,
+    LEASED, NOWHERE, ORDER, RG, SPILLING, TICK_LOG, Block, Space, block_drop_host, block_find, block_join,
     block_lease, block_link, block_link_below, block_new, block_of, block_remove, block_spill, block_take_host,
     block_unlink, evict_block, is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
 )
-from zeekdb.hot.checksum cimport checksum
-from zeekdb.hot.memory cimport Blob, blob_release, blob_retain, mem_footprint
+from zeekdb.hot.checksum cimport checksum_of
+from zeekdb.hot.memory cimport ARENA, FIXED, Blob, blob_release, blob_retain, mem_footprint
 from zeekdb.hot.table cimport (
     Entry, entry_key, entry_size, hash_bytes, slot_entry, table_find, table_memory, table_prefetch_bucket,
     table_prefetch_entry, table_scan,
@@ -95,7 +95,7 @@ cdef Blob* blob_for(Space* space, object value) except? NULL:
     cdef BlobView view
     cdef Blob* blob
     cdef Py_buffer buffer
-    if isinstance(value, BlobView) and arena_is_home((<BlobView>value).blob):
+    if isinstance(value, BlobView) and (<BlobView>value).blob.flags & ARENA:
         view = value
         blob = blob_retain(view.blob)
         arena_trim(blob, blob.size)
@@ -137,19 +137,33 @@ def configure_spilling(uint64_t limit, uint8_t uses) -> None:
     RG.spill_uses = uses
 
 
-cdef class Collector:
-    """Gathers the entries that a walk visits."""
-
-    cdef Entry** entries
-    cdef size_t count
-    cdef size_t capacity
+cdef struct Places:
+    Entry** entries
+    uint64_t count
 
 
-def close_space(uint32_t index) -> int:
+cdef void note_place(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    cdef Places* found = <Places*>arg
+    if block_of(e).place:
+        found.entries[found.count] = e
+        found.count += 1
+
+
+def close_space(uint32_t index) -> tuple[int, list[tuple[bytes, int]]]:
+    """Removes a space and its blocks: (how many there were, [(key, place), …] of those that the tier below has)."""
     cdef Space* space = space_at(index)
+    cdef Places found
+    cdef uint64_t i
+    cdef list places = []
     cdef int blocks = <int>space.table.used
+    found.count = 0
+    found.entries = <Entry**>malloc((blocks + 1) * sizeof(void*))
+    table_scan(&space.table, 0, <size_t>-1, note_place, &found)
+    for i in range(found.count):
+        places.append((key_of(found.entries[i]), <object>(block_of(found.entries[i]).place - 1)))
+    free(found.entries)
     space_free(space)
-    return blocks
+    return blocks, places
 
 
 # ---------------------------------------------------------------- storing
@@ -164,7 +178,16 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     cdef Blob* blob
     cdef size_t size = len(value)
     cdef uint64_t* slot
-    if e != NULL and (block_of(e).blob != NULL or block_of(e).place):
+    if e != NULL:
+        b = block_of(e)
+        if b.blob == NULL and b.size == size and quota_room(space, size):  # it comes back for nothing
+            blob = blob_for(space, value)
+            e = block_find(space, name, n)
+            if blob != NULL and e != NULL and block_of(e).blob == NULL:
+                block_take_host(e, blob)
+            elif blob != NULL:
+                blob_release(blob)
+    if e != NULL:
         b = block_of(e)
         if deadline_s == 0 or (b.deadline_s and b.deadline_s < deadline_s):
             b.deadline_s = deadline_s
@@ -184,7 +207,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     e = block_new(space, name, n, h)
     block_take_host(e, blob)
     b = block_of(e)
-    b.checksum = checksum(blob.data, blob.size)
+    b.checksum = checksum_of(blob.data, blob.size)
     b.deadline_s = deadline_s
     if group is not None:
         block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))
@@ -307,7 +330,7 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
                 at[3 * i + 1] = b.size if b != NULL else 0
                 at[3 * i + 2] = 0
             else:
-                arena_fix(b.blob)
+                b.blob.flags |= FIXED
                 at[3 * i] = arena_offset(b.blob)
                 at[3 * i + 1] = b.size
                 at[3 * i + 2] = b.checksum
@@ -518,12 +541,12 @@ def spilled(Pending pending not None, place) -> bool:
     return True
 
 
-def reserve(uint32_t index, uint64_t size):
-    """Room in host memory for a block that comes from below: a writable view, None where no room can be made."""
-    cdef Space* space = space_at(index)
+def reserve(uint64_t size, index=None):
+    """Room in host memory for a block that is yet to come: a writable view, None where no room can be made."""
+    cdef Space* space = space_at(index) if index is not None else NULL
     cdef Blob* blob
     cdef BlobView view
-    if size > BLOCK_MAX or not quota_room(space, size):
+    if size > BLOCK_MAX or (space != NULL and not quota_room(space, size)):
         return None
     blob = region_room(space, size if size else 1)
     if blob == NULL:
@@ -614,10 +637,9 @@ def has_place(uint32_t index, bytes key not None, uint64_t place) -> tuple[bool,
 
 def relieve(uint64_t free_bytes, int most=256) -> int:
     """Ends leases that are over; evicts until the arena has so many bytes free, `most` blocks at a time."""
-    from zeekdb.hot.arena import free_bytes as arena_free
     cdef int evicted = 0
     leases_end()
-    while evicted < most and arena_free() < free_bytes and evict_block(NULL):
+    while evicted < most and A.size - A.used < free_bytes and evict_block(NULL):
         evicted += 1
     return evicted
 
@@ -681,4 +703,12 @@ def index_bytes(uint32_t index) -> int:
 
 def totals() -> dict[str, int]:
     """Of the whole region: leased blocks, bytes that wait to be written below."""
-    return {"leased_blocks": RG.leased, "spilling_bytes": RG.spill_bytes, "spaces": RG.nspaces}
+    return {"leased_blocks": RG.leased, "waiting_blocks": RG.spill.count, "spilling_bytes": RG.spill_bytes}
+
+
+def fix(BlobView view not None) -> int:
+    """Where a reserved blob lies in the arena's file; it stays there."""
+    if not view.blob.flags & ARENA:
+        raise ValueError("not in the arena")
+    view.blob.flags |= FIXED
+    return arena_offset(view.blob)

@@ -181,6 +181,15 @@ class Region:
         insort(ranges, added)
         return added
 
+    def adopt_range(self, tenant: Tenant, name: bytes) -> None:
+        """A block of keys by position that was there before the server was."""
+        parts = name.removeprefix(b"\0k").split(b":", 4)
+        if not name.startswith(b"\0k") or len(parts) < 5 or not all(part.isdigit() for part in parts[:4]):
+            return
+        layer, begin, end, version = map(int, parts[:4])
+        insort(tenant.positions.setdefault((parts[4], layer), []), Range(begin, end, version))
+        self.last_version = max(self.last_version, version)
+
     @staticmethod
     def covered(tenant: Tenant, sequence: bytes, layer: int, by: Range) -> list[Range]:
         """Takes out the older ranges that `by` covers whole: nothing would be answered from them any more."""
