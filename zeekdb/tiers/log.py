@@ -130,8 +130,8 @@ class Log:
         """A block is live from now on, or, with sign -1, no longer."""
         segment = self.segments.get(place >> 36)
         if segment is not None:
-            segment.blocks = max(segment.blocks + sign, 0)
-            segment.bytes = max(segment.bytes + sign * size, 0)
+            segment.live_blocks = max(segment.live_blocks + sign, 0)
+            segment.live_bytes = max(segment.live_bytes + sign * size, 0)
 
     # ---- appending -------------------------------------------------------------------------------------------------
 
@@ -275,9 +275,12 @@ class Log:
                 self.active.is_finished = True
                 self.active.written = []
                 self.active = None
-        names = list(self.names_pending)
-        await self.append(tombstones(names) or [Append(None, memoryview(b""))])
-        del self.names_pending[: len(names)]
+        names, self.names_pending = self.names_pending, []
+        try:
+            await self.append(tombstones(names) or [Append(None, memoryview(b""))])
+        except OSError:
+            self.keep_names(names)
+            raise
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 

@@ -109,9 +109,9 @@ def unpack_body(body: bytes | memoryview, page: int) -> Record | None:
     try:
         kind, batch, size, *fields = msgpack.unpackb(body)
         record = Record(Kind(kind), batch, size, page, header_pages(bytes(body)), fields)
-        if record.kind == Kind.BLOCK:
-            Meta(*fields[:3], size, *fields[3:])  # as many as there are
-        return record if size >= 0 else None
+        if size < 0 or (record.kind == Kind.BLOCK and len(fields) != len(Meta._fields) - 1):
+            return None
+        return record
     except (ValueError, TypeError, msgpack.UnpackException):
         return None
 

@@ -52,13 +52,19 @@ class Segment:
     is_finished: bool = True  # nothing is appended any more
     is_retired: bool = False  # about to be removed
     is_doubtful: bool = False  # the device would not read all of it
-    blocks: int = 0  # live ones
-    bytes: int = 0  # of the live ones
+    live_blocks: int = 0
+    live_bytes: int = 0
     batch: int = 0
     failures: int = 0  # of reading its headers
     users: int = 0  # reads under way
     unused: asyncio.Event = field(default_factory=asyncio.Event)
     written: list[tuple[int, bytes]] = field(default_factory=list)  # page and body of what was appended, until finished
+
+    async def wait_unused(self) -> None:
+        """Until no read is under way."""
+        while self.users:
+            self.unused.clear()
+            await self.unused.wait()
 
 
 def file_name(number: int) -> str:
@@ -251,7 +257,7 @@ class SegmentFiles:
                 continue
             for at in range(0, chunk.nbytes, GRID):
                 here = page + at // GRID
-                if chunk[at : at + len(MAGIC)] == MAGIC and seed.read(self._header(segment, here), here) is not None:
+                if bytes(chunk[at : at + len(MAGIC)]) == MAGIC and seed.read(self._header(segment, here), here) is not None:
                     return here
             page += step
         return last

@@ -32,10 +32,11 @@ FILES_OPEN_MAX: Final = 128
 class Device:
     """The system calls, all of them: tests put one in its place that fails.
 
-    Beside direct I/O, what other ways cost was measured on ext4 on a virtual NVMe disk, blocks of 4 MiB, GB/s written:
-    O_DIRECT and an fdatasync per 64 MiB 1.5 to 2.6, buffered and the same 0.5 to 2.3, O_DIRECT | O_DSYNC 1.1 (one thread)
-    to 2.8 (four), an fdatasync per block 1.0 (direct) and 0.6 (buffered). Preallocation made no difference that could be
-    seen. Hence: direct, one fdatasync per batch.
+    How to write was measured on ext4 on a virtual disk, blocks of 4 MiB, one to four threads, GB/s: O_DIRECT and one
+    fdatasync at the end 2.6 to 3.4, buffered and the same 0.9 to 2.4, O_DIRECT | O_DSYNC 1.0 to 2.8, an fdatasync per
+    block 1.0 to 3.1 (direct) and 0.3 to 0.7 (buffered). With an fdatasync per 64 MiB direct writes made 1.4 to 2.6, and
+    extending or preallocating the file before them no difference that could be seen in that noise. Hence: direct, and
+    one fdatasync per batch.
     """
 
     def open(self, path: str, flags: int) -> int:
