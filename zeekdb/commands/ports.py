@@ -153,6 +153,9 @@ class TensorsPort(Protocol):
     def fetch(self, ctx: Any, tenant: Any, keys: list[bytes], answer: Any) -> Any:
         """A command's reply: `answer(blocks)`, None for one that is not there; perhaps after a while."""
 
+    def replace(
+        self, tenant: Any, key: bytes, value: Any, deadline_s: int | None, group: bytes | None
+    ) -> None: ...  # fmt: skip
     def remove(self, tenant: Any, keys: list[bytes]) -> int: ...
     def prefetch(self, tenant: Any, keys: list[bytes]) -> int: ...
     def demote(self, tenant: Any, keys: list[bytes]) -> int: ...

@@ -307,7 +307,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-watermark", Int(1, 100), 95, "How full the arena may be before blocks leave it ahead of need.", "%", ours=True),
         D("kv-lease-max", Int(1, INT_MAX), 600000, "Longest lease of a block.", "ms", ours=True),
         D("kv-namespace", Namespaces(), (), "Serve SET, GET, MGET, EXISTS and DEL of keys like PATTERN as blocks of MODEL: PATTERN MODEL …", ours=True, hook="kv-namespace"),
-        D("kv-exists-lease", COUNT, 2000, "How long a block of such a key stays at least once EXISTS has promised it; 0 gives no lease.", "ms", ours=True),
+        D("kv-exists-lease", COUNT, 10000, "How long a block of such a key stays at least once EXISTS has promised it; 0 gives no lease.", "ms", ours=True),
         D("kv-ssd-path", TEXT, "", "Folder of the SSD tier, which survives a restart; none without.", immutable=True, ours=True),
         D("kv-ssd-size", Memory(1 << 20, LONG_MAX), 64 << 30, "Most bytes of its files.", "bytes", immutable=True, ours=True),
         D("kv-ssd-uses", Int(1, 255), 2, "Uses, the storing counted, from which on a block is worth writing to it.", ours=True),

@@ -33,6 +33,7 @@ from zeekdb.hot.kinds cimport (
 )
 from zeekdb.hot.lookahead cimport look_into
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
+from zeekdb.hot.namespaces cimport NS, any_namespaced
 from zeekdb.hot.notes cimport N
 from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
@@ -450,6 +451,10 @@ cdef class Engine(Sockets):
             if kind == NULL or argv.n != kind.name_size or memcmp(argv.p, kind.name, argv.n) != 0:
                 kind = self.lookup(argv.p, argv.n)
             r.kind = kind
+            if NS.count and kind != NULL and kind.plain != NULL and r.argc > <uint32_t>kind.first_key:
+                if any_namespaced(argv, kind.first_key, last_key(kind, r.argc), kind.key_step):
+                    r.kind = kind.plain
+                    continue
             if kind == NULL or kind.first_key == 0 or kind.twin == NULL:
                 continue
             last = last_key(kind, r.argc)

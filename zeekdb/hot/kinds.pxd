@@ -56,6 +56,7 @@ ctypedef struct Kind:
     int index
     Role role
     JournalRole journal_role
+    Kind* plain          # stands in for it where a key is the tensor region's; NULL: none does
     uint64_t calls
     uint64_t ticks       # time stamp counter, spent in calls
     uint64_t rejected

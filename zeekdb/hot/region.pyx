@@ -19,6 +19,7 @@ from zeekdb.hot.blocks cimport (
 )
 from zeekdb.hot.checksum cimport checksum_of
 from zeekdb.hot.memory cimport ARENA, FIXED, Blob, blob_release, blob_retain, mem_footprint
+from zeekdb.hot.namespaces cimport NS, namespace_of
 from zeekdb.hot.table cimport (
     Entry, entry_key, entry_size, hash_bytes, slot_entry, table_find, table_memory, table_prefetch_bucket,
     table_prefetch_entry, table_scan,
@@ -45,6 +46,8 @@ cdef bint is_word(const Arg* word, const char* upper, size_t n) noexcept nogil:
 
 
 cdef Blob* place_argument(const Arg* argv, uint32_t argc, size_t n) noexcept nogil:
+    if NS.count and argc == 2 and is_word(&argv[0], b"SET", 3) and namespace_of(argv[1].p, argv[1].n) >= 0:
+        return region_room(NULL, n)
     if argc < 3 or argv[0].n < 6 or argv[0].p[2] != 46:  # KV.
         return NULL
     if is_word(&argv[0], b"KV.MSET", 7) or is_word(&argv[0], b"KV.STORE", 8) or is_word(&argv[0], b"KV.PUT", 6):
@@ -88,6 +91,24 @@ cdef inline void use(Entry* e) noexcept nogil:
     if b.queue == ORDER:
         block_unlink(e)
         block_link(e)
+
+
+cdef void use_all(Entry* e) noexcept nogil:
+    """The block and its group: they go together, so they must not grow old apart."""
+    cdef Entry* mate = block_of(e).mate
+    use(e)
+    while mate != NULL and mate != e:
+        use(mate)
+        mate = block_of(mate).mate
+
+
+cdef void lease_all(Entry* e, uint32_t end) noexcept nogil:
+    """The block, and its group as long: where one is promised, the others are needed."""
+    cdef Entry* mate = block_of(e).mate
+    block_lease(e, end)
+    while mate != NULL and mate != e:
+        block_lease(mate, end)
+        mate = block_of(mate).mate
 
 
 cdef Blob* blob_for(Space* space, object value) except? NULL:
@@ -260,6 +281,25 @@ cdef void order_context(Space* space, list keys, bytes parent):
                 block_link(e)
 
 
+def replace(uint32_t index, bytes key not None, value not None, uint32_t deadline_s=0, bytes group=None) -> tuple:
+    """See region.pyi."""
+    cdef Space* space = space_at(index)
+    cdef Entry* e = find(space, key)
+    cdef Py_buffer buffer
+    cdef bint same
+    old = None
+    if e != NULL:
+        PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE)
+        same = buffer.len == block_of(e).size and checksum_of(<const uint8_t*>buffer.buf, buffer.len) == block_of(e).checksum
+        PyBuffer_Release(&buffer)
+        if not same:
+            old = block_of(e).place - 1 if block_of(e).place else None
+            block_remove(e)
+        else:
+            block_of(e).deadline_s = deadline_s
+    return put(index, [key], [value], deadline_s, group)[0], old
+
+
 # ---------------------------------------------------------------- asking
 
 
@@ -318,9 +358,9 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
         if found[i] == NULL:
             continue
         if touch and i < prefix:
-            use(found[i])
+            use_all(found[i])
         if end:
-            block_lease(found[i], end)
+            lease_all(found[i], end)
     if locate:
         at = <uint64_t*>PyBytes_AS_STRING(places)
         for i in range(n):

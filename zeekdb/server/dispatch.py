@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from zeekdb.commands.kv_plain import PLAIN
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import Engine
@@ -82,6 +84,8 @@ class Dispatcher:
         self.subcommands: dict[int, dict[bytes, int]] = {}  # of containers: index of each subcommand
         for spec in REGISTRY.values():
             self._register(spec)
+        for name, handler in PLAIN.items():
+            self._register_plain(name, handler)
         engine.on_gate = self.gated
         engine.on_unknown = self.unknown
         engine.on_error = self.count_error
@@ -105,6 +109,20 @@ class Dispatcher:
             self.engine.set_role(index, ROLES[spec.name])
         if spec.name in JOURNAL_ROLES:
             self.engine.set_journal_role(index, JOURNAL_ROLES[spec.name])
+
+    def _register_plain(self, name: str, handler: Callable[..., Any]) -> None:
+        """A handler that stands in where a key is the tensor region's: for ACLs it is the command itself."""
+        index = self.by_name.get(self.server.config.renamed_commands.get(name, name).upper().encode())
+        if index is None:
+            return
+        spec = replace(self.specs[index], flags=self.specs[index].flags & ~(Flag.WRITE | Flag.DENYOOM), twin="")
+        title = f"KV.PLAIN|{name}"
+        flags = spec.flags | Flag.BLOBS
+        plain = self.engine.register(title, spec.arity, flags, key_range(spec), handler, "", callable=False)
+        self._note(spec, handler)
+        self.names[plain] = title.lower()
+        self.engine.set_role(plain, "queues")
+        self.engine.set_plain(index, plain)
 
     def _note(self, spec: Command, handler: Callable[..., Any]) -> None:
         self.specs.append(spec)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from zeekdb.errors import CommandError, Unavailable
 from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.checksum import checksum
+from zeekdb.hot.namespaces import set_namespaces
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.models_file import load_models, save_models
@@ -76,6 +78,7 @@ class Tensors:
         self.spillers: list[asyncio.Task[None]] = []
         self.spilling = False
         self.sweep_at = 0
+        self.stopping = False
 
     # ------------------------------------------------------------ coming and going
 
@@ -85,10 +88,13 @@ class Tensors:
         if config.kv_memory:
             arena.arena_open(config.kv_memory)
             self.arena_bytes = arena.arena_stats()["size"]
-        for name in {model for _, model in config.kv_namespace}:
-            self.region.declare(Model(name))
-        if not config.kv_ssd_path:
-            return
+        if config.kv_ssd_path:
+            await self._open_below()
+        config.on_change("kv-namespace", self._name_spaces)
+        self._name_spaces()
+
+    async def _open_below(self) -> None:
+        config = self.server.config
         path = Path(config.kv_ssd_path)
         path.mkdir(parents=True, exist_ok=True)
         self.models_path = path / MODELS_FILE
@@ -103,8 +109,19 @@ class Tensors:
         self.spillers = [self._spawn(self._spill()) for _ in range(SPILLERS)]
         self.tick()
 
+    def _name_spaces(self) -> None:
+        """Gives each pattern of `kv-namespace` its space; a model that was not declared takes blocks of any size."""
+        patterns = []
+        for pattern, name in self.server.config.kv_namespace:
+            if name not in self.region.models:
+                self.declare(Model(name))
+            patterns.append((pattern, self.region.tenant(name, b"").space))
+        set_namespaces(patterns)
+
     async def stop(self) -> None:
         """Writes what waits for the tier below, and lets go of everything."""
+        self.stopping = True
+        set_namespaces([])
         for task in self.spillers:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -164,6 +181,8 @@ class Tensors:
 
     def forget(self, name: bytes) -> int:
         """KV.MODEL DEL; how many blocks there were."""
+        if any(name == each for _, each in self.server.config.kv_namespace) and not self.stopping:
+            raise CommandError(f"ERR kv-namespace gives keys to model '{name.decode('utf-8', 'surrogateescape')}'")
         blocks = 0
         for tenant in self.region.forget(name):
             count, below = region.close_space(tenant.space)
@@ -223,6 +242,17 @@ class Tensors:
             for at, each in zip(late, again, strict=True):
                 said[at] = each
         return said
+
+    def replace(
+        self, tenant: Tenant, key: bytes, value: Value, deadline_s: int | None, group: bytes | None
+    ) -> None:  # fmt: skip
+        """SET: the block under this key is this one from now on, or none, where there is no room."""
+        if deadline_s is None:
+            deadline_s = int(time.time()) + tenant.model.ttl_s if tenant.model.ttl_s else 0
+        _, below = region.replace(tenant.space, key, value, deadline_s, group)
+        self._forget_below(tenant, [(key, below)])
+        if self.spilling:
+            self.to_write.set()
 
     def remove(self, tenant: Tenant, keys: list[bytes]) -> int:
         """Blocks leave every tier; how many there were."""
