@@ -18,7 +18,8 @@ cdef enum:
 
 # A stretch of the arena, in use (then it is the blob that its user knows), free, or a span.
 ctypedef struct Extent:
-    Blob blob               # of a free one only data, capacity and flags count; of a span, size is what is used in it
+    Blob blob               # of a free one only data, capacity and flags count; of a span, size is what is used in it and refs
+                            # the search that could not have it
     Extent* left            # neighbours by address, to the list's END at both sides
     Extent* right
     Extent* prev            # in its bin while it is free

@@ -262,7 +262,7 @@ cdef bint open_span(size_t need) noexcept nogil:
     if span == NULL:
         return False
     span.blob.flags = SPAN
-    span.blob.size = 0
+    span.blob.size = span.blob.refs = 0
     span.next = ends = extent_new(NULL, 0, span, END)
     e = extent_new(span.blob.data, span.blob.capacity, span, FREE)
     link(ends, e)

@@ -18,7 +18,7 @@ What is wanted below BIG_MIN lies in a span, and the same is tried among the sma
 less than half in use are emptied into others when the free bytes lie in them.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 from zeekdb.hot.arena cimport (
@@ -32,6 +32,9 @@ cdef extern from "<stdint.h>" nogil:
 
 cdef enum:
     SEARCH_STEPS = 16384    # extents that one search looks at; up to a millisecond
+    TRIES = 4               # searches for a run without small blobs that stay, which only a look at each of them tells
+    STUCK_SEARCHES = 16     # for which a span is left out after that
+    SAMPLE = 256            # small blobs by which a span is priced
 
     EMPTY = 0               # what shall be done to the run
     SLIDE = 1
@@ -47,6 +50,8 @@ ctypedef struct Search:
     Extent* last
     uint64_t cost           # bytes to be moved, or the price
     uint64_t limit          # the most it may cost
+
+cdef uint32_t SEARCHES = 0
 
 
 # ---------------------------------------------------------------- search
@@ -67,8 +72,6 @@ cdef inline size_t room_of(const Search* s, const Extent* e) noexcept nogil:
 
 cdef bint weigh(Search* s, Extent* e, uint64_t* cost) noexcept nogil:
     """What it costs to have an extent in the run; False when no run may go across it."""
-    cdef Extent* small
-    cdef uint64_t price
     cost[0] = 0
     if e.blob.flags & FREE:
         return True
@@ -77,23 +80,54 @@ cdef bint weigh(Search* s, Extent* e, uint64_t* cost) noexcept nogil:
             return False
         cost[0] = price_of(s, e) if s.way == EVICT else e.blob.capacity
         return cost[0] != UINT64_MAX
-    if s.way != EVICT:
-        cost[0] = e.blob.size if s.way == EMPTY else e.blob.capacity
-        if cost[0] > s.limit:
-            return False
-    small = (<Extent*>e.next).right
-    while not small.blob.flags & END:
+    if e.blob.refs and SEARCHES - e.blob.refs < STUCK_SEARCHES:
+        return False
+    cost[0] = e.blob.capacity if s.way == SLIDE else e.blob.size
+    return price_span(s, e, cost) if s.way == EVICT and s.price != NULL else cost[0] <= s.limit
+
+
+cdef bint price_span(Search* s, Extent* span, uint64_t* cost) noexcept nogil:
+    """An estimate from the first SAMPLE small extents: there may be thousands."""
+    cdef Extent* small = (<Extent*>span.next).right
+    cdef uint64_t price
+    cdef size_t seen = 0
+    cdef int n = SAMPLE
+    cost[0] = 0
+    while n and not small.blob.flags & END:
+        n -= 1
         s.steps -= s.steps > 0
         if not small.blob.flags & FREE:
-            if stays(small):
+            price = price_of(s, small)
+            if price == UINT64_MAX:
                 return False
-            if s.way == EVICT:
-                price = price_of(s, small)
-                if price == UINT64_MAX:
-                    return False
-                cost[0] += price
+            cost[0] += price
+            seen += small.blob.capacity
         small = small.right
+    if seen:
+        cost[0] = <uint64_t>(<double>cost[0] * span.blob.size / seen)
     return True
+
+
+cdef bint span_stays(Search* s, Extent* span) noexcept nogil:
+    """Whether one of its blobs does. Searches leave it out for a while then."""
+    cdef Extent* e = (<Extent*>span.next).right
+    while not e.blob.flags & END:
+        if not e.blob.flags & FREE and (stays(e) or s.way == EVICT and price_of(s, e) == UINT64_MAX):
+            span.blob.refs = SEARCHES if SEARCHES else 1
+            return True
+        e = e.right
+    return False
+
+
+cdef bint run_stays(Search* s) noexcept nogil:
+    """Whether the run found cannot be had after all, for a small blob that the search did not look at."""
+    cdef Extent* e = s.first
+    while True:
+        if e.blob.flags & SPAN and span_stays(s, e):
+            return True
+        if e == s.last:
+            return False
+        e = e.right
 
 
 cdef Extent* search(Search* s, Extent* start) noexcept nogil:
@@ -129,12 +163,24 @@ cdef Extent* search(Search* s, Extent* start) noexcept nogil:
     return start if e.blob.flags & END else e
 
 
-cdef void search_big(Search* s) noexcept nogil:
+cdef bint search_big(Search* s) noexcept nogil:
+    """Among the big extents; whether there is a run."""
+    global SEARCHES
     cdef Extent* came_to
-    s.steps = SEARCH_STEPS
-    came_to = search(s, A.rover)
+    cdef uint64_t cost = s.cost
+    cdef int tries
+    SEARCHES += 1
+    for tries in range(TRIES):
+        s.steps = SEARCH_STEPS // TRIES if tries else SEARCH_STEPS
+        s.first = NULL
+        s.cost = cost
+        came_to = search(s, A.rover)
+        if s.first == NULL or not run_stays(s):
+            break
+        s.first = NULL
     if not came_to.blob.flags & END:
         A.rover = came_to
+    return s.first != NULL
 
 
 cdef void search_spans(Search* s) noexcept nogil:
@@ -322,7 +368,8 @@ cdef void squeeze_spans(size_t budget) noexcept nogil:
         steps -= 1
         s.limit = budget
         next = e.right
-        if e.blob.flags & SPAN and 2 * e.blob.size <= e.blob.capacity and weigh(&s, e, &cost):
+        if e.blob.flags & SPAN and 2 * e.blob.size <= e.blob.capacity and weigh(&s, e, &cost) \
+                and not span_stays(&s, e):
             budget -= cost
             if next.blob.flags & FREE:  # or it may be gone
                 next = next.right
@@ -350,8 +397,7 @@ cdef bint make_big_room(size_t need, size_t budget) noexcept nogil:
     if find(False, need) != NULL:
         return True
     begin(&s, EMPTY, need, budget)
-    search_big(&s)
-    if s.first != NULL and empty_run(s.first, s.last, True):
+    if search_big(&s) and empty_run(s.first, s.last, True):
         return True
     spend(&budget, moved)
     if A.size - A.taken < need:
@@ -361,8 +407,7 @@ cdef bint make_big_room(size_t need, size_t budget) noexcept nogil:
             return True
         spend(&budget, moved)
     begin(&s, SLIDE, need, budget)
-    search_big(&s)
-    if s.first == NULL:
+    if not search_big(&s):
         return False
     slide_run(s.first, s.last)
     return True
