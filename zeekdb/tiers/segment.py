@@ -257,7 +257,7 @@ class SegmentFiles:
                 continue
             for at in range(0, chunk.nbytes, GRID):
                 here = page + at // GRID
-                if bytes(chunk[at : at + len(MAGIC)]) == MAGIC and seed.read(self._header(segment, here), here) is not None:
+                if bytes(chunk[at : at + len(MAGIC)]) == MAGIC and seed.read(self._header(segment, here), here):
                     return here
             page += step
         return last

@@ -2,8 +2,8 @@
 
 Why a log: a device writes large and in sequence several times faster than small and all over the place, and wears
 less; a record that is never overwritten cannot be torn by a crash after it was confirmed; and what is oldest lies
-together, so that the size limit is kept by removing files. A file per block was rejected (a directory entry, an inode and a sync
-for each), and so was one preallocated file with a bitmap (random writes, and a second truth beside the data).
+together, so that the size limit is kept by removing files. A file per block was rejected (a directory entry, an inode
+and a sync for each), and so was one preallocated file with a bitmap: random writes, and a second truth beside the data.
 
     put       queue → batch → several threads write runs of records from the callers' views → one fdatasync → places
     get       a thread per run of adjacent records reads straight into the callers' views, then compares checksums
@@ -158,6 +158,7 @@ class SsdTier(Tier):
             reason = "another process uses it" if isinstance(error, BlockingIOError) else error.strerror or str(error)
             raise Unavailable(f"no SSD tier in {self.folder}: {reason}") from error
         self._is_closed = False
+        self.cleaner.is_ready = not self.log.segments
         self._writer = asyncio.get_running_loop().create_task(self._write_forever())
 
     def _open(self) -> None:
