@@ -5,8 +5,8 @@ A block holds the keys and values of some consecutive tokens, of all layers, as 
     [parts, layers, block, heads, dim] of dtype
 
 which is LMCache's `[2, L, T, H·D]`. `parts` is 2, keys and then values; models with latent attention (MLA, DeepSeek)
-have one vector per token and layer instead: `parts` 1, heads 1, dim 576, LMCache's `[1, L, T, D]`. It cannot be declared
-as two halves of 288: the sizes would agree, but the layers would not lie where `slices` says.
+have one vector per token and layer instead: `parts` 1, heads 1, dim 576, LMCache's `[1, L, T, D]`. It cannot be
+declared as two halves of 288: the sizes would agree, but the layers would not lie where `slices` says.
 
 A *plane* is one layer of one part, [block, heads, dim]: the smallest piece that is encoded on its own (see `codecs`).
 
