@@ -310,7 +310,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-exists-lease", COUNT, 10000, "How long a block of such a key stays at least once EXISTS has promised it; 0 gives no lease.", "ms", ours=True),
         D("kv-ssd-path", TEXT, "", "Folder of the SSD tier, which survives a restart; none without.", immutable=True, ours=True),
         D("kv-ssd-size", Memory(1 << 20, LONG_MAX), 64 << 30, "Most bytes of its files.", "bytes", immutable=True, ours=True),
-        D("kv-ssd-uses", Int(1, 255), 2, "Uses, the storing counted, from which on a block is worth writing to it.", ours=True),
+        D("kv-ssd-uses", Int(1, 4), 2, "Uses, the storing counted, from which on a block is worth writing to it.", ours=True),
     )),
     ("Cluster", (
         D("cluster-enabled", YES_NO, False, "Be a node of a cluster.", immutable=True, later=True),

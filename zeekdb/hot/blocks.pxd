@@ -1,5 +1,6 @@
 # The tensor region's index: blocks by key, leases, eviction. See blocks.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from zeekdb.hot.grades cimport GRADES
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.table cimport Entry, Table, entry_value
 
@@ -23,11 +24,11 @@ ctypedef packed struct Block:
     uint32_t space
     uint32_t lease_end   # in ticks; 0: no lease was given
     uint32_t deadline_s  # Unix time; 0: none
-    uint32_t used        # in ticks: the last use
+    uint32_t used        # on the clock of blocks stored: the last use
     uint16_t leases
     uint16_t pins
     uint8_t queue
-    uint8_t uses         # the store counts too; stays at 255
+    uint8_t grade        # uses since it was stored, see grades.pyx
 
 ctypedef struct Queue:
     Entry* oldest
@@ -38,7 +39,7 @@ ctypedef struct Queue:
 ctypedef struct Space:
     Table table
     Table groups
-    Queue order
+    Queue order[GRADES]
     uint32_t index
     uint32_t block_bytes # of every block; 0: any
     uint64_t quota       # bytes in host memory; 0: no limit
@@ -71,7 +72,7 @@ ctypedef struct Region:
     Queue spill
     uint64_t spill_bytes # in that queue or being written
     uint64_t spill_limit # 0: there is no tier below
-    uint8_t spill_uses   # a block is worth to be written from so many uses on
+    uint8_t spill_grade  # a block is worth to be written from this grade on
     uint32_t now         # ticks
     int64_t begin_ms     # of tick 0
     uint32_t now_s
@@ -81,6 +82,10 @@ cdef Region RG
 
 cdef inline Block* block_of(const Entry* e) noexcept nogil:
     return <Block*>entry_value(e)
+
+cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
+    """A key's hash among those of all spaces."""
+    return h ^ (space.index + 1) * <uint64_t>0x9E3779B97F4A7C15ULL
 
 cdef inline bint is_expired(const Block* b) noexcept nogil:
     return b.deadline_s != 0 and b.deadline_s <= RG.now_s

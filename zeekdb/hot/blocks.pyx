@@ -6,8 +6,8 @@ where the bytes are: in the host arena (`blob`), in the tier below (`place`), or
 
 What may go. A block in host memory hangs in exactly one queue: its space's order of eviction, the wheel of leases, or
 the queue of those that wait to be written to the tier below; a pinned one, or one that is being written, in none. So
-the oldest of the order can always go, and to find it is one step, however many blocks are leased: a block under lease
-is not there. The wheel brings it back when the lease ends, as the newest.
+what is in the order can go, and to find the next is a few steps, however many blocks are leased: a block under lease is
+not there. Which goes first is told in grades.pyx. The wheel brings it back when the lease ends, as the newest.
 
 Prefixes. A block is of use only while all blocks before it in its context are there. Contexts are touched from their
 tail to their head, and a tail that is stored later is hung below (older than) the parent that is named with it: any
@@ -21,6 +21,7 @@ heap of lease ends (log n for each lookup).
 from libc.string cimport memcpy, memset
 from zeekdb.hot.arena cimport A, arena_blob
 from zeekdb.hot.arena_room cimport arena_make_room
+from zeekdb.hot.grades cimport GR, GRADES, grade_age, grade_evicted
 from zeekdb.hot.memory cimport FIXED, blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.table cimport (
     T_MODULE, entry_free, entry_key, entry_new, hash_bytes, slot_entry, table_find, table_free, table_init, table_insert,
@@ -39,7 +40,7 @@ ctypedef packed struct Group:
     uint32_t count
 
 memset(&RG, 0, sizeof(RG))
-RG.spill_uses = 2
+RG.spill_grade = 1
 
 
 cdef void region_clock(int64_t now_ms) noexcept nogil:
@@ -99,7 +100,7 @@ cdef inline Queue* wheel_of(const Block* b) noexcept nogil:
 cdef void block_unlink(Entry* e) noexcept nogil:
     cdef Block* b = block_of(e)
     if b.queue == ORDER:
-        take_out(&RG.spaces[b.space].order, e)
+        take_out(&RG.spaces[b.space].order[b.grade], e)
     elif b.queue == LEASED:
         take_out(wheel_of(b), e)
         RG.leased -= 1
@@ -119,16 +120,21 @@ cdef void block_link(Entry* e) noexcept nogil:
         RG.leased += 1
         return
     b.queue = ORDER
-    push_newest(&RG.spaces[b.space].order, e)
+    b.used = GR.clock
+    push_newest(&RG.spaces[b.space].order[b.grade], e)
 
 
 cdef void block_link_below(Entry* e, Entry* parent) noexcept nogil:
     cdef Block* b = block_of(e)
-    if b.blob == NULL or b.pins or b.lease_end > RG.now or block_of(parent).queue != ORDER:
+    cdef Block* p = block_of(parent)
+    if b.grade > p.grade:
+        b.grade = p.grade
+    if b.blob == NULL or b.pins or b.lease_end > RG.now or p.queue != ORDER or b.grade != p.grade:
         block_link(e)
         return
     b.queue = ORDER
-    push_below(&RG.spaces[b.space].order, e, parent)
+    b.used = p.used
+    push_below(&RG.spaces[b.space].order[b.grade], e, parent)
 
 
 cdef void block_lease(Entry* e, uint32_t end) noexcept nogil:
@@ -189,25 +195,36 @@ cdef Space* space_new() noexcept nogil:
     return space
 
 
-cdef void remove_visited(Entry* e, uint64_t hash, void* arg) noexcept nogil:
-    """While its table is given up: everything but the table itself."""
-    cdef Block* b = block_of(e)
-    block_unlink(e)
-    if b.blob != NULL:
-        blob_release(b.blob)
-    entry_free(e)
+ctypedef struct Found:
+    Entry** entries
+    uint64_t count
 
 
-cdef void free_visited(Entry* e, uint64_t hash, void* arg) noexcept nogil:
-    entry_free(e)
+cdef void note_entry(Entry* e, uint64_t hash, void* arg) noexcept nogil:
+    cdef Found* found = <Found*>arg
+    found.entries[found.count] = e
+    found.count += 1
+
+
+cdef void free_table(Table* table, bint blocks) noexcept nogil:
+    """The entries, blocks or groups, once the walk is over: it looks at entries that it has passed."""
+    cdef size_t size = (table.used + 1) * sizeof(void*)
+    cdef Found found
+    cdef uint64_t i
+    found.entries = <Entry**>mem_alloc(size)
+    found.count = 0
+    table_scan(table, 0, <size_t>-1, note_entry, &found)
+    for i in range(found.count):
+        if blocks and block_of(found.entries[i]).blob != NULL:
+            block_drop_host(found.entries[i])
+        entry_free(found.entries[i])
+    mem_free(found.entries, size)
+    table_free(table)
 
 
 cdef void space_free(Space* space) noexcept nogil:
-    """Nobody may hold a block of it, not even to write it."""
-    table_scan(&space.table, 0, <size_t>-1, remove_visited, NULL)
-    table_scan(&space.groups, 0, <size_t>-1, free_visited, NULL)
-    table_free(&space.table)
-    table_free(&space.groups)
+    free_table(&space.table, True)
+    free_table(&space.groups, False)
     RG.spaces[space.index] = NULL
     mem_free(space, sizeof(Space))
 
@@ -226,8 +243,7 @@ cdef Entry* block_new(Space* space, const uint8_t* key, size_t n, uint64_t h) no
     cdef Entry* e
     memset(&fresh, 0, sizeof(fresh))
     fresh.space = space.index
-    fresh.used = RG.now
-    fresh.uses = 1
+    fresh.used = GR.clock
     e = entry_new(T_MODULE, key, n, <const uint8_t*>&fresh, sizeof(fresh), 0)
     table_insert(&space.table, e, h)
     return e
@@ -241,6 +257,7 @@ cdef void block_take_host(Entry* e, Blob* blob) noexcept nogil:
     b.size = <uint32_t>blob.size
     space.bytes += b.size
     space.host_blocks += 1
+    GR.blocks += 1
 
 
 cdef void block_drop_host(Entry* e) noexcept nogil:
@@ -251,6 +268,7 @@ cdef void block_drop_host(Entry* e) noexcept nogil:
     b.blob = NULL
     space.bytes -= b.size
     space.host_blocks -= 1
+    GR.blocks -= 1
 
 
 cdef void leave_group(Entry* e) noexcept nogil:
@@ -332,20 +350,24 @@ cdef bint block_spill(Entry* e) noexcept nogil:
 
 
 cdef inline bint worth_writing(const Block* b) noexcept nogil:
-    return RG.spill_limit != 0 and b.place == 0 and b.uses >= RG.spill_uses and not is_expired(b)
+    return RG.spill_limit != 0 and b.place == 0 and b.grade >= RG.spill_grade and not is_expired(b)
 
 
 cdef bint let_go(Entry* e) noexcept nogil:
     """Host memory is given up for the block; False: it has to be written to the tier below first, and will be."""
     cdef Block* b = block_of(e)
+    cdef const uint8_t* key
+    cdef size_t n = 0
     if worth_writing(b):
         block_spill(e)
         return False
     RG.spaces[b.space].evicted += 1
     if b.place:
         block_drop_host(e)
-    else:
-        block_remove(e)
+        return True
+    key = entry_key(e, &n)
+    grade_evicted(ghost_hash(RG.spaces[b.space], hash_bytes(key, n)), b.grade)
+    block_remove(e)
     return True
 
 
@@ -387,17 +409,41 @@ cdef bint let_group_go(Entry* e) noexcept nogil:
     return gone
 
 
-cdef Space* oldest_space() noexcept nogil:
-    """The space whose oldest block was not used for longest; among many, of some."""
-    cdef Space* best = NULL
+cdef Entry* oldest_of(Space* space, double* age) noexcept nogil:
+    """Of the oldest of each grade that can go, the one that has lived the largest part of its grade's life."""
+    cdef Entry* best = NULL
+    cdef Entry* e
+    cdef double own
+    cdef uint32_t tries = 0
+    cdef int grade
+    for grade in range(GRADES):
+        e = space.order[grade].oldest
+        while e != NULL and not can_go(e):
+            tries += 1
+            e = block_of(e).newer if tries < TRIES_MAX else NULL
+        if e != NULL:
+            own = grade_age(grade, block_of(e).used)
+            if best == NULL or own > age[0]:
+                best = e
+                age[0] = own
+    return best
+
+
+cdef Entry* oldest() noexcept nogil:
+    """The same among all spaces; among many, of some."""
+    cdef Entry* best = NULL
+    cdef Entry* e
     cdef Space* space
+    cdef double age = 0, own = 0
     cdef uint32_t i, looked_at = 0
     for i in range(RG.nspaces):
         space = RG.spaces[(RG.next_space + i) % RG.nspaces]
-        if space == NULL or space.order.oldest == NULL:
+        e = oldest_of(space, &own) if space != NULL and space.host_blocks else NULL
+        if e == NULL:
             continue
-        if best == NULL or block_of(space.order.oldest).used < block_of(best.order.oldest).used:
-            best = space
+        if best == NULL or own > age:
+            best = e
+            age = own
         looked_at += 1
         if looked_at == SPACES_LOOKED_AT:
             RG.next_space = (RG.next_space + i + 1) % RG.nspaces
@@ -406,27 +452,17 @@ cdef Space* oldest_space() noexcept nogil:
 
 
 cdef bint evict_block(Space* space) noexcept nogil:
-    cdef Space* chosen
     cdef Entry* e
-    cdef uint32_t tries = 0
+    cdef double age = 0
+    cdef uint32_t tries
     leases_end()
-    while True:
-        chosen = space if space != NULL else oldest_space()
-        if chosen == NULL:
-            return False
-        e = chosen.order.oldest
-        while e != NULL and not can_go(e):
-            e = block_of(e).newer
-            tries += 1
-            if tries == TRIES_MAX:
-                return False
+    for tries in range(TRIES_MAX):  # what has to be written below first makes no room yet
+        e = oldest_of(space, &age) if space != NULL else oldest()
         if e == NULL:
             return False
         if let_group_go(e):
             return True
-        tries += 1
-        if tries == TRIES_MAX:
-            return False
+    return False
 
 
 cdef Blob* region_room(Space* space, size_t size) noexcept nogil:

@@ -15,9 +15,10 @@ from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     LEASED, NOWHERE, ORDER, RG, SPILLING, TICK_LOG, Block, Space, block_drop_host, block_find, block_join,
     block_lease, block_link, block_link_below, block_new, block_of, block_remove, block_spill, block_take_host,
-    block_unlink, evict_block, is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
+    block_unlink, evict_block, ghost_hash, is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
+from zeekdb.hot.grades cimport GR, GRADES, grade_returned, grade_stored
 from zeekdb.hot.memory cimport ARENA, FIXED, Blob, blob_release, blob_retain, mem_footprint
 from zeekdb.hot.namespaces cimport NS, namespace_of
 from zeekdb.hot.table cimport (
@@ -83,14 +84,14 @@ cdef bytes key_of(Entry* e):
 
 
 cdef inline void use(Entry* e) noexcept nogil:
-    """A block was asked for: it becomes the youngest."""
+    """A block was asked for: it becomes the youngest, one grade higher. One under lease was asked for already."""
     cdef Block* b = block_of(e)
-    if b.used != RG.now and b.uses < 255:
-        b.uses += 1
-    b.used = RG.now
-    if b.queue == ORDER:
-        block_unlink(e)
-        block_link(e)
+    if b.queue != ORDER:
+        return
+    block_unlink(e)
+    if b.grade < GRADES - 1:
+        b.grade += 1
+    block_link(e)
 
 
 cdef void use_all(Entry* e) noexcept nogil:
@@ -155,7 +156,7 @@ def configure_space(uint32_t index, uint64_t quota, uint32_t block_bytes) -> Non
 def configure_spilling(uint64_t limit, uint8_t uses) -> None:
     """`limit`: bytes that may wait for the tier below, 0: there is none; `uses` make a block worth to be written."""
     RG.spill_limit = limit
-    RG.spill_uses = uses
+    RG.spill_grade = uses - 1
 
 
 cdef struct Places:
@@ -243,42 +244,46 @@ def put(uint32_t index, list keys not None, list values not None, uint32_t deadl
     cdef Space* space = space_at(index)
     cdef Py_ssize_t i, n = len(keys)
     cdef Entry* e = NULL
-    cdef Entry* above
     cdef int said
     cdef list replies = []
-    cdef list fresh = []
     for i in range(n):
         said = store_one(space, keys[i], values[i], deadline_s, group, &e)
         replies.append(said)
         if said == 1:
-            block_link(e)  # in the order, so that the next one's room is not made by chance of what comes last
-    order_context(space, keys, parent)
+            GR.clock += 1
+            block_link(e)
+    order_context(space, keys, replies, parent)
     return replies
 
 
-cdef void order_context(Space* space, list keys, bytes parent):
-    """The blocks of a context become younger from its tail to its head, and older than the parent."""
+cdef void order_context(Space* space, list keys, list said, bytes parent):
+    """The blocks of a context become younger from its tail to its head, none of a lower grade than what it leads to."""
     cdef Py_ssize_t i
     cdef Entry* e
-    cdef Entry* above = find(space, parent) if parent is not None else NULL
-    if above != NULL and block_of(above).queue == ORDER:
-        for i in range(len(keys)):
-            e = find(space, keys[i])
-            if e == NULL or e == above:
-                continue
-            block_of(e).used = block_of(above).used
-            if block_of(e).queue == ORDER:
-                block_unlink(e)
-                block_link_below(e, above)
-                above = e
-        return
+    cdef Entry* above
+    cdef Block* b
+    cdef uint8_t floor = 0
+    cdef bytes key
     for i in range(len(keys) - 1, -1, -1):
-        e = find(space, keys[i])
-        if e != NULL:
-            block_of(e).used = RG.now
-            if block_of(e).queue == ORDER:
-                block_unlink(e)
-                block_link(e)
+        key = <bytes>keys[i]
+        e = find(space, key)
+        if e == NULL or block_of(e).queue != ORDER:
+            continue
+        b = block_of(e)
+        block_unlink(e)
+        if <int>said[i] == 1:
+            b.grade = grade_stored(ghost_hash(space, hash_bytes(<const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))))
+        floor = b.grade = max(b.grade, floor)
+        block_link(e)
+    above = find(space, parent) if parent is not None else NULL
+    if above == NULL or block_of(above).queue != ORDER:
+        return
+    for i in range(len(keys)):
+        e = find(space, <bytes>keys[i])
+        if e != NULL and e != above and block_of(e).queue == ORDER:
+            block_unlink(e)
+            block_link_below(e, above)
+            above = e
 
 
 def replace(uint32_t index, bytes key not None, value not None, uint32_t deadline_s=0, bytes group=None) -> tuple:
@@ -416,7 +421,7 @@ def describe(uint32_t index, bytes key not None) -> dict | None:
     return {
         "size": b.size, "checksum": b.checksum, "place": <object>(b.place - 1) if b.place else None,
         "in_host": b.blob != NULL, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
-        "pins": b.pins, "uses": b.uses, "group": key_of(b.group) if b.group != NULL else None,
+        "pins": b.pins, "grade": b.grade, "group": key_of(b.group) if b.group != NULL else None,
         "queue": ("nowhere", "order", "leased", "spilling")[b.queue],
     }
 
@@ -606,7 +611,7 @@ def promote(uint32_t index, bytes key not None, BlobView view not None) -> bool:
     view.writable = False
     block_take_host(e, blob_retain(view.blob))
     space.promoted += 1
-    block_of(e).used = RG.now
+    block_of(e).grade = grade_returned(block_of(e).grade)
     block_link(e)
     return True
 
@@ -672,7 +677,7 @@ def has_place(uint32_t index, bytes key not None, uint64_t place) -> tuple[bool,
     e = find(RG.spaces[index], key)
     if e == NULL or block_of(e).place != place + 1:
         return False, False
-    return True, block_of(e).lease_end > RG.now or block_of(e).pins > 0 or block_of(e).uses > 1
+    return True, block_of(e).lease_end > RG.now or block_of(e).pins > 0 or block_of(e).grade > 0
 
 
 def relieve(uint64_t free_bytes, int most=256) -> int:
