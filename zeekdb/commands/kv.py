@@ -187,6 +187,8 @@ def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
     if locate and (not lease_ms or not _tensors(ctx).is_attached(ctx.client)):
         raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
     tenant = _tenant(ctx, model, options)
+    if locate and tenant.model.codec != "raw":
+        raise CommandError("ERR blocks of a model with a codec are not in memory as they came")
     prefix, bitmap, tiers, places = region.lookup(tenant.space, _keys(_count(rest)), lease_ms, locate)
     return [prefix, bitmap, tiers, places] if locate else [prefix, bitmap, tiers]
 
@@ -391,7 +393,8 @@ def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
             reply.append([piece.begin, piece.end, piece.source.version, *spans])
         return reply
 
-    return _tensors(ctx).fetch(ctx, tenant, [name for piece in pieces for name in piece.source.names(*place)], answer)
+    names = [name for piece in pieces for name in piece.source.names(*place)]
+    return _tensors(ctx).fetch(ctx, tenant, names, answer, is_block=False)
 
 
 # --- what there is ------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ class TensorsPort(Protocol):
         """A command's reply: 1, 0 or -1 for each block, perhaps after a while."""
 
     def store_now(self, tenant: Any, keys: list[bytes], values: Any, deadline_s: int = 0) -> list[int]: ...
-    def fetch(self, ctx: Any, tenant: Any, keys: list[bytes], answer: Any) -> Any:
+    def fetch(self, ctx: Any, tenant: Any, keys: list[bytes], answer: Any, is_block: bool = True) -> Any:
         """A command's reply: `answer(blocks)`, None for one that is not there; perhaps after a while."""
 
     def replace(

@@ -15,3 +15,6 @@ class Spans:
 
     parts: list[tuple[BlobView, int, int]]
     def __init__(self, parts: list[tuple[BlobView, int, int]]) -> None: ...
+
+def new_blob(size: int) -> BlobView:
+    """A writable blob outside the arena, its bytes undefined: for a reply that is computed."""

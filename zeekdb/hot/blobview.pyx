@@ -1,7 +1,7 @@
 """A blob as Python sees it: the bytes stay where they are, and stay as long as the view."""
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
-from zeekdb.hot.memory cimport blob_release, blob_retain
+from zeekdb.hot.memory cimport blob_new, blob_release, blob_retain
 
 
 cdef class BlobView:
@@ -28,6 +28,16 @@ cdef BlobView view_blob(Blob* blob, bint writable=False):
     view.blob = blob_retain(blob)
     view.size = <Py_ssize_t>blob.size
     view.writable = writable
+    return view
+
+
+def new_blob(size_t size) -> BlobView:
+    """A writable blob outside the arena, its bytes undefined."""
+    cdef Blob* blob = blob_new(size)
+    cdef BlobView view
+    blob.size = size
+    view = view_blob(blob, True)
+    blob_release(blob)
     return view
 
 

@@ -25,6 +25,7 @@ from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.checksum import checksum
 from zeekdb.hot.namespaces import set_namespaces
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
+from zeekdb.server.coding import Coding, codec_of
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from zeekdb.commands.context import Context
     from zeekdb.server.client import Client
     from zeekdb.server.server import Server
+    from zeekdb.tensors.codecs import Codec
 
 log = logging.getLogger("zeekdb")
 
@@ -72,6 +74,7 @@ class Tensors:
         self.attached: dict[Client, Attached] = {}
         self.promoting: dict[tuple[int, bytes], asyncio.Future[BlobView | None]] = {}
         self.promotion = Budget(PROMOTE_BYTES)
+        self.coding = Coding()
         self.to_write = asyncio.Event()
         self.room = asyncio.Event()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -214,11 +217,44 @@ class Tensors:
         self, ctx: Context, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int,
         group: bytes | None, parent: bytes | None,
     ) -> Any:  # fmt: skip
-        """The same as a command's reply, which waits a little where the tier below is making room."""
+        """The same as a command's reply: of a model with a codec, and where the tier below is making room, it waits."""
+        codec = codec_of(tenant)
+        if codec is not None:
+            return self._encoded(ctx, tenant, codec, keys, values, deadline_s, group, parent)
         said = self.store_now(tenant, keys, values, deadline_s, group, parent)
         if -1 not in said or not self.spilling or ctx.deny_blocking or not region.totals()["spilling_bytes"]:
             return said
         return self._defer(ctx.client, self._store_later(tenant, keys, values, deadline_s, group, said))
+
+    def _encoded(
+        self, ctx: Context, tenant: Tenant, codec: Codec, keys: list[bytes], values: Sequence[Value], deadline_s: int,
+        group: bytes | None, parent: bytes | None,
+    ) -> Any:  # fmt: skip
+        if ctx.deny_blocking:
+            raise CommandError("ERR blocks of a model with a codec can't be stored inside a transaction")
+        return self._defer(
+            ctx.client, self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent)
+        )
+
+    async def _store_encoded(
+        self, tenant: Tenant, codec: Codec, keys: list[bytes], values: Sequence[Value], deadline_s: int,
+        group: bytes | None, parent: bytes | None,
+    ) -> list[int]:  # fmt: skip
+        said = [0 if region.count_present(tenant.space, [key]) else -1 for key in keys]
+        missing = [at for at, each in enumerate(said) if each == -1]
+        encoded = await self.coding.encode(tenant, codec, [values[at] for at in missing])
+        if tenant.space not in self.region.by_space:
+            return said
+        fits = [(at, view) for at, view in zip(missing, encoded, strict=True) if view is not None]
+        if fits and fits[0][0]:
+            parent = keys[fits[0][0] - 1]
+        stored = [at for at, _ in fits]
+        again = self.store_now(
+            tenant, [keys[at] for at in stored], [view for _, view in fits], deadline_s, group, parent
+        )
+        for at, each in zip(stored, again, strict=True):
+            said[at] = each
+        return said
 
     async def _store_later(
         self, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int, group: bytes | None,
@@ -289,8 +325,9 @@ class Tensors:
         for each in batch:
             tenant = self.region.by_space[each.space]
             meta = Meta(
-                tenant.model.name, tenant.salt, each.key, len(each.view), each.checksum, each.deadline_s, each.group or b""
-            )
+                tenant.model.name, tenant.salt, each.key, len(each.view), each.checksum, each.deadline_s,
+                each.group or b"", tenant.model.codec,
+            )  # fmt: skip
             items.append(Put(meta, memoryview(each.view)))
         try:
             places = await self.below.put(items)
@@ -304,22 +341,37 @@ class Tensors:
         self.room.set()
         return len(batch)
 
-    def fetch(self, ctx: Context, tenant: Tenant, keys: list[bytes], answer: Answer) -> Any:
-        """A command's reply, `answer(blocks)`, None standing for one that is not there; it may wait for the tier below."""
+    def fetch(
+        self, ctx: Context, tenant: Tenant, keys: list[bytes], answer: Answer, is_block: bool = True
+    ) -> Any:  # fmt: skip
+        """A command's reply, `answer(blocks)`, None standing for one that is not there; it may wait for the tier below.
+
+        `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
+        """
         found = region.get(tenant.space, keys)
         below = [at for at, each in enumerate(found) if type(each) is int]
-        if not below:
+        codec = codec_of(tenant) if is_block else None
+        if not below and codec is None:
             return answer(found)
         if self.below is None or ctx.deny_blocking:
-            return answer([None if type(each) is int else each for each in found])
-        return self._defer(ctx.client, self._fetch_below(tenant, keys, found, below, answer))
+            for at in below:
+                found[at] = None
+            below = []
+            if codec is None:
+                return answer(found)
+        if ctx.deny_blocking:
+            raise CommandError("ERR blocks of a model with a codec can't be read inside a transaction")
+        return self._defer(ctx.client, self._fetch_later(tenant, keys, found, below, codec, answer))
 
-    async def _fetch_below(
-        self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], answer: Answer
+    async def _fetch_later(
+        self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None, answer: Answer,
     ) -> Any:  # fmt: skip
-        views = await self._promote(tenant, [keys[at] for at in below])
-        for at, view in zip(below, views, strict=True):
-            found[at] = view
+        if below:
+            views = await self._promote(tenant, [keys[at] for at in below])
+            for at, view in zip(below, views, strict=True):
+                found[at] = view
+        if codec is not None:
+            found = await self.coding.decode(codec, found)
         return answer(found)
 
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
