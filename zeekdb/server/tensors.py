@@ -30,7 +30,7 @@ from zeekdb.tensors.layout import Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant
 from zeekdb.tiers.ssd import SsdTier
-from zeekdb.tiers.tier import Budget, Get, Held, Meta, Put, Tier
+from zeekdb.tiers.tier import Budget, Flow, Get, Held, Meta, Put, Tier
 
 if TYPE_CHECKING:
     from zeekdb.commands.context import Context
@@ -62,6 +62,23 @@ class Attached:
     bytes: int = 0
 
 
+@dataclass(slots=True)
+class Flows:
+    """What commands moved of one model, and how long they took."""
+
+    reads: Flow = field(default_factory=Flow)
+    writes: Flow = field(default_factory=Flow)
+
+    def figures(self) -> dict[str, float]:
+        """Of both, in KV.STATS's names."""
+        return {
+            f"{name}_{key}": value
+            for name, flow in (("read", self.reads), ("write", self.writes))
+            for key, value in flow.figures().items()
+            if key != "errors"
+        }
+
+
 class Tensors:
     """Fills `commands.ports.TensorsPort`, and is the tiers' `Owner`."""
 
@@ -75,6 +92,7 @@ class Tensors:
         self.promoting: dict[tuple[int, bytes], asyncio.Future[BlobView | None]] = {}
         self.promotion = Budget(PROMOTE_BYTES)
         self.coding = Coding()
+        self.flows: dict[bytes, Flows] = {}
         self.to_write = asyncio.Event()
         self.room = asyncio.Event()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -187,6 +205,7 @@ class Tensors:
         if any(name == each for _, each in self.server.config.kv_namespace) and not self.stopping:
             raise CommandError(f"ERR kv-namespace gives keys to model '{name.decode('utf-8', 'surrogateescape')}'")
         blocks = 0
+        self.flows.pop(name, None)
         for tenant in self.region.forget(name):
             count, below = region.close_space(tenant.space)
             self._forget_below(tenant, below)
@@ -208,7 +227,9 @@ class Tensors:
         group: bytes | None = None, parent: bytes | None = None,
     ) -> list[int]:  # fmt: skip
         """Stores blocks as far as there is room, see `region.put`."""
-        said = region.put(tenant.space, keys, list(values), deadline_s, group, parent)
+        begin_ns = time.perf_counter_ns()
+        said: list[int] = region.put(tenant.space, keys, list(values), deadline_s, group, parent)
+        self._flow(tenant).writes.record(sum(map(len, values)), time.perf_counter_ns() - begin_ns)
         if self.spilling:
             self.to_write.set()
         return said
@@ -348,23 +369,24 @@ class Tensors:
 
         `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
         """
+        begin_ns = time.perf_counter_ns()
         found = region.get(tenant.space, keys)
         below = [at for at, each in enumerate(found) if type(each) is int]
         codec = codec_of(tenant) if is_block else None
-        if not below and codec is None:
-            return answer(found)
         if self.below is None or ctx.deny_blocking:
             for at in below:
                 found[at] = None
             below = []
-            if codec is None:
-                return answer(found)
+        if not below and codec is None:
+            self._note_read(tenant, found, begin_ns)
+            return answer(found)
         if ctx.deny_blocking:
             raise CommandError("ERR blocks of a model with a codec can't be read inside a transaction")
-        return self._defer(ctx.client, self._fetch_later(tenant, keys, found, below, codec, answer))
+        return self._defer(ctx.client, self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns))
 
     async def _fetch_later(
         self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None, answer: Answer,
+        begin_ns: int,
     ) -> Any:  # fmt: skip
         if below:
             views = await self._promote(tenant, [keys[at] for at in below])
@@ -372,7 +394,15 @@ class Tensors:
                 found[at] = view
         if codec is not None:
             found = await self.coding.decode(codec, found)
+        self._note_read(tenant, found, begin_ns)
         return answer(found)
+
+    def _flow(self, tenant: Tenant) -> Flows:
+        return self.flows.setdefault(tenant.model.name, Flows())
+
+    def _note_read(self, tenant: Tenant, found: list[BlobView | None], begin_ns: int) -> None:
+        size = sum(len(each) for each in found if each is not None)
+        self._flow(tenant).reads.record(size, time.perf_counter_ns() - begin_ns)
 
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
         """Begins to bring up what is below; how many blocks."""
@@ -559,9 +589,9 @@ class Tensors:
         for tenant in tenants:
             for key, value in region.space_stats(tenant.space).items():
                 sums[key] = sums.get(key, 0) + value
-        if name is None:
-            sums |= {"models": len(self.region.models), **region.totals(), "attached_clients": len(self.attached)}
-        return sums
+        if name is not None:
+            return sums | self.flows.get(name, Flows()).figures()
+        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": len(self.attached)}
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""
