@@ -100,8 +100,9 @@ ctypedef struct Faulting:
     pthread_t thread
     uint8_t* base
     size_t wanted           # bytes from the base on
-    size_t passed           # up to where the loop has faulted in what it used
+    size_t passed           # up to where the loop itself has touched what it used
     size_t done
+    int error               # errno of what ended the thread
     bint stops
 
 cdef Faulting F
@@ -352,13 +353,12 @@ blob_home(give_blob)
 
 
 cdef void climb(size_t end) noexcept nogil:
-    """More is in use than ever: the thread goes on, if it is a step or more behind."""
-    cdef size_t wanted = min(A.size, end + AHEAD)
+    """More is in use than ever: the thread goes on, a step at a time."""
     A.high = end
-    if wanted < min(A.size, F.wanted + FAULT_STEP) or wanted == F.wanted:
+    if F.wanted and end < F.passed + FAULT_STEP:
         return
     pthread_mutex_lock(&F.lock)
-    F.wanted = wanted
+    F.wanted = min(A.size, end + AHEAD)
     F.passed = end
     pthread_cond_signal(&F.changed)
     pthread_mutex_unlock(&F.lock)
@@ -376,14 +376,15 @@ cdef void* fault_in(void* argument) noexcept nogil:
         n = min(F.wanted - at, <size_t>FAULT_STEP)
         pthread_mutex_unlock(&F.lock)
         error = populate(F.base + at, n)
-        if error and error != EINTR:  # a kernel before 5.14; or no memory is left, which a touch would not survive
-            if error == EINVAL:
-                touch_pages(F.base + at, n)
-            else:
-                return NULL
+        if error == EINVAL:  # a kernel before 5.14
+            touch_pages(F.base + at, n)
+            error = 0
         pthread_mutex_lock(&F.lock)
-        if error != EINTR:
+        if error == 0:
             F.done = at + n
+        elif error != EINTR:  # no memory is left, or no more is allowed: a touch would end the process
+            F.error = error
+            break
     pthread_mutex_unlock(&F.lock)
     return NULL
 
@@ -418,6 +419,7 @@ def arena_open(size_t size):
     F.base = <uint8_t*>base
     F.wanted = F.passed = F.done = 0
     F.stops = False
+    F.error = 0
     pthread_mutex_init(&F.lock, NULL)
     pthread_cond_init(&F.changed, NULL)
     error = pthread_create(&F.thread, NULL, fault_in, NULL)
@@ -460,13 +462,15 @@ def arena_fd():
 
 def arena_stats():
     cdef size_t faulted = 0
+    cdef int error = 0
     if A.base != NULL:
         pthread_mutex_lock(&F.lock)
-        faulted = F.done
+        faulted, error = F.done, F.error
         pthread_mutex_unlock(&F.lock)
     return {
         "size": A.size, "used": A.used, "free": A.size - A.used, "largest": arena_largest(), "blobs": A.blobs,
-        "high": A.high, "faulted": faulted, "moved_blobs": A.moved_blobs, "moved_bytes": A.moved_bytes,
+        "high": A.high, "faulted": faulted, "fault_errno": error, "moved_blobs": A.moved_blobs,
+        "moved_bytes": A.moved_bytes,
     }
 
 
