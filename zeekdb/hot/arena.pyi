@@ -10,6 +10,7 @@ class ArenaStats(TypedDict):
     blobs: int
     high: int  # nothing beyond was ever in use
     faulted: int  # from the beginning on
+    fault_errno: int  # no count: why the thread that faults in has given up, 0 otherwise
     moved_blobs: int
     moved_bytes: int
 

@@ -13,8 +13,9 @@ Size classes on pages (pages.pyx) were no choice here: a thousand classes of 64 
 Low addresses first: a free extent is cut at its low end, and what was never used stands in the last bin. So the part in
 use grows upwards, and a thread keeps AHEAD bytes beyond it faulted in (MADV_POPULATE_WRITE; a fault a page in the loop
 costs more than the copy into it). Nothing is taken from the system before the first blob. The steps are short because
-each holds up whoever maps memory meanwhile. Huge pages are not asked for: kernels as they come refuse them for memfds
-(`shmem_enabled` is `never`), so nothing was there to be measured.
+each holds up whoever maps memory meanwhile. Where the loop is faster, the thread leaps ahead of it, and it has the
+loop's priority: the loop would wait for it at a page that both want (74 ms once, with a nicer thread). Huge pages are
+not asked for: kernels as they come refuse them for memfds (`shmem_enabled` is `never`), so there was none to measure.
 
 The file's size is sealed, or a client that cut it short would end the server with SIGBUS. Arena bytes are not in
 mem_used: only the extents' headers are.
@@ -25,13 +26,18 @@ from libc.errno cimport EINTR, EINVAL, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, ftruncate
-from zeekdb.hot.aoflog cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from zeekdb.hot.checksum cimport checksum_of
 from zeekdb.hot.memory cimport blob_home, blob_release, blob_retain, mem_alloc, mem_free
 
 import os
 
 cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
     int pthread_create(pthread_t* thread, const void* attributes, void* (*start)(void*) noexcept nogil, void* argument)
     int pthread_join(pthread_t thread, void** result)
     int pthread_mutex_init(pthread_mutex_t* lock, const void* attributes)
@@ -49,9 +55,6 @@ cdef extern from *:
     #include <errno.h>
     #include <fcntl.h>
     #include <sys/mman.h>
-    #include <sys/resource.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
     #ifndef MADV_POPULATE_WRITE
     #define MADV_POPULATE_WRITE 23
     #endif
@@ -72,7 +75,6 @@ cdef extern from *:
             __atomic_compare_exchange_n(at + i, &v, v, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
         }
     }
-    static void be_nice(void) { setpriority(PRIO_PROCESS, syscall(SYS_gettid), 10); }
     #define ctz64(x) ((unsigned)__builtin_ctzll(x))
     #define log2_of(x) (63u - (unsigned)__builtin_clzll(x))
     """
@@ -82,7 +84,6 @@ cdef extern from *:
     int munmap(void* at, size_t n)
     int populate(void* at, size_t n) nogil
     void touch_pages(unsigned char* at, size_t n) nogil
-    void be_nice() nogil
     uint32_t ctz64(uint64_t x) nogil
     uint32_t log2_of(uint64_t x) nogil
 
@@ -99,7 +100,9 @@ ctypedef struct Faulting:
     pthread_t thread
     uint8_t* base
     size_t wanted           # bytes from the base on
+    size_t passed           # up to where the loop itself has touched what it used
     size_t done
+    int error               # errno of what ended the thread
     bint stops
 
 cdef Faulting F
@@ -350,13 +353,13 @@ blob_home(give_blob)
 
 
 cdef void climb(size_t end) noexcept nogil:
-    """More is in use than ever: the thread goes on, if it is a step or more behind."""
-    cdef size_t wanted = min(A.size, end + AHEAD)
+    """More is in use than ever: the thread goes on, a step at a time."""
     A.high = end
-    if wanted < min(A.size, F.wanted + FAULT_STEP) or wanted == F.wanted:
+    if F.wanted and end < F.passed + FAULT_STEP:
         return
     pthread_mutex_lock(&F.lock)
-    F.wanted = wanted
+    F.wanted = min(A.size, end + AHEAD)
+    F.passed = end
     pthread_cond_signal(&F.changed)
     pthread_mutex_unlock(&F.lock)
 
@@ -364,24 +367,24 @@ cdef void climb(size_t end) noexcept nogil:
 cdef void* fault_in(void* argument) noexcept nogil:
     cdef size_t at, n
     cdef int error
-    be_nice()
     pthread_mutex_lock(&F.lock)
     while not F.stops:
         if F.done >= F.wanted:
             pthread_cond_wait(&F.changed, &F.lock)
             continue
-        at = F.done
+        at = max(F.done, F.passed // FAULT_STEP * FAULT_STEP)
         n = min(F.wanted - at, <size_t>FAULT_STEP)
         pthread_mutex_unlock(&F.lock)
         error = populate(F.base + at, n)
-        if error and error != EINTR:  # a kernel before 5.14; or no memory is left, which a touch would not survive
-            if error == EINVAL:
-                touch_pages(F.base + at, n)
-            else:
-                return NULL
+        if error == EINVAL:  # a kernel before 5.14
+            touch_pages(F.base + at, n)
+            error = 0
         pthread_mutex_lock(&F.lock)
-        if error != EINTR:
-            F.done += n
+        if error == 0:
+            F.done = at + n
+        elif error != EINTR:  # no memory is left, or no more is allowed: a touch would end the process
+            F.error = error
+            break
     pthread_mutex_unlock(&F.lock)
     return NULL
 
@@ -414,8 +417,9 @@ def arena_open(size_t size):
         close(fd)
         raise failed(error, "no mapping", size)
     F.base = <uint8_t*>base
-    F.wanted = F.done = 0
+    F.wanted = F.passed = F.done = 0
     F.stops = False
+    F.error = 0
     pthread_mutex_init(&F.lock, NULL)
     pthread_cond_init(&F.changed, NULL)
     error = pthread_create(&F.thread, NULL, fault_in, NULL)
@@ -458,13 +462,15 @@ def arena_fd():
 
 def arena_stats():
     cdef size_t faulted = 0
+    cdef int error = 0
     if A.base != NULL:
         pthread_mutex_lock(&F.lock)
-        faulted = F.done
+        faulted, error = F.done, F.error
         pthread_mutex_unlock(&F.lock)
     return {
         "size": A.size, "used": A.used, "free": A.size - A.used, "largest": arena_largest(), "blobs": A.blobs,
-        "high": A.high, "faulted": faulted, "moved_blobs": A.moved_blobs, "moved_bytes": A.moved_bytes,
+        "high": A.high, "faulted": faulted, "fault_errno": error, "moved_blobs": A.moved_blobs,
+        "moved_bytes": A.moved_bytes,
     }
 
 

@@ -479,13 +479,20 @@ def make_room(size_t size, size_t move_bytes_max):
     return arena_make_room(size, move_bytes_max)
 
 
-def window(size_t size):
+cdef uint64_t price_from(Blob* blob, void* prices) noexcept with gil:
+    return (<dict>prices)[arena_offset(blob)]
+
+
+def window(size_t size, dict prices=None):
+    cdef Price price = NULL
     cdef size_t i, n = A.blobs
     cdef Blob** blobs = <Blob**>malloc(max(n, <size_t>1) * sizeof(Blob*))
     if blobs == NULL:
         raise MemoryError
+    if prices is not None:
+        price = price_from
     try:
-        n = arena_window(size, NULL, NULL, blobs, n)
+        n = arena_window(size, price, <void*>prices, blobs, n)
         return [arena_offset(blobs[i]) for i in range(n)]
     finally:
         free(blobs)

@@ -52,12 +52,19 @@ cdef extern from *:
     /* How many bytes must be there before the socket counts as readable. */
     static inline void set_wake_bytes(int fd, size_t bytes) {
         int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
+    /* n bytes, and at most two of the line end that nobody needs. */
+    static inline ssize_t recv_line(int fd, void *data, size_t n, size_t end) {
+        char ignored[2];
+        struct iovec parts[2] = {{data, n}, {ignored, end}};
+        struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+        return recvmsg(fd, &message, MSG_DONTWAIT); }
     """
     int epoll_wait(int epfd, epoll_event* events, int n, int timeout) nogil
     int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR
     ssize_t recv(int fd, void* data, size_t n, int flags) nogil
     int MSG_DONTWAIT
     void set_wake_bytes(int fd, size_t bytes) nogil
+    ssize_t recv_line(int fd, void* data, size_t n, size_t end) nogil
 
 cdef enum:
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
@@ -276,8 +283,11 @@ cdef class Engine(Sockets):
         return False
 
     cdef int receive_blob(self, Conn* c) except -1:
-        """Reads the rest of a large argument into its blob, and no byte beyond it."""
-        cdef ssize_t n = recv(c.fd, c.intake.blob.data + c.intake.blob.size, c.intake.blob_want - c.intake.blob.size, MSG_DONTWAIT)
+        """Reads the rest of a large argument into its blob, the line end beside it, and no byte beyond."""
+        cdef size_t length = c.intake.blob_want - 2
+        cdef size_t here = min(c.intake.blob.size, length)
+        cdef size_t line_end = c.intake.blob_want - max(c.intake.blob.size, length)
+        cdef ssize_t n = recv_line(c.fd, c.intake.blob.data + here, length - here, line_end)
         if not self.received(c, n):
             return 0
         c.intake.blob.size += n

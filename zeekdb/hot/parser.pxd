@@ -25,7 +25,7 @@ ctypedef struct Intake:
     int64_t bulk         # length announced of the next argument, -1: none
     size_t parsed        # bytes that the parser has passed
     size_t half_end      # bytes to keep when the rest went to the blob; 0: all
-    Blob* blob           # receiving in place
+    Blob* blob           # receiving in place; its size counts the CRLF too, for which it has no room
     size_t blob_want     # bytes including CRLF
     size_t blob_bytes    # in blobs already received
     bint expect_big      # the last command carried a blob

@@ -3,7 +3,8 @@
 `parse` takes one command from the bytes at hand and leaves its arguments as places in those bytes. Where a command is
 incomplete, its place is kept in the connection's Intake, so that a command which comes in a thousand pieces is read
 once. An argument of SLAB_MIN bytes and up that is not there yet gets a blob, into which the caller receives the rest
-(intake.blob up to blob_want bytes, CRLF included) and which SET then adopts: large values are never copied again.
+(blob_want bytes, CRLF included, which has no place in the blob) and which SET then adopts: large values are never
+copied again.
 
 Every length is a stranger's word: it is checked against a limit before it is used, and a half command holds memory
 only for what has arrived.
@@ -141,11 +142,11 @@ cdef void begin_blob(
     Parser* b, Intake* c, const Arg* argv, uint32_t argc, uint8_t* p, uint8_t* end, int64_t n,
 ) noexcept nogil:
     """What is there of a large argument moves to a blob; the rest will be received into it."""
-    c.blob = b.place(argv, argc, n + 2) if b.place != NULL else NULL
+    c.blob = b.place(argv, argc, n) if b.place != NULL else NULL
     if c.blob == NULL:
-        c.blob = blob_new(n + 2)
+        c.blob = blob_new(n)
     c.blob_want = n + 2
-    memcpy(c.blob.data, p, end - p)
+    memcpy(c.blob.data, p, min(end - p, n))  # and perhaps CR, which has no place in it
     c.blob.size = end - p
     c.expect_big = True
 

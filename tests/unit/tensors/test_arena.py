@@ -22,6 +22,7 @@ from zeekdb.hot.checksum import checksum
 KIB, MIB = 1 << 10, 1 << 20
 ANY = 1 << 62  # bytes that may be moved
 SIZE = 64 * MIB
+NEVER = (1 << 64) - 1  # the price of what must stay
 
 
 class Room:
@@ -149,6 +150,7 @@ def test_nothing_is_taken_before_the_first_block_and_then_ahead_of_use(room: Roo
     assert arena_stats()["faulted"] == 0
     room.some(100)
     wait_for(lambda: arena_stats()["faulted"] == SIZE)  # less than the thread keeps ahead
+    assert arena_stats()["fault_errno"] == 0
     assert os.fstat(arena_fd()).st_blocks * 512 == SIZE
 
 
@@ -493,6 +495,30 @@ def test_the_window_is_the_cheapest_and_its_release_makes_room(room: Room, seed:
     room.release(*victims)
     room.some(need)
     room.check()
+
+
+def test_the_window_heeds_prices(room: Room) -> None:
+    blocks = [room.some(4 * MIB) for _ in range(15)]
+    room.fill(1000)  # in the last sixteenth
+    prices = {block.offset: 10 for block in room.blocks}
+    assert prices[blocks[7].offset] == 10
+    prices[blocks[7].offset] = 2
+    prices[blocks[8].offset] = 3
+    assert window(8 * MIB, prices) == [blocks[7].offset, blocks[8].offset]
+    prices[blocks[8].offset] = NEVER
+    assert window(8 * MIB, prices) == [blocks[6].offset, blocks[7].offset]
+    for block in room.blocks:
+        prices[block.offset] = NEVER if block in blocks else 0
+    assert set(window(MIB // 2, prices)) <= {block.offset for block in room.blocks[15:]}
+    assert window(5 * MIB, prices) == []
+    room.blocks[-1].fixed = True  # one of a thousand, which a search does not look at
+    named = {block.offset: block for block in room.blocks}
+    victims = [named[offset] for offset in window(MIB // 2, prices)]
+    assert victims and not any(block.fixed for block in victims)
+    room.release(*victims)
+    room.some(MIB // 2)
+    prices = {block.offset: NEVER for block in room.blocks}
+    assert window(4 * MIB, prices) == []
 
 
 @pytest.mark.parametrize("size", [50, 3000, 60_000])
