@@ -37,9 +37,9 @@ class Speaking(Region):
         super().dropped(meta, place)
 
 
-def open_tier(folder: Path, region: Region) -> SsdTier:
+def open_tier(folder: Path, region: Region, limit_bytes: int = LIMIT_BYTES) -> SsdTier:
     """With segments so small that they are finished and cleaned all the time."""
-    return SsdTier(folder, LIMIT_BYTES, region, checksum, segment_bytes=SEGMENT_BYTES)
+    return SsdTier(folder, limit_bytes, region, checksum, segment_bytes=SEGMENT_BYTES)
 
 
 async def write(folder: Path, seed: int) -> None:

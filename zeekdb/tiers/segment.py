@@ -55,6 +55,7 @@ class Segment:
     live_blocks: int = 0
     live_bytes: int = 0
     batch: int = 0
+    unreported: int = 0  # blocks that were put here and whose places the region does not know yet
     failures: int = 0  # of reading its headers
     users: int = 0  # reads under way
     unused: asyncio.Event = field(default_factory=asyncio.Event)

@@ -254,7 +254,19 @@ class SsdTier(Tier):
 
     async def put(self, items: Sequence[Put]) -> list[int | None]:
         """The places once the blocks are on the device; waits while WRITE_QUEUE_BYTES wait to be written."""
-        return await settle(asyncio.ensure_future(self._put(items)))
+        work = asyncio.ensure_future(self._put(items))
+        try:
+            return await settle(work)
+        finally:  # whoever called runs on before anything else does, and knows the places then
+            if not work.cancelled() and work.exception() is None:
+                self._report(work.result())
+
+    def _report(self, places: list[int | None]) -> None:
+        for place in places:
+            segment = self.log.segments.get(place >> 36) if place is not None else None
+            if segment is not None:
+                segment.unreported -= 1
+        self.cleaner.begin()
 
     async def _put(self, items: Sequence[Put]) -> list[int | None]:
         began_ns = time.perf_counter_ns()
@@ -312,6 +324,9 @@ class SsdTier(Tier):
             logger.exception("A batch of the SSD tier")
             bug = error
         self._queued.give(size)
+        for append, _ in batch:
+            if append.place is not None and append.meta is not None:
+                self.log.segments[append.place >> 36].unreported += 1
         for append, done in batch:
             if bug is not None:
                 done.set_exception(bug)
