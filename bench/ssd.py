@@ -172,7 +172,7 @@ async def start_seconds(folder: Path, count: int, finish: bool) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--folder", type=Path, help="on the disk to be measured; the system's temporary one if not given")
+    parser.add_argument("--folder", type=Path, help="on the disk to be measured; else a temporary one")
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[1, 4])

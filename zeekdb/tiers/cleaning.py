@@ -62,7 +62,7 @@ class Cleaner:
         oldest = self._oldest()
         if oldest is None and len(self.log.segments) > 1:
             return False  # its blocks would seem dead
-        is_empty = oldest is not None and not oldest.live_blocks
+        is_empty = oldest is not None and not oldest.live_blocks and not oldest.is_doubtful
         return is_empty or self.log.used_bytes > self.limit_bytes - self.log.segment_bytes
 
     def _oldest(self) -> Segment | None:
@@ -108,6 +108,7 @@ class Cleaner:
             self.log.fail(error)  # what heals it begins again
         except Exception:
             logger.exception("Cleaning the SSD tier")
+            self.is_ready = False  # a bug of ours would only meet itself again; puts that find no room are not stored
         finally:
             self._freed.set()
 

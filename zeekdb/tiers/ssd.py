@@ -55,11 +55,12 @@ SEGMENT_BYTES: Final = 256 * MIB
 SEGMENTS_LEAST: Final = 4  # that the limit has room for
 WRITE_QUEUE_BYTES: Final = 256 * MIB
 BATCH_BYTES: Final = 64 * MIB
-BATCH_RECORDS: Final = 1024
+BATCH_RECORDS: Final = 256  # the loop plans a batch in one go, about 2 ms for so many
 READ_THREADS: Final = 4
 READ_RUNS_MAX: Final = 64
 SCAN_AHEAD: Final = READ_THREADS  # segments whose headers are read before they are asked for
 BATCH_MAX: Final = (1 << 31) - 1  # what a batch's number may grow to, for the size of a header
+SMALL_NAMES_BYTES: Final = 1024  # with names of so many bytes a header surely fits a page
 LOCK_FILE: Final = "LOCK"
 
 
@@ -215,6 +216,7 @@ class SsdTier(Tier):
                 records = await reading
             except OSError as error:
                 logger.warning("The SSD tier cannot read %s: %s", segment.path, error)
+                segment.is_doubtful = True
                 continue
             live = self._live(segment, records, met)
             if live:
@@ -245,9 +247,15 @@ class SsdTier(Tier):
     def _takes(self, item: Put) -> bool:
         if item.data.nbytes != item.meta.size:
             raise ValueError(f"{item.data.nbytes} bytes for a block of {item.meta.size}")
-        body = pack_block(BATCH_MAX, item.meta)
-        fits = len(body) <= BODY_MAX and (1 + header_pages(body)) * GRID + item.meta.size <= self.segment_bytes
-        return fits and self._is_writable()
+        if not self._is_writable():
+            return False
+        meta, count = item.meta, 1
+        if len(meta.model) + len(meta.salt) + len(meta.key) + len(meta.group) + len(meta.codec) > SMALL_NAMES_BYTES:
+            body = pack_block(BATCH_MAX, meta)
+            count = header_pages(body)
+            if len(body) > BODY_MAX:
+                return False
+        return (2 + count) * GRID + meta.size <= self.segment_bytes
 
     def _is_writable(self) -> bool:
         return self.log.state == "ok" and not self._is_closing and not self._is_closed

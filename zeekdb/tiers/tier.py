@@ -22,6 +22,8 @@ What holds for every tier:
   and what the view then holds is undefined.
 - The region takes a block out of its index before it calls `delete`, so that a tier which asks `is_live` and moves the
   block in the same breath cannot overtake the deletion. After `delete` has said True the block does not come back.
+- A block may be put again while the tier has it (its region thought it lost). The region then keeps the new place and
+  just forgets the old one: `delete` is about the block, wherever it is.
 - `scan` is called once, after `open` and before everything else, and yields what is there: the blocks put and neither
   deleted nor dropped, in lists; those whose deadline has passed are left out.
 """
