@@ -562,6 +562,41 @@ async def test_what_is_deleted_while_it_is_moved_stays_deleted(tmp_path: Path) -
     assert tier.stats().moved
 
 
+class Gate(Device):
+    """Reads of blocks wait at a gate, once it is shut."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = False
+
+    def preadv(self, fd: int, buffers: Sequence[memoryview], at: int) -> int:
+        if sum(buffer.nbytes for buffer in buffers) > 200_000:
+            self.reached = True
+            assert self.gate.wait(10)
+        return super().preadv(fd, buffers, at)
+
+
+async def test_a_deletion_overtakes_no_copy(tmp_path: Path) -> None:
+    """The block is deleted, tombstone and all, while cleaning reads it in order to copy it."""
+    region, device = Region(), Gate()
+    region.worth = {b"key:0"}
+    tier, _ = await loaded(tmp_path, region, device=device, limit_bytes=8 * MIB, segment_bytes=MIB)
+    device.gate.clear()
+    seed = 0
+    while not device.reached:
+        assert await region.put(tier, [block(seed, 300_000)]) == [True]
+        seed += 1
+        if tier.cleaner._task is not None:
+            await wait_until(lambda: device.reached)
+    assert await region.delete(tier, [b"key:0"]) == [True]
+    device.gate.set()
+    await tier.cleaner.wait()
+    await tier.close()
+    assert tier.stats().moved == 0
+    assert b"key:0" not in await left(tmp_path)
+
+
 async def test_a_segment_without_live_blocks_goes_at_once(tmp_path: Path) -> None:
     tier, region = await loaded(tmp_path, segment_bytes=MIB)
     assert all(await region.put(tier, [block(seed, 300_000) for seed in range(10)]))
@@ -587,34 +622,26 @@ async def test_a_smaller_limit_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_reads_of_a_segment_that_goes_are_finished_first(tmp_path: Path) -> None:
-    gate = threading.Event()
-
-    class Slow(Device):
-        is_slow = False
-
-        def preadv(self, fd: int, buffers: Sequence[memoryview], at: int) -> int:
-            if self.is_slow:
-                assert gate.wait(10)
-            return super().preadv(fd, buffers, at)
-
-    device = Slow()
+    device = Gate()
     tier, region = await loaded(tmp_path, segment_bytes=MIB, device=device)
     assert all(await region.put(tier, [block(seed, 300_000) for seed in range(10)]))
     held = region.index[b"m", b"", b"key:0"]
     item = Get(held.meta, held.place, aligned(bytes(300_000)))
-    device.is_slow = True
+    device.gate.clear()
     reading = asyncio.ensure_future(tier.get([item]))
     await wait_until(lambda: tier.log.segments[held.place >> 36].users > 0)
     reading.cancel()
     deleting = asyncio.ensure_future(region.delete(tier, [b"key:%d" % seed for seed in range(10)]))
     await wait_until(deleting.done)
+    await wait_until(lambda: tier.log.segments[held.place >> 36].is_retired)
+    for _ in range(4):
+        await tier.log.run(lambda: None)  # behind whatever its threads were given
     assert not reading.done(), "its view is still being filled"
     assert held.place >> 36 in tier.log.segments
-    gate.set()
+    device.gate.set()
     await asyncio.wait([reading])
     assert reading.cancelled()
     assert bytes(item.into) == content(0, 300_000)
-    device.is_slow = False
     await wait_until(lambda: held.place >> 36 not in tier.log.segments)
     assert await tier.get([item]) == [False]
     await tier.close()
