@@ -1,9 +1,10 @@
 """A process that writes to an SSD tier until it is killed, and says on its standard output what was confirmed.
 
-    python -m tests.crash.ssd_writer FOLDER
+    python -m tests.crash.ssd_writer FOLDER LIMIT_BYTES
 
 For each line on its standard input, a seed, it forks a child that opens the tier in the folder, scans it, and puts and
-deletes without end; `pid N` says who that is. What the child says before it does something begins with `will`.
+deletes without end; `pid N` says who that is. Deletions are announced (`will-delete`), and drops said before they
+happen. Every line ends with the time (CLOCK_MONOTONIC, ns).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 from random import Random
 
@@ -18,15 +20,13 @@ from tests.contract.region import Region, block, checksum
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.tier import Held, Meta
 
-MIB = 1 << 20
-LIMIT_BYTES = 12 * MIB
-SEGMENT_BYTES = 2 * MIB
+SEGMENTS = 6  # that the limit has room for
 SIZES = (0, 100, 4096, 5000, 40_000, 250_000)
 
 
 def say(*words: object) -> None:
     """One write, so that a kill leaves a whole line or none."""
-    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+    os.write(1, (" ".join(map(str, (*words, time.monotonic_ns()))) + "\n").encode())
 
 
 class Speaking(Region):
@@ -37,16 +37,16 @@ class Speaking(Region):
         super().dropped(meta, place)
 
 
-def open_tier(folder: Path, region: Region) -> SsdTier:
+def open_tier(folder: Path, region: Region, limit_bytes: int) -> SsdTier:
     """With segments so small that they are finished and cleaned all the time."""
-    return SsdTier(folder, LIMIT_BYTES, region, checksum, segment_bytes=SEGMENT_BYTES)
+    return SsdTier(folder, limit_bytes, region, checksum, segment_bytes=limit_bytes // SEGMENTS)
 
 
-async def write(folder: Path, seed: int) -> None:
+async def write(folder: Path, limit_bytes: int, seed: int) -> None:
     """Until the end."""
     random, region = Random(seed), Speaking()
     region.worth = None if random.random() < 0.3 else set()
-    tier = open_tier(folder, region)
+    tier = open_tier(folder, region, limit_bytes)
     await region.load(tier)
     say("open", len(region.index))
 
@@ -73,11 +73,11 @@ async def write(folder: Path, seed: int) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, limit_bytes = Path(sys.argv[1]), int(sys.argv[2])
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            asyncio.run(write(folder, int(line)))
+            asyncio.run(write(folder, limit_bytes, int(line)))
         say("pid", pid)
         os.waitpid(pid, 0)
         say("ended")

@@ -60,13 +60,15 @@ class Cleaner:
         if self._is_stopping or not self.is_ready or self.log.state != "ok":
             return False
         oldest = self._oldest()
-        is_empty = oldest is not None and not oldest.live_blocks
+        if oldest is None and len(self.log.segments) > 1:
+            return False  # its blocks would seem dead
+        is_empty = oldest is not None and not oldest.live_blocks and not oldest.is_doubtful
         return is_empty or self.log.used_bytes > self.limit_bytes - self.log.segment_bytes
 
     def _oldest(self) -> Segment | None:
-        """The oldest segment that is finished."""
+        """The oldest segment, if it can be cleaned."""
         first = next(iter(self.log.segments.values()), None)
-        return first if first is not None and first.is_finished else None
+        return first if first is not None and first.is_finished and not first.unreported else None
 
     async def wait_for_room(self, size: int) -> bool:
         """Until so many bytes can be appended within the limit; False: there is no room, and nobody can make any."""
@@ -95,7 +97,7 @@ class Cleaner:
             while self._is_needed():
                 segment = self._oldest()
                 if segment is None:
-                    if self.log.active is None or self.log.active.end <= GRID:
+                    if self.log.active is None or self.log.active.end <= GRID or self.log.active.unreported:
                         return
                     async with self.log.lock:
                         await self.log.finish()
@@ -106,6 +108,7 @@ class Cleaner:
             self.log.fail(error)  # what heals it begins again
         except Exception:
             logger.exception("Cleaning the SSD tier")
+            self.is_ready = False  # a bug of ours would only meet itself again; puts that find no room are not stored
         finally:
             self._freed.set()
 

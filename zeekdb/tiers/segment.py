@@ -39,6 +39,7 @@ from zeekdb.tiers.transfer import Device, OpenFiles, layout, pages, read_all, wr
 
 SUFFIX: Final = ".seg"
 SEARCH_PAGES: Final = 256  # read at once where headers are looked for
+SMALL_PAGES: Final = 16  # reading over a record of fewer is quicker than another system call
 NO_NONCE: Final = bytes(16)
 
 
@@ -55,6 +56,7 @@ class Segment:
     live_blocks: int = 0
     live_bytes: int = 0
     batch: int = 0
+    unreported: int = 0  # blocks that were put here and whose places the region does not know yet
     failures: int = 0  # of reading its headers
     users: int = 0  # reads under way
     unused: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,16 +95,20 @@ class SegmentFiles:
         return Seed(self.nonce, segment.number)
 
     def find_nonce(self, segments: Sequence[Segment]) -> None:
-        """From the first file whose first page is whole; a new one where there is none."""
+        """From the first file whose first page is whole; a new one where there is none. OSError: there may be one."""
+        failure: OSError | None = None
         for segment in segments:
             try:
                 page = self._read(segment, 0, 1)
-            except OSError:
+            except OSError as error:
+                failure = error
                 continue
             record = Seed(NO_NONCE, segment.number).read(page, 0)
             if record is not None and record.kind == Kind.SEGMENT and record.fields[0] == FORMAT:
                 self.nonce = record.fields[1]
                 return
+        if failure is not None:  # with another nonce everything would seem torn, and be cut off
+            raise failure
         self.nonce = os.urandom(16)
 
     def create(self, number: int) -> Segment:
@@ -224,11 +230,15 @@ class SegmentFiles:
         return [record for record in records if record is not None]
 
     def _walk(self, segment: Segment, size: int) -> Iterator[Record]:
-        """Read the headers one by one."""
+        """Read the headers one by one; those of small records many at once, with what lies between them."""
         seed = self.seed(segment)
         page, last = 1, size // GRID
+        window, window_page, ahead = memoryview(b""), 0, 1
         while page < last:
-            record = seed.read(self._header(segment, page), page)
+            if not window_page <= page < window_page + window.nbytes // GRID:
+                window, window_page = self._try_read(segment, page, min(ahead, last - page)), page
+            record = seed.read(window[(page - window_page) * GRID :], page)
+            record = record or seed.read(self._header(segment, page), page)  # it may go on behind the window
             if record is None:
                 page = self._search(segment, page + 1, last)
                 continue
@@ -237,6 +247,7 @@ class SegmentFiles:
                 continue
             if record.kind in (Kind.BLOCK, Kind.TOMBSTONES):
                 yield record
+            ahead = SEARCH_PAGES if record.end - page < SMALL_PAGES else 1
             page = record.end
 
     def _header(self, segment: Segment, page: int) -> memoryview:
@@ -266,10 +277,7 @@ class SegmentFiles:
         """Whether a record's data is what its header says."""
         if record.kind != Kind.BLOCK:
             return True
-        try:
-            data = self._read(segment, record.data_page, pages_of(record.size))
-        except OSError:
-            return False
+        data = self._try_read(segment, record.data_page, pages_of(record.size))
         return data.nbytes >= record.size and self.checksum(data[: record.size]) == record.meta.checksum
 
 

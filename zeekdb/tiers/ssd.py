@@ -55,11 +55,12 @@ SEGMENT_BYTES: Final = 256 * MIB
 SEGMENTS_LEAST: Final = 4  # that the limit has room for
 WRITE_QUEUE_BYTES: Final = 256 * MIB
 BATCH_BYTES: Final = 64 * MIB
-BATCH_RECORDS: Final = 1024
+BATCH_RECORDS: Final = 256  # the loop plans a batch in one go, about 2 ms for so many
 READ_THREADS: Final = 4
 READ_RUNS_MAX: Final = 64
 SCAN_AHEAD: Final = READ_THREADS  # segments whose headers are read before they are asked for
 BATCH_MAX: Final = (1 << 31) - 1  # what a batch's number may grow to, for the size of a header
+SMALL_NAMES_BYTES: Final = 1024  # with names of so many bytes a header surely fits a page
 LOCK_FILE: Final = "LOCK"
 
 
@@ -215,6 +216,7 @@ class SsdTier(Tier):
                 records = await reading
             except OSError as error:
                 logger.warning("The SSD tier cannot read %s: %s", segment.path, error)
+                segment.is_doubtful = True
                 continue
             live = self._live(segment, records, met)
             if live:
@@ -245,16 +247,34 @@ class SsdTier(Tier):
     def _takes(self, item: Put) -> bool:
         if item.data.nbytes != item.meta.size:
             raise ValueError(f"{item.data.nbytes} bytes for a block of {item.meta.size}")
-        body = pack_block(BATCH_MAX, item.meta)
-        fits = len(body) <= BODY_MAX and (1 + header_pages(body)) * GRID + item.meta.size <= self.segment_bytes
-        return fits and self._is_writable()
+        if not self._is_writable():
+            return False
+        meta, count = item.meta, 1
+        if len(meta.model) + len(meta.salt) + len(meta.key) + len(meta.group) + len(meta.codec) > SMALL_NAMES_BYTES:
+            body = pack_block(BATCH_MAX, meta)
+            count = header_pages(body)
+            if len(body) > BODY_MAX:
+                return False
+        return (2 + count) * GRID + meta.size <= self.segment_bytes
 
     def _is_writable(self) -> bool:
         return self.log.state == "ok" and not self._is_closing and not self._is_closed
 
     async def put(self, items: Sequence[Put]) -> list[int | None]:
         """The places once the blocks are on the device; waits while WRITE_QUEUE_BYTES wait to be written."""
-        return await settle(asyncio.ensure_future(self._put(items)))
+        work = asyncio.ensure_future(self._put(items))
+        try:
+            return await settle(work)
+        finally:  # whoever called runs on before anything else does, and knows the places then
+            if not work.cancelled() and work.exception() is None:
+                self._report(work.result())
+
+    def _report(self, places: list[int | None]) -> None:
+        for place in places:
+            segment = self.log.segments.get(place >> 36) if place is not None else None
+            if segment is not None:
+                segment.unreported -= 1
+        self.cleaner.begin()
 
     async def _put(self, items: Sequence[Put]) -> list[int | None]:
         began_ns = time.perf_counter_ns()
@@ -312,6 +332,9 @@ class SsdTier(Tier):
             logger.exception("A batch of the SSD tier")
             bug = error
         self._queued.give(size)
+        for append, _ in batch:
+            if append.place is not None and append.meta is not None:
+                self.log.segments[append.place >> 36].unreported += 1
         for append, done in batch:
             if bug is not None:
                 done.set_exception(bug)

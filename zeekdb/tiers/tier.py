@@ -16,10 +16,14 @@ What holds for every tier:
 - `put` confirms when the block would survive the end of this process and, where the tier is a device, of the power.
   None means that the caller must not count on it; the block may yet turn up in the `scan` of a later start (the device
   took it and could not say so). It is whole then.
+- The region writes the places down as soon as `put` has returned, before it waits for anything: until then the tier
+  keeps its hands off these blocks.
 - `get` answers True only for exactly the bytes whose checksum the block was put with. Whatever is doubtful is a miss,
   and what the view then holds is undefined.
 - The region takes a block out of its index before it calls `delete`, so that a tier which asks `is_live` and moves the
   block in the same breath cannot overtake the deletion. After `delete` has said True the block does not come back.
+- A block may be put again while the tier has it (its region thought it lost). The region then keeps the new place and
+  just forgets the old one: `delete` is about the block, wherever it is.
 - `scan` is called once, after `open` and before everything else, and yields what is there: the blocks put and neither
   deleted nor dropped, in lists; those whose deadline has passed are left out.
 """

@@ -86,16 +86,17 @@ class OpenFiles:
     def __init__(self, device: Device) -> None:
         self.device = device
         self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[str, bool], list[int]] = OrderedDict()  # [descriptor, users]
+        self._open: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()  # [descriptor, users]
 
     @contextlib.contextmanager
     def use(self, path: str, direct: bool, writable: bool = False) -> Iterator[int]:
         """A descriptor while the block runs. OSError."""
-        key = (path, direct)
+        key = (path, direct, writable)
         with self._lock:
             entry = self._open.get(key)
             if entry is None:
-                entry = self._open[key] = [self._descriptor(path, direct, writable), 0]
+                flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_DIRECT if direct else 0)
+                entry = self._open[key] = [self.device.open(path, flags), 0]
             self._open.move_to_end(key)
             entry[1] += 1
         try:
@@ -105,17 +106,10 @@ class OpenFiles:
                 entry[1] -= 1
                 self._trim(FILES_OPEN_MAX)
 
-    def _descriptor(self, path: str, direct: bool, writable: bool) -> int:
-        flags = os.O_DIRECT if direct else 0
-        try:
-            return self.device.open(path, flags | os.O_RDWR)
-        except OSError:
-            if writable:
-                raise
-            return self.device.open(path, flags | os.O_RDONLY)  # a folder that may only be read
-
     def _trim(self, most: int) -> None:
-        for key in [key for key, (_, users) in self._open.items() if not users][: max(len(self._open) - most, 0)]:
+        if len(self._open) <= most:
+            return
+        for key in [key for key, (_, users) in self._open.items() if not users][: len(self._open) - most]:
             self.device.close(self._open.pop(key)[0])
 
     def forget(self, path: str | None = None) -> None:
