@@ -104,10 +104,10 @@ class GpuCodec:
             raise ValueError(f"blocks in device memory begin at multiples of {ALIGN} bytes")
         with stream or self._cupy.cuda.get_current_stream():
             codec = self.codec
-            if isinstance(codec, FloatCodec) and codec.target == codec.layout.dtype:
+            if is_copy(codec):
                 target.data.copy_from_device_async(source.data, target_bytes)
                 return
-            if not decode and isinstance(codec, Int8Codec) and _has_gaps(codec):
+            if not decode and has_gaps(codec):
                 target[:] = 0  # small or odd shapes only: those of models leave no gaps, and are written once
             for launch in plan(codec, decode):
                 numbers = [self._types[kind](value) for kind, value in launch.numbers]
@@ -115,8 +115,15 @@ class GpuCodec:
                 _kernel(launch.kernel, launch.options)((launch.blocks,), (THREADS,), (*places, *numbers))
 
 
-def _has_gaps(codec: Int8Codec) -> bool:
+def is_copy(codec: Codec) -> bool:
+    """Whether the encoded form is the plain one, and no kernel runs."""
+    return isinstance(codec, FloatCodec) and codec.target == codec.layout.dtype
+
+
+def has_gaps(codec: Codec) -> bool:
     """Whether encoded planes have bytes that no kernel writes."""
+    if not isinstance(codec, Int8Codec):
+        return False
     items = codec.layout.plane_items
     return any(codec.scales(p) * 4 + items != codec.plane_bytes[p] for p in range(codec.layout.parts))
 
