@@ -15,11 +15,13 @@ cdef enum:
     SPAN = 16               # a big extent that is cut into small ones
     END = 32                # no extent: both ends of a list
     HELD = 64               # free, but not to be taken: it is about to be part of something larger
+    SUMMED = 128            # in use, and the checksum is known
 
 # A stretch of the arena, in use (then it is the blob that its user knows), free, or a span.
 ctypedef struct Extent:
     Blob blob               # of a free one only data, capacity and flags count; of a span, size is what is used in it and refs
                             # the search that could not have it
+    uint64_t checksum       # of the contents, where SUMMED
     Extent* left            # neighbours by address, to the list's END at both sides
     Extent* right
     Extent* prev            # in its bin while it is free
@@ -53,6 +55,11 @@ cdef Arena A
 cdef Blob* arena_blob(size_t capacity) noexcept nogil
 cdef void arena_trim(Blob* blob, size_t size) noexcept nogil    # gives back what lies beyond `size` bytes
 cdef size_t arena_largest() noexcept nogil                      # bytes of the largest free extent
+
+cdef inline void arena_sum(Blob* blob, uint64_t checksum) noexcept nogil:
+    """The blob's contents, which will not change any more, have this checksum."""
+    (<Extent*>blob).checksum = checksum
+    blob.flags |= SUMMED
 
 cdef inline size_t arena_offset(const Blob* blob) noexcept nogil:
     """Where it begins in the descriptor's file, bytes."""

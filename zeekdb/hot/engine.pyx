@@ -35,7 +35,9 @@ from zeekdb.hot.lookahead cimport look_into
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.namespaces cimport NS, any_namespaced
 from zeekdb.hot.notes cimport N
-from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
+from zeekdb.hot.parser cimport (
+    COMMAND, FAULT, MORE, Parser, Request, count_received, drop_half, forget_half, parse, release_blobs,
+)
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
 from zeekdb.hot.region cimport place_argument
@@ -291,6 +293,7 @@ cdef class Engine(Sockets):
         if not self.received(c, n):
             return 0
         c.intake.blob.size += n
+        count_received(&c.intake, c.intake.blob.size - n)
         if <int64_t>(c.size + c.intake.blob_bytes + c.intake.blob.size) > self.query_limit:
             self.close(c)
             return 0

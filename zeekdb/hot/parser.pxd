@@ -1,5 +1,6 @@
 # The RESP parser. See parser.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from zeekdb.hot.checksum cimport Checksum
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.wire cimport Arg
 
@@ -27,6 +28,7 @@ ctypedef struct Intake:
     size_t half_end      # bytes to keep when the rest went to the blob; 0: all
     Blob* blob           # receiving in place; its size counts the CRLF too, for which it has no room
     size_t blob_want     # bytes including CRLF
+    Checksum* sum        # of what has come of a blob in the arena, while it is in the cache; NULL: of none
     size_t blob_bytes    # in blobs already received
     bint expect_big      # the last command carried a blob
     bint limited         # nobody is logged in: few and short arguments only
@@ -47,5 +49,6 @@ ctypedef struct Parser:
 
 cdef int parse(Parser* b, Intake* c, uint8_t* data, size_t size, size_t* used, Request* r) noexcept nogil
 cdef void forget_half(Intake* c) noexcept nogil
+cdef void count_received(Intake* c, size_t before) noexcept nogil   # the blob had so many bytes, line end included
 cdef void drop_half(Parser* b, Intake* c) noexcept nogil
 cdef void release_blobs(Parser* b, Request* first) noexcept nogil

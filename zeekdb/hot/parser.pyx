@@ -13,7 +13,9 @@ only for what has arrived.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memchr, memcpy
-from zeekdb.hot.memory cimport SLAB_MIN, Blob, blob_new, blob_release, mem_free, mem_resize
+from zeekdb.hot.arena cimport arena_sum
+from zeekdb.hot.checksum cimport Checksum, checksum_final, checksum_init, checksum_update
+from zeekdb.hot.memory cimport ARENA, SLAB_MIN, Blob, blob_new, blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.wire cimport Arg, parse_int
 
 cdef enum:
@@ -149,6 +151,22 @@ cdef void begin_blob(
     memcpy(c.blob.data, p, min(end - p, n))  # and perhaps CR, which has no place in it
     c.blob.size = end - p
     c.expect_big = True
+    if c.blob.flags & ARENA:
+        c.sum = <Checksum*>mem_alloc(sizeof(Checksum))
+        checksum_init(c.sum)
+        count_received(c, 0)
+
+
+cdef void count_received(Intake* c, size_t before) noexcept nogil:
+    """The checksum of what has just come, which the processor's cache still has."""
+    cdef size_t length = c.blob_want - 2, now = min(c.blob.size, length)
+    if c.sum == NULL or before >= now:
+        return
+    checksum_update(c.sum, c.blob.data + before, now - before)
+    if now == length:
+        arena_sum(c.blob, checksum_final(c.sum))
+        mem_free(c.sum, sizeof(Checksum))
+        c.sum = NULL
 
 
 cdef int keep_half(Parser* b, Intake* c, Request* r, uint8_t* start, uint8_t* p, int64_t left, int64_t bulk) noexcept nogil:

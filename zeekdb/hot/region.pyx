@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from zeekdb.hot.arena cimport A, arena_offset, arena_trim
+from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     LEASED, NOWHERE, ORDER, RG, SPILLING, TICK_LOG, Block, Space, block_drop_host, block_find, block_join,
@@ -229,7 +229,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     e = block_new(space, name, n, h)
     block_take_host(e, blob)
     b = block_of(e)
-    b.checksum = checksum_of(blob.data, blob.size)
+    b.checksum = (<Extent*>blob).checksum if blob.flags & SUMMED else checksum_of(blob.data, blob.size)
     b.deadline_s = deadline_s
     if group is not None:
         block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))

@@ -14,6 +14,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
+from zeekdb.hot.checksum cimport Checksum
 from zeekdb.hot.eviction cimport E
 from zeekdb.hot.keyspace cimport G
 from zeekdb.hot.kinds cimport CommandTable
@@ -357,6 +358,8 @@ cdef class Sockets(CommandTable):
                     blob_release(c.intake.args[i].blob)
             if c.intake.blob != NULL:
                 blob_release(c.intake.blob)
+            if c.intake.sum != NULL:
+                mem_free(c.intake.sum, sizeof(Checksum))
             queue_free(&c.queue)
             mem_free(c.intake.args, c.intake.args_capacity * sizeof(Arg))
             connection = <Link>c.owner
