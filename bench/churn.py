@@ -1,6 +1,9 @@
 """Resident memory while a full cache of mixed sizes turns over again and again: how far above `maxmemory` it goes.
 
-    python bench/churn.py [--minutes 10] [--maxmemory 400] [--policy allkeys-lru] [--kinds redis,zeekdb]
+    python bench/churn.py [--minutes 10] [--maxmemory 400] [--policy allkeys-lru] [--kinds redis,zeekdb] [--write]
+
+Both servers run in one call, one after the other. `--write` keeps the figures in bench/results/churn.json, under what
+the call has asked for: a run of three minutes stands beside one of ten.
 
 Keys are set at random, with values of 8 bytes to 32 KiB (log-normal); the median wanders from 100 bytes to 2 KB and
 back each two minutes, so that what is freed has other sizes than what comes. One value in ten is a hash of ten fields,
@@ -10,6 +13,7 @@ one in fifty a list. The resident memory of an empty server is subtracted; each 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import sys
@@ -18,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import Server, encode, machine, median, save, table
+from bench.servers import RESULTS, Server, encode, machine, median, save, table
 
 BATCH = 200
 ROUND_S = 120
@@ -74,13 +78,22 @@ def evicted_keys(server: Server) -> int:
     return int(server.info("stats", "evicted_keys"))
 
 
+def keep(asked: str, figures: dict[str, dict[str, float]]) -> None:
+    """Beside the figures of other runs, in the place of an earlier one that has asked for the same."""
+    path = RESULTS / "churn.json"
+    runs = json.loads(path.read_text())["data"] if path.exists() else {}
+    save("churn", {**runs, asked: figures})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--maxmemory", type=int, default=400, help="MB")
     parser.add_argument("--policy", default="allkeys-lru")
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=["redis", "zeekdb"])
+    parser.add_argument("--write", action="store_true", help="keep the figures in bench/results/churn.json")
     arguments = parser.parse_args()
+    asked = f"{arguments.minutes:g} minutes, maxmemory {arguments.maxmemory} MB, {arguments.policy}"
     rows, data = [], {}
     for kind in arguments.kinds:
         figures = churn(kind, arguments.maxmemory * 1_000_000, arguments.policy, arguments.minutes * 60)
@@ -88,9 +101,10 @@ def main() -> None:
         rows.append([kind, *(f"{figures[name] * 100:.1f}%" for name in ("median", "most")),
                      *(f"{figures[name]:,.0f}" for name in ("writes", "evicted"))])  # fmt: skip
         print(rows[-1], file=sys.stderr)
-    print(f"{machine()}; {arguments.minutes:g} minutes, maxmemory {arguments.maxmemory} MB, {arguments.policy}.\n")
+    print(f"{machine()}; {asked}.\n")
     print(table(["server", "resident / maxmemory, median", "most", "writes", "evicted"], rows))
-    save("churn", data)
+    if arguments.write:
+        keep(asked, data)
 
 
 if __name__ == "__main__":
