@@ -147,6 +147,7 @@ def test_damage_is_refused_with_its_place(start_server: StartServer, tmp_path: P
         (whole + encode("NOSUCH", "a"), "Unknown command"),
         (whole + b"*0\r\n", "does not follow the protocol"),
         (whole.replace(b"SET\r\n", b"SETxx", 1), "does not follow the protocol"),
+        (whole + b"#TS:17\0\0\0" + encode("SET", "c", "1"), "does not follow the protocol"),
     ):
         last.write_bytes(bad)
         refused = started(start_server, data, wait=False)
