@@ -293,6 +293,19 @@ class AppendOnly:
         server, folder = self.server, self.directory
         file = self._new_increment()
         descriptor = await asyncio.to_thread(create, folder / file.name)
+        handed_over = False
+
+        def at_epoch() -> None:
+            """The moment that the base shows."""
+            nonlocal handed_over
+            server.propagation.restart()
+            handed_over = True
+            if self.log is None:
+                self._start(descriptor, 0)
+            else:
+                self.older_bytes += self.log.size
+                self.log.switch(descriptor)
+
         try:
             if not self.active:
                 self.unnamed.append(file)
@@ -304,21 +317,12 @@ class AppendOnly:
             was_in_doubt = self.log is not None and self.log.sync_failed
             before = self.size
             temporary = folder / f"temp-rewriteaof-bg-{os.getpid()}.aof"
+            form = self._base_form()
+            await server.snapshots.write(temporary, form, at_epoch)
         except BaseException:
-            os.close(descriptor)
+            if not handed_over:
+                os.close(descriptor)
             raise
-
-        def at_epoch() -> None:
-            """The moment that the base shows."""
-            server.propagation.restart()
-            if self.log is None:
-                self._start(descriptor, 0)
-            else:
-                self.older_bytes += self.log.size
-                self.log.switch(descriptor)
-
-        form = self._base_form()
-        await server.snapshots.write(temporary, form, at_epoch)
         base = self._new_base(form)
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])
@@ -361,17 +365,17 @@ class AppendOnly:
         """What a base that is begun now consists of."""
         return Form.RDB_BASE if self.server.config.aof_use_rdb_preamble else Form.COMMANDS
 
-    def _new_base(self, form: Form) -> AofFile:
-        """The same for a base."""
-        while True:
-            file = self.manifest.next_base(str(self.server.config.appendfilename), form is Form.RDB_BASE)
-            if not (self.directory / file.name).exists():
-                return file
-
     def _new_increment(self) -> AofFile:
         """A name that no file has: what a crash may have left is not written over."""
         while True:
             file = self.manifest.next_increment(str(self.server.config.appendfilename))
+            if not (self.directory / file.name).exists():
+                return file
+
+    def _new_base(self, form: Form) -> AofFile:
+        """The same for a base."""
+        while True:
+            file = self.manifest.next_base(str(self.server.config.appendfilename), form is Form.RDB_BASE)
             if not (self.directory / file.name).exists():
                 return file
 
