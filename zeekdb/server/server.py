@@ -26,7 +26,7 @@ from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError
-from zeekdb.hot import compaction, eviction, hashes, learned, lists, sets, streams, zsets
+from zeekdb.hot import eviction, hashes, learned, lists, sets, streams, zsets
 from zeekdb.hot.engine import Engine
 from zeekdb.hot.gates import (
     GATE_BUSY,
@@ -92,7 +92,6 @@ class Server:
         load_commands()
         self.config = config
         self.keyspace = Keyspace(config.databases, config.shards)
-        compaction.configure(self.keyspace)
         self.engine = Engine(self.keyspace)
         self.stats = Stats()
         self.sampler = Sampler()
