@@ -90,7 +90,8 @@ cdef bint load_key(Loading* l, Db* db, uint8_t type, Attributes* a) noexcept nog
         value_drop(&value)
         l.expired += 1
         return True
-    ks_delete(db, name.p, name.n, h)
+    if l.replace:
+        ks_delete(db, name.p, name.n, h)
     e = value_store(&value, db, name.p, name.n, h, a.deadline_ms)
     l.keys += 1
     if a.frequency >= 0 and R.tracking == BY_COUNT:
