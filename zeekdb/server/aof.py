@@ -50,6 +50,7 @@ class AppendOnly:
         self.task: asyncio.Task[None] | None = None
         self.unnamed: list[AofFile] = []  # increments that were begun before there is a manifest to name them
         self.scheduled = False  # BGREWRITEAOF came while a snapshot was being made
+        self.owed_s: float | None = None  # since when the files tell of other data, by the monotonic clock
         self.active = False  # the manifest is on the disk: what was synced is safe
         self.error = 0
         self.rewrites = 0
@@ -161,6 +162,7 @@ class AppendOnly:
         server.loop.remove_reader(self.log.fileno())
         server.engine.log = None
         self.active = False
+        self.owed_s = None
         self._hold()
         self.log.close()
         self.log = None
@@ -233,7 +235,8 @@ class AppendOnly:
         grown = self.size * 100 // max(self.base_bytes, 1) - 100
         due = growth and self.size > config.auto_aof_rewrite_min_size and grown >= growth
         in_doubt = tail is not None and tail.sync_failed
-        if self.scheduled or in_doubt or due or not self.active:  # the last: turning it on has failed
+        wanted = self.scheduled or in_doubt or self.owed_s is not None
+        if wanted or due or not self.active:  # the last: turning it on has failed
             if due and not self.scheduled:
                 log.warning("Starting automatic rewriting of AOF on %d%% growth", grown)
             self._rewrite_soon()
@@ -264,12 +267,9 @@ class AppendOnly:
 
     def begin_anew(self) -> None:
         """The data are others than the files and the changes to come tell of: a full copy has replaced them."""
-        if self.log is None:
-            return
-        if self.task is None:
+        if self.log is not None:
+            self.owed_s = time.monotonic()
             self._rewrite_soon()
-        else:
-            self.scheduled = True
 
     async def _rewrite_in_background(self) -> None:
         try:
@@ -277,6 +277,8 @@ class AppendOnly:
             await (self._rewrite() if self.server.config.appendonly else self._write_base_alone())
             self.rewrites += 1
             self.failures, self.last_ok = 0, True
+            if self.owed_s is not None and self.begin_s >= self.owed_s:
+                self.owed_s = None
             log.warning("Background AOF rewrite finished successfully")
         except OSError as error:
             self.failures += 1
