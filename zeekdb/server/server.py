@@ -76,6 +76,7 @@ MEMORY_DIRECTIVES = (
     "lfu-log-factor", "replica-ignore-maxmemory",
 )  # fmt: skip
 SPARE_DESCRIPTORS = 32  # beside the clients': files, listeners, the loop's own
+END_S = 5.0  # how long tasks may take to end at shutdown
 SHUTDOWN_FLUSH_S = 0.05  # how long replies may take to leave at shutdown
 
 
@@ -680,13 +681,22 @@ class Server:
         self.engine.settle()
         self.saving.give_up()
         self.primary.copies.give_up()
-        self.loop.run_until_complete(asyncio.sleep(0))
+        self.appendonly.give_up()
+        self._end_tasks()
         self.appendonly.close()
         if self.config.pidfile:
             with contextlib.suppress(OSError):
                 os.unlink(self.config.pidfile)
         log.warning("ZeekDB is now ready to exit, bye bye...")
         self.loop.close()
+
+    def _end_tasks(self) -> None:
+        """All are told to end, and those that were writing a file remove it, unless the disk holds them up."""
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=END_S))
 
 
 def serve(config: Config) -> int:
