@@ -42,7 +42,7 @@ class Form(Enum):
 
 
 class SnapshotGivenUp(OSError):
-    """The databases were flushed or swapped meanwhile: what was written shows nothing that ever was."""
+    """The databases were flushed or swapped meanwhile, or are being loaded: it would show nothing that ever was."""
 
 
 @dataclass(slots=True)
