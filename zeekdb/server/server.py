@@ -679,24 +679,18 @@ class Server:
         for client in self.clients():
             client.close()
         self.engine.settle()
-        self.saving.give_up()
-        self.primary.copies.give_up()
-        self.appendonly.give_up()
-        self._end_tasks()
+        self.snapshots.end()
+        tasks = asyncio.all_tasks(self.loop)  # who was writing a file removes it, unless the disk holds it up
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=END_S))
         self.appendonly.close()
         if self.config.pidfile:
             with contextlib.suppress(OSError):
                 os.unlink(self.config.pidfile)
         log.warning("ZeekDB is now ready to exit, bye bye...")
         self.loop.close()
-
-    def _end_tasks(self) -> None:
-        """All are told to end, and those that were writing a file remove it, unless the disk holds them up."""
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            self.loop.run_until_complete(asyncio.wait(tasks, timeout=END_S))
 
 
 def serve(config: Config) -> int:
