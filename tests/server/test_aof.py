@@ -147,6 +147,7 @@ def test_damage_is_refused_with_its_place(start_server: StartServer, tmp_path: P
         (whole + encode("NOSUCH", "a"), "Unknown command"),
         (whole + b"*0\r\n", "does not follow the protocol"),
         (whole.replace(b"SET\r\n", b"SETxx", 1), "does not follow the protocol"),
+        (whole + b"#TS:17\0\0\0" + encode("SET", "c", "1"), "does not follow the protocol"),
     ):
         last.write_bytes(bad)
         refused = started(start_server, data, wait=False)
@@ -226,6 +227,23 @@ def test_turning_it_on_is_tried_again(start_server: StartServer, tmp_path: Path)
     server.terminate(signal.SIGKILL)
     with started(start_server, tmp_path).wire() as wire:
         assert wire("MGET", "a", "b", "c") == [b"1", b"1", b"1"]
+
+
+def test_after_a_full_copy_the_files_are_made_anew_until_it_succeeds(start_server: StartServer, tmp_path: Path) -> None:
+    primary, replica = start_server(), started(start_server, tmp_path)
+    stone = tmp_path / "appendonlydir" / f"temp-rewriteaof-bg-{replica.pid}.aof"
+    stone.mkdir()
+    with primary.wire() as wire, replica.wire() as other:
+        wire("SET", "theirs", "1")
+        other("SET", "ours", "1")
+        other("REPLICAOF", "127.0.0.1", str(primary.port))
+        wait_for(lambda: info(other)["aof_last_bgrewrite_status"] == "err")
+        stone.rmdir()
+        wait_for(lambda: info(other)["aof_rewrites"] == "1", 20)
+        wait_for(lambda: info(other)["aof_rewrite_in_progress"] == "0")
+    replica.terminate(signal.SIGKILL)
+    with started(start_server, tmp_path).wire() as wire:
+        assert wire("MGET", "theirs", "ours") == [b"1", None]
 
 
 def test_a_snapshot_is_not_forgotten_when_the_file_is_turned_on(start_server: StartServer, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_lru_keeps_what_is_used(full: Wire, server: Server) -> None:
     full.pipeline([("SET", f"used:{n}", VALUE) for n in range(200)])
     full.pipeline([("SET", f"idle:{n}", VALUE) for n in range(3000)])
     full.pipeline([("RESTORE", f"old:{n}", 0, full("DUMP", "idle:0"), "IDLETIME", 5000) for n in range(500)])
+    full.pipeline([("GET", f"used:{n}") for n in range(200)])
     fill(full, "new", 2000)
     assert full("EXISTS", *[f"old:{n}" for n in range(500)]) < 250
     assert full("EXISTS", *[f"used:{n}" for n in range(200)]) > 120

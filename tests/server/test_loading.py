@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import Server, Wire, wait_for
+from zeekdb.hot.rdb import encode_string
+from zeekdb.persistence import rdb
 
 Start = Callable[..., Server]
 KEYS = 1_500_000
@@ -99,3 +103,73 @@ def test_an_end_while_it_loads_leaves_the_file(snapshot: Path) -> None:
                     assert server.terminate() == 0
             assert (snapshot / "dump.rdb").stat().st_size == size
             assert "Traceback" not in server.log(), server.log()
+
+
+class Primary:
+    """The other side of a replica's link, as far as the image."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.link, _ = listener.accept()
+        self.file = self.link.makefile("rb")
+
+    def send(self, image: bytes) -> None:
+        """Answers until it has asked for one, and sends that."""
+        while (name := self.command()[0].upper()) != b"PSYNC":
+            self.link.sendall(b"+PONG\r\n" if name == b"PING" else b"+OK\r\n")
+        self.link.sendall(b"+FULLRESYNC %b 0\r\n$%d\r\n" % (b"1" * 40, len(image)))
+        self.link.sendall(image)
+
+    def command(self) -> list[bytes]:
+        """The next one."""
+        words = []
+        for _ in range(int(self.file.readline()[1:])):
+            size = int(self.file.readline()[1:])
+            words.append(self.file.read(size + 2)[:-2])
+        return words
+
+    def ended(self) -> bool:
+        """Waits until the replica has left."""
+        while self.file.read1(4096):  # type: ignore[attr-defined]
+            pass
+        self.link.close()
+        return True
+
+
+@contextlib.contextmanager
+def listening(wire: Wire) -> Iterator[socket.socket]:
+    """The server follows whoever accepts there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        assert wire("REPLICAOF", "127.0.0.1", str(listener.getsockname()[1])) == "OK"
+        yield listener
+
+
+def test_a_replica_is_heard_while_it_loads_and_keeps_no_part_of_an_image(
+    snapshot: Path, start_server: Start
+) -> None:
+    """A primary ends links on which nothing was heard for `repl-timeout`; data that are half there are nobody's."""
+    image, server = (snapshot / "dump.rdb").read_bytes(), start_server("--save", "")
+    with server.wire(60) as wire, listening(wire) as listener:
+        wire("SET", "old", "1")
+        first = Primary(listener)
+        first.send(image[: len(image) // 2])
+        assert first.ended()
+        assert wire("DBSIZE") == 0
+        second = Primary(listener)
+        second.send(image)
+        assert second.file.read(1) == b"\n"
+        wait_for(lambda: b"master_link_status:up" in wire("INFO", "replication"), 60)
+        assert wire("DBSIZE") == KEYS
+        second.link.close()
+
+
+def test_a_replica_asks_again_after_an_image_that_it_cannot_take(start_server: Start) -> None:
+    server = start_server("--save", "")
+    code = b"#!lua name=lib\nthis is no Lua"
+    image = rdb.image([], b"\xf5" + encode_string(code))
+    with server.wire() as wire, listening(wire) as listener:
+        for _ in range(2):
+            primary = Primary(listener)
+            primary.send(image)
+            assert primary.ended()
+        assert "Connection with master lost" in server.log()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import REDIS, ZEEKDB, Server, wait_for
+from tests.support import REDIS, ZEEKDB, Server, encode, wait_for
 
 Start = Callable[..., Server]
 
@@ -120,3 +120,17 @@ def test_the_calendar_makes_one(start_server: Start, tmp_path: Path) -> None:
         wait_for(lambda: b"rdb_saves:1" in wire("INFO", "persistence"), 70)
         assert time.time() % 60 < 10
     assert (tmp_path / "dump.rdb").exists()
+
+
+@pytest.mark.parametrize("command", ["BGSAVE", "BGREWRITEAOF"])
+def test_a_shutdown_leaves_nothing_half_done(start_server: Start, command: str) -> None:
+    server = start_server("--enable-debug-command", "local", "--appendonly", "yes")
+    with server.wire() as wire:
+        wire("DEBUG", "POPULATE", 1_000_000, "key", 100)
+        wire(command)
+        wait_for(lambda: list(server.directory.glob("**/temp-*.rdb")))
+        wire.send(encode("SHUTDOWN", "NOSAVE"))
+        assert server.process.wait(30) == 0
+    assert list(server.directory.glob("**/temp-*")) == []
+    assert "ready to exit" in server.log() and "Traceback" not in server.log()
+    assert "Task was destroyed" not in server.log()

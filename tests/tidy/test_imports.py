@@ -21,7 +21,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("server",),
     ("commands",),
     ("eviction", "tiers", "tensors", "persistence", "replication", "scripting"),
-    ("keyspace",),
     ("types",),  # the doors of the data types, beside hot in the design: their structures live there
     ("hot",),
     ("config",),

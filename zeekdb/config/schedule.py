@@ -36,6 +36,11 @@ HORIZON_S: Final = 10 * 366 * 86_400  # 29 February may be eight years away
 SCHEDULES_MAX: Final = 64
 
 
+def _digits(text: str) -> int:
+    """Up to three digits as a number; -1: it is something else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else -1
+
+
 @dataclass(frozen=True)
 class Field:
     """What one field may hold."""
@@ -51,7 +56,7 @@ class Field:
 
     def _part(self, part: str) -> range:
         span, slash, step = part.partition("/")
-        if slash and not (step.isascii() and step.isdecimal() and 0 < int(step) <= self.high):
+        if slash and not 0 < _digits(step) <= self.high:
             raise self.wrong(part)
         first, dash, last = span.partition("-")
         if span == "*":
@@ -68,8 +73,8 @@ class Field:
     def _number(self, text: str, part: str) -> int:
         if text.lower() in self.names:
             return self.low + self.names.index(text.lower())
-        if text.isascii() and text.isdecimal() and len(text) < 4 and self.low <= int(text) <= self.high:
-            return int(text)
+        if self.low <= (number := _digits(text)) <= self.high:
+            return number
         raise self.wrong(part)
 
     def wrong(self, part: str) -> ConfigError:
@@ -136,10 +141,10 @@ class Schedule:
         """Whether it comes when the clock shows this."""
         return clock.minute in self.minutes and clock.hour in self.hours and self.matches_day(clock.date())
 
-    def next_after(self, moment: datetime) -> datetime:
+    def next_after(self, moment: datetime) -> datetime | None:
         """The first time behind `moment`, on a whole minute, in its zone; without a zone, both are local times.
 
-        ValueError when there is none for ten years.
+        None when there is none for ten years, as of some 29 February that has to be a Sunday.
         """
         zone = moment.tzinfo
         at_s = int(moment.timestamp() // 60) * 60
@@ -155,7 +160,7 @@ class Schedule:
             if self._is_due(later, jump):
                 return later
             clock = later
-        raise ValueError(f"{self.text} does not come for ten years")
+        return None
 
     def _steps(self, clock: datetime) -> list[int]:
         """Minutes that may be stepped over without missing anything, the most first."""
@@ -204,5 +209,6 @@ class Schedules(Kind):
 
 
 def next_after(schedules: Sequence[Schedule], moment: datetime) -> datetime | None:
-    """The first time of all of them; None without any."""
-    return min((schedule.next_after(moment) for schedule in schedules), default=None, key=datetime.timestamp)
+    """The first time of all of them; None when none comes."""
+    found = (schedule.next_after(moment) for schedule in schedules)
+    return min((time for time in found if time is not None), default=None, key=datetime.timestamp)

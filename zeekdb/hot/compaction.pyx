@@ -25,8 +25,7 @@ cdef enum:
     WALK_PATIENCE = 5               # times what a walk took, until the next one
     IGNORED = 33554432              # bytes of gaps that nobody minds while there is no limit
 
-cdef Db** DBS = NULL
-cdef int NDBS = 0
+cdef object KEYSPACE = None
 cdef int64_t NEXT_US = 0            # no round begins before
 cdef int64_t NEXT_WALK_US = 0       # no walk over all tables
 cdef int64_t BEGIN_US = 0           # of the walk under way
@@ -130,9 +129,11 @@ cdef bint compact_step() noexcept nogil:
     return True
 
 
-def configure(keyspace not None):
-    global DBS, NDBS, ACTIVE
+cpdef configure(keyspace):
+    global KEYSPACE, DBS, NDBS, ACTIVE
     cdef int i
+    if keyspace is KEYSPACE:
+        return
     databases = keyspace.databases
     free(DBS)
     DBS = <Db**>malloc(len(databases) * sizeof(Db*))
@@ -141,6 +142,7 @@ def configure(keyspace not None):
     NDBS = len(databases)
     for i in range(NDBS):
         DBS[i] = db_pointer(databases[i])
+    KEYSPACE = keyspace
     ACTIVE = False
 
 

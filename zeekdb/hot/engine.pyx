@@ -90,13 +90,13 @@ cdef list list_views(Arg* argv, uint32_t argc):
             for i in range(argc)]
 
 
-@cython.final
 cdef inline int wake_bytes(const Conn* c) noexcept nogil:
     """For which to wait: what is left of a large argument without its line end, which may be late, or a part of it."""
     cdef size_t left = c.intake.blob_want - c.intake.blob.size
     return <int>min(left - 2 if left > 2 else 1, <size_t>WAKE_BYTES)
 
 
+@cython.final
 cdef class Engine(Sockets):
     """The reactor over one keyspace. Not thread-safe: everything happens on the event loop's thread."""
 

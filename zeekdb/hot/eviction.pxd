@@ -1,6 +1,5 @@
 # What goes when memory is full. See eviction.pyx.
 from libc.stdint cimport int64_t, uint32_t
-from zeekdb.hot.keyspace cimport Db
 from zeekdb.hot.memory cimport mem_resident, mem_used
 from zeekdb.hot.recency cimport Policy
 
@@ -18,8 +17,6 @@ ctypedef struct Eviction:
     bint stuck               # over the limit, and nothing may go
     int64_t exceeded_us      # since when more is used than allowed; 0: it is not
     int64_t total_us         # that it was, before
-    Db** dbs
-    int ndbs
 
 cdef Eviction E
 

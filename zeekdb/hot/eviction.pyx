@@ -10,12 +10,11 @@ worked off here.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from zeekdb.hot.clock cimport steady_us
-from zeekdb.hot.compaction cimport compact_step
+from zeekdb.hot.compaction cimport DBS, NDBS, compact_step, configure as compact_in
 from zeekdb.hot.journal cimport J, journal_gone
-from zeekdb.hot.keyspace cimport G, Shard, db_pointer, ks_delete
+from zeekdb.hot.keyspace cimport Db, G, Shard, ks_delete
 from zeekdb.hot.memory cimport mem_alloc, mem_free
 from zeekdb.hot.learned cimport LEARNED_POLICY
 from zeekdb.hot.notes cimport N, note_key
@@ -104,14 +103,14 @@ cdef Entry* soonest(Db** owner) noexcept nogil:
     cdef Shard* s
     cdef Entry* found = NULL
     cdef int64_t when = 0
-    for i in range(E.ndbs):
-        if E.dbs[i].shards == NULL:
+    for i in range(NDBS):
+        if DBS[i].shards == NULL:
             continue
-        for k in range(E.dbs[i].nshards):
-            s = &E.dbs[i].shards[k]
+        for k in range(DBS[i].nshards):
+            s = &DBS[i].shards[k]
             if s.due.used and (found == NULL or s.due.heap[0].when_ms < when):
                 found, when = s.due.heap[0].entry, s.due.heap[0].when_ms
-                owner[0] = E.dbs[i]
+                owner[0] = DBS[i]
     return found
 
 
@@ -120,10 +119,10 @@ cdef uint64_t count() noexcept nogil:
     cdef uint64_t total = 0
     cdef int i
     cdef uint32_t k
-    for i in range(E.ndbs):
-        if E.dbs[i].shards != NULL:
-            for k in range(E.dbs[i].nshards):
-                total += candidates(&E.dbs[i].shards[k])
+    for i in range(NDBS):
+        if DBS[i].shards != NULL:
+            for k in range(DBS[i].nshards):
+                total += candidates(&DBS[i].shards[k])
     return total
 
 
@@ -141,13 +140,13 @@ cdef Entry* choose(Db** owner) noexcept nogil:
     if E.policy.resize != NULL:
         E.policy.resize(total)
     place = random_bits() % total  # every key's shard is as likely as the shard is full
-    for i in range(E.ndbs):
-        if E.dbs[i].shards == NULL:
+    for i in range(NDBS):
+        if DBS[i].shards == NULL:
             continue
-        for k in range(E.dbs[i].nshards):
-            s = &E.dbs[i].shards[k]
+        for k in range(DBS[i].nshards):
+            s = &DBS[i].shards[k]
             if place < candidates(s):
-                owner[0] = E.dbs[i]
+                owner[0] = DBS[i]
                 return sample_volatile(s) if E.volatile_only else sample_all(s)
             place -= candidates(s)
     return NULL
@@ -231,15 +230,8 @@ def configure(
     keyspace not None, size_t limit, str policy not None, int samples, int tenacity, size_t gaps=GAPS
 ):
     global KEYSPACE
-    cdef int i
     KEYSPACE = keyspace
-    databases = keyspace.databases
-    if E.ndbs != len(databases) or E.dbs == NULL:
-        free(E.dbs)
-        E.dbs = <Db**>malloc(len(databases) * sizeof(Db*))
-    E.ndbs = len(databases)
-    for i in range(E.ndbs):
-        E.dbs[i] = db_pointer(databases[i])
+    compact_in(keyspace)
     scope, _, name = policy.partition("-")
     E.limit = limit
     E.ceiling = limit + gaps

@@ -12,4 +12,4 @@ class FileWriter:
     def put(self, data: bytes) -> None:
         """Writes; returns when it is written. OSError."""
     def close(self) -> None:
-        """The thread ends when the piece is written. The descriptor stays open."""
+        """The thread ends when the piece is written, and nothing more can be. The descriptor stays open."""

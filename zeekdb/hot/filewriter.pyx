@@ -5,7 +5,7 @@ would, whenever it is preempted while it holds the GIL, and with it everybody wh
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 from zeekdb.hot.crc64 cimport crc64_update
@@ -130,16 +130,21 @@ cdef class FileWriter:
 
     cdef bint offer(self, Buffer* piece) except -1:
         cdef Buffer swapped
+        cdef bint closed
         if self.busy:
             return False
         with nogil:
             pthread_mutex_lock(&self.pen.lock)
-            swapped = self.pen.piece
-            self.pen.piece = piece[0]
-            piece[0] = swapped
-            self.pen.busy = True
-            pthread_cond_broadcast(&self.pen.changed)
+            closed = self.pen.stops
+            if not closed:
+                swapped = self.pen.piece
+                self.pen.piece = piece[0]
+                piece[0] = swapped
+                self.pen.busy = True
+                pthread_cond_broadcast(&self.pen.changed)
             pthread_mutex_unlock(&self.pen.lock)
+        if closed:  # nobody would ever write it: a thread was still at it when the file was dropped
+            raise OSError(EBADF, os.strerror(EBADF))
         return True
 
     @property

@@ -20,7 +20,7 @@ ctypedef struct Page:
 
 ctypedef struct Paging:
     uint8_t class_of[4097]  # by (size + 7) / 8
-    uint32_t size[96]       # of a class's blocks
+    uint32_t size[CLASSES]  # of a class's blocks
     size_t resident         # bytes of pages that were touched
     size_t marked           # pages to be emptied
     uint64_t moved          # blocks

@@ -210,8 +210,12 @@ cdef void* page_alloc(uint32_t k) noexcept nogil:
     return block
 
 
+cdef inline Page* page_of(const void* block, uint32_t k) noexcept nogil:
+    return <Page*>(<uintptr_t>block & ~<uintptr_t>(CLASS[k].page - 1))
+
+
 cdef void page_free(void* block, uint32_t k) noexcept nogil:
-    cdef Page* page = <Page*>(<uintptr_t>block & ~<uintptr_t>(CLASS[k].page - 1))
+    cdef Page* page = page_of(block, k)
     cdef SizeClass* c = &CLASS[page.size_class]
     (<void**>block)[0] = page.free_list
     page.free_list = block
@@ -295,10 +299,6 @@ cdef size_t pages_mark(bint scattered) noexcept nogil:
         if CLASS[k].room != NULL and CLASS[k].room.next != NULL and (scattered or k >= KEYED):
             mark_class(&CLASS[k])
     return P.marked
-
-
-cdef inline Page* page_of(const void* block, uint32_t k) noexcept nogil:
-    return <Page*>(<uintptr_t>block & ~<uintptr_t>(CLASS[k].page - 1))
 
 
 cdef bint page_marked(const void* block, uint32_t k) noexcept nogil:

@@ -38,6 +38,8 @@ ctypedef struct Attributes:
 ctypedef struct Loading:
     Reader r
     const uint8_t* begin
+    const uint8_t* summed    # what is before it is in `crc`
+    uint64_t crc
     Attributes a
     Db* db
     int64_t stop_us          # when to stop; 0: never
@@ -73,7 +75,8 @@ cdef bint load_key(Loading* l, Db* db, uint8_t type, Attributes* a) noexcept nog
         value_drop(&value)
         l.expired += 1
         return True
-    ks_delete(db, name.p, name.n, h)
+    if l.replace:
+        ks_delete(db, name.p, name.n, h)
     e = value_store(&value, db, name.p, name.n, h, a.deadline_ms)
     l.keys += 1
     if a.frequency >= 0 and R.tracking == BY_COUNT:
@@ -171,16 +174,6 @@ cdef version_of(const uint8_t* p, size_t n):
     return version
 
 
-cdef check_sum(const uint8_t* p, size_t n, size_t end):
-    """The eight bytes that follow the end; all zero: none was made."""
-    cdef uint64_t wanted
-    if n - end < CHECKSUM:
-        raise DamagedValue("it ends before its checksum")
-    memcpy(&wanted, p + end, CHECKSUM)
-    if wanted and wanted != crc64_update(0, p, end):
-        raise DamagedValue("the checksum differs")
-
-
 cdef class Loader:
     """See rdbload.pyi."""
 
@@ -205,6 +198,7 @@ cdef class Loader:
         clear(&self.l.a)
         self.l.db = db_pointer(databases[0])
         self.l.begin, self.l.replace, self.l.now_ms = <const uint8_t*>self.view.buf, replace, now_ms
+        self.l.summed = self.l.begin
         self.l.r.at, self.l.r.end = self.l.begin + MAGIC, self.l.begin + self.view.len
         self.l.r.string_max = <uint64_t>-1
         self.l.r.fault = SOUND
@@ -225,6 +219,8 @@ cdef class Loader:
             raise ValueError("the image was closed")
         l.stop_us = steady_us() + budget_us if budget_us else 0
         how = load_records(l, self.databases, self.libraries)
+        l.crc = crc64_update(l.crc, l.summed, l.r.at - l.summed)  # now that it is in the cache
+        l.summed = l.r.at
         if how == PAUSED:
             return False
         if how == FAULTY:
@@ -234,9 +230,18 @@ cdef class Loader:
                 where = f" (key {name!r}, offset {self.at})"
             raise DamagedValue((<bytes>l.r.why).decode() + where)
         if self.version >= CHECKED_SINCE:
-            check_sum(l.begin, self.view.len, self.at)
-            l.r.at += CHECKSUM
+            self.check_sum()
         return True
+
+    cdef check_sum(self):
+        """The eight bytes that follow the end; all zero: none was made."""
+        cdef const uint8_t* p
+        cdef uint64_t wanted
+        if not get_bytes(&self.l.r, CHECKSUM, &p):
+            raise DamagedValue("it ends before its checksum")
+        memcpy(&wanted, p, CHECKSUM)
+        if wanted and wanted != self.l.crc:
+            raise DamagedValue("the checksum differs")
 
     @property
     def at(self):

@@ -86,7 +86,7 @@ cdef class Replay:
                     self.verdict = "torn"
                     break
                 if base[used] == 0:  # a hole begins in it
-                    verdict = "it does not follow the protocol"
+                    self.verdict = "it does not follow the protocol"
                     break
                 used += 1
                 if c.gate & C_MULTI == 0:

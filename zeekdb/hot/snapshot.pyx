@@ -94,6 +94,7 @@ cdef class Snapshot:
     cdef uint32_t shard
     cdef uint64_t cursor
     cdef readonly bint done
+    cdef readonly bint given_up
     cdef readonly uint64_t total
 
     def __init__(self, list databases not None, bint compress, bint recency, bint commands=False):
@@ -111,6 +112,8 @@ cdef class Snapshot:
     def step(self, int64_t budget_us):
         cdef int64_t end = steady_us() + budget_us
         cdef Db* db
+        if self.done:  # another one may be under way by now
+            return True
         while self.at < len(self.databases):
             db = db_pointer(self.databases[self.at])
             if db.shards == NULL or self.shard == db.nshards:
@@ -133,7 +136,9 @@ cdef class Snapshot:
 
     def give_up(self):
         global DISCARDS
-        DISCARDS = True
+        if self.done or self.given_up:
+            return
+        self.given_up = DISCARDS = True
         writer_free(&W)
 
     @property

@@ -82,7 +82,7 @@ cdef class Sockets(CommandTable):
     cdef list held                   # connections whose output waits for that
     cdef list again                  # connections that another one's command has given output or set free
     cdef size_t sums[3]              # bytes of the clients of each side
-    cdef Conn* buckets[20]           # evictable ones, by the power of two of their memory
+    cdef Conn* buckets[BUCKETS]      # evictable ones, by the power of two of their memory
     cdef public size_t client_limit  # bytes of all that are evictable; 0: none
     cdef public object on_evict      # (connection): it is closed because clients take too much
     cdef public object on_close      # (connection)

@@ -163,8 +163,9 @@ def write(path: Path, manifest: Manifest) -> None:
         sync_folder(path.parent)  # the files that it names, before it
         temporary.replace(path)
     except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        if path.exists():  # otherwise what is left announces it: see `announce`
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         raise
     sync_folder(path.parent)
 

@@ -50,6 +50,7 @@ class AppendOnly:
         self.task: asyncio.Task[None] | None = None
         self.unnamed: list[AofFile] = []  # increments that were begun before there is a manifest to name them
         self.scheduled = False  # BGREWRITEAOF came while a snapshot was being made
+        self.owed_s: float | None = None  # since when the files tell of other data, by the monotonic clock
         self.active = False  # the manifest is on the disk: what was synced is safe
         self.error = 0
         self.rewrites = 0
@@ -161,6 +162,7 @@ class AppendOnly:
         server.loop.remove_reader(self.log.fileno())
         server.engine.log = None
         self.active = False
+        self.owed_s = None
         self._hold()
         self.log.close()
         self.log = None
@@ -233,7 +235,8 @@ class AppendOnly:
         grown = self.size * 100 // max(self.base_bytes, 1) - 100
         due = growth and self.size > config.auto_aof_rewrite_min_size and grown >= growth
         in_doubt = tail is not None and tail.sync_failed
-        if self.scheduled or in_doubt or due or not self.active:  # the last: turning it on has failed
+        wanted = self.scheduled or in_doubt or self.owed_s is not None
+        if wanted or due or not self.active:  # the last: turning it on has failed
             if due and not self.scheduled:
                 log.warning("Starting automatic rewriting of AOF on %d%% growth", grown)
             self._rewrite_soon()
@@ -264,12 +267,9 @@ class AppendOnly:
 
     def begin_anew(self) -> None:
         """The data are others than the files and the changes to come tell of: a full copy has replaced them."""
-        if self.log is None:
-            return
-        if self.task is None:
+        if self.log is not None:
+            self.owed_s = time.monotonic()
             self._rewrite_soon()
-        else:
-            self.scheduled = True
 
     async def _rewrite_in_background(self) -> None:
         try:
@@ -277,6 +277,8 @@ class AppendOnly:
             await (self._rewrite() if self.server.config.appendonly else self._write_base_alone())
             self.rewrites += 1
             self.failures, self.last_ok = 0, True
+            if self.owed_s is not None and self.begin_s >= self.owed_s:
+                self.owed_s = None
             log.warning("Background AOF rewrite finished successfully")
         except OSError as error:
             self.failures += 1
@@ -293,6 +295,19 @@ class AppendOnly:
         server, folder = self.server, self.directory
         file = self._new_increment()
         descriptor = await asyncio.to_thread(create, folder / file.name)
+        handed_over = False
+
+        def at_epoch() -> None:
+            """The moment that the base shows."""
+            nonlocal handed_over
+            server.propagation.restart()
+            handed_over = True
+            if self.log is None:
+                self._start(descriptor, 0)
+            else:
+                self.older_bytes += self.log.size
+                self.log.switch(descriptor)
+
         try:
             if not self.active:
                 self.unnamed.append(file)
@@ -304,21 +319,12 @@ class AppendOnly:
             was_in_doubt = self.log is not None and self.log.sync_failed
             before = self.size
             temporary = folder / f"temp-rewriteaof-bg-{os.getpid()}.aof"
+            form = self._base_form()
+            await server.snapshots.write(temporary, form, at_epoch)
         except BaseException:
-            os.close(descriptor)
+            if not handed_over:
+                os.close(descriptor)
             raise
-
-        def at_epoch() -> None:
-            """The moment that the base shows."""
-            server.propagation.restart()
-            if self.log is None:
-                self._start(descriptor, 0)
-            else:
-                self.older_bytes += self.log.size
-                self.log.switch(descriptor)
-
-        form = self._base_form()
-        await server.snapshots.write(temporary, form, at_epoch)
         base = self._new_base(form)
         await asyncio.to_thread(os.replace, temporary, folder / base.name)
         replaced = self.manifest.rewritten(base, [file])
@@ -361,17 +367,17 @@ class AppendOnly:
         """What a base that is begun now consists of."""
         return Form.RDB_BASE if self.server.config.aof_use_rdb_preamble else Form.COMMANDS
 
-    def _new_base(self, form: Form) -> AofFile:
-        """The same for a base."""
-        while True:
-            file = self.manifest.next_base(str(self.server.config.appendfilename), form is Form.RDB_BASE)
-            if not (self.directory / file.name).exists():
-                return file
-
     def _new_increment(self) -> AofFile:
         """A name that no file has: what a crash may have left is not written over."""
         while True:
             file = self.manifest.next_increment(str(self.server.config.appendfilename))
+            if not (self.directory / file.name).exists():
+                return file
+
+    def _new_base(self, form: Form) -> AofFile:
+        """The same for a base."""
+        while True:
+            file = self.manifest.next_base(str(self.server.config.appendfilename), form is Form.RDB_BASE)
             if not (self.directory / file.name).exists():
                 return file
 

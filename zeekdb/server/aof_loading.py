@@ -143,13 +143,13 @@ class AofLoader:
             why = "" if last else ", and it is not the last increment"
             raise CannotLoad(
                 f"unexpected end of file reading the append only file {path}: the last whole command ends at offset "
-                f"{end}{why}. You can repair it with: redis-check-aof --fix {path}, or set aof-load-truncated to yes"
+                f"{end}{why}. You can repair it with: zeekdb check --fix {path}, or set aof-load-truncated to yes"
             )
         if verdict == "torn":
             verdict = f"a command seems to be cut off, but whole ones follow at offset {behind}: its length is wrong"
         raise CannotLoad(
             f"bad file format reading the append only file {path} at offset {end}: {verdict}. Make a backup of it, "
-            f"then: redis-check-aof --fix {path}"
+            f"then: zeekdb check --fix {path}"
         )
 
     def _keep_cut(self, path: Path, data: mmap.mmap, at: int) -> None:

@@ -103,17 +103,16 @@ class FullCopies:
             while self.waiting:
                 try:
                     await self._copy()
-                except OSError as error:
-                    log.warning("SYNC failed. BGSAVE child returned an error: %s", error.strerror or error)
+                except Exception as error:
+                    if isinstance(error, OSError):
+                        log.warning("SYNC failed. BGSAVE child returned an error: %s", error.strerror or error)
+                    else:
+                        log.exception("a full copy failed")
                     for replica in list(self.group if self.snapshotting else self.waiting):
                         replica.client.kill()
                 finally:
                     self.snapshotting = False
                     self.group = []
-        except Exception:
-            log.exception("a full copy failed")
-            for replica in list(self.waiting):
-                replica.client.kill()
         finally:
             self.task = None
 

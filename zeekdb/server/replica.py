@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zeekdb")
 
+ALIVE_S = 1.0
 RETRY_S = 1.0
 READ_BYTES = 1 << 18
 LINE_BYTES_MAX = 1 << 16
@@ -160,8 +161,10 @@ class Replica:
         while True:
             try:
                 await self._session()
-            except (OSError, TimeoutError, EOFError, BrokenLink, ValueError, DamagedValue) as error:
+            except (OSError, TimeoutError, EOFError, BrokenLink, ValueError, DamagedValue, CommandError) as error:
                 log.warning("Connection with master lost: %s", error or type(error).__name__)
+            except Exception:
+                log.exception("the link to the primary failed")
             if self.state != "connect":
                 self.down_since_s = time.monotonic()
             self.state = "connect"
@@ -251,6 +254,8 @@ class Replica:
             raise BrokenLink(head.decode("utf-8", "replace"))
         mark = head.removeprefix(b"$EOF:") if head.startswith(b"$EOF:") else b""
         left = (1 << 62) if mark else int(head[1:])
+        if left < 0:
+            raise BrokenLink(head.decode("utf-8", "replace"))
         tail = b""  # the last bytes read, where the mark may be
         with path.open("wb", buffering=0) as file:
             while left:
@@ -280,18 +285,30 @@ class Replica:
             server.settle()
             server.loader.begin()
             server.loader.expect(len(data))
+            alive = server.loop.create_task(self._say_alive())
             try:
                 await server.loader.run(loader)
+                loaded = rdb.loaded(loader)
+                for code in loaded.libraries:
+                    server.runner.load(code, True)
+            except BaseException:  # a part of the data is worse than none
+                server.keyspace.clear(server.keyspace.databases)
+                raise
             finally:
+                alive.cancel()
                 server.loader.end()
-            loaded = rdb.loaded(loader)
-        for code in loaded.libraries:
-            server.runner.load(code, True)
         self.known_id, self.offset = replication_id, offset
         self.client.select(loaded.stream_db if loaded.stream_db < len(server.keyspace.databases) else 0)
         server.primary.become(self.known_id.decode(), self.offset)
         server.appendonly.begin_anew()
         server.settle()
+
+    async def _say_alive(self) -> None:
+        """While an image is loaded, which may take longer than the primary's `repl-timeout`; an empty line is no
+        command, but something heard."""
+        while self.writer is not None:
+            self.writer.write(b"\n")
+            await asyncio.sleep(ALIVE_S)
 
     # ------------------------------------------------------------ the stream
 

@@ -115,6 +115,9 @@ class Saving:
                     await server.snapshots.finish(job)
                     break
                 except SnapshotGivenUp:
+                    if server.loading:  # a full copy, of which there is only a part so far
+                        self.scheduled = True
+                        return
                     if left == 0:
                         raise
                     job, dirty = server.snapshots.begin(self.path), server.keyspace.dirty

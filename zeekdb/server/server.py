@@ -26,7 +26,7 @@ from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
 from zeekdb.errors import CommandError, Unavailable
-from zeekdb.hot import compaction, eviction, learned
+from zeekdb.hot import eviction, learned
 from zeekdb.hot.engine import Engine
 from zeekdb.hot.gates import (
     GATE_BUSY,
@@ -78,6 +78,7 @@ MEMORY_DIRECTIVES = (
     "lfu-log-factor", "replica-ignore-maxmemory",
 )  # fmt: skip
 SPARE_DESCRIPTORS = 32  # beside the clients': files, listeners, the loop's own
+END_S = 5.0  # how long tasks may take to end at shutdown
 SHUTDOWN_FLUSH_S = 0.05  # how long replies may take to leave at shutdown
 
 
@@ -94,7 +95,6 @@ class Server:
         load_commands()
         self.config = config
         self.keyspace = Keyspace(config.databases, config.shards)
-        compaction.configure(self.keyspace)
         self.engine = Engine(self.keyspace)
         self.stats = Stats()
         self.sampler = Sampler()
@@ -661,9 +661,13 @@ class Server:
         for client in self.clients():
             client.close()
         self.engine.settle()
-        self.saving.give_up()
-        self.primary.copies.give_up()
+        self.snapshots.end()
         self.loop.run_until_complete(self.tensors.stop())
+        tasks = asyncio.all_tasks(self.loop)  # who was writing a file removes it, unless the disk holds it up
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=END_S))
         self.appendonly.close()
         if self.config.pidfile:
             with contextlib.suppress(OSError):

@@ -24,6 +24,7 @@ SAVE_SLICE_US = 25_000  # of SAVE, for which everyone waits
 PIECE = 1 << 18  # bytes that are handed to the thread at once
 WAITING_MAX = 1 << 22  # bytes that wait for the disk until the walk does, too
 DISK_S = 0.001
+FLUSHED = "the databases were flushed meanwhile"
 WITH_RECENCY = ("lru", "lfu")  # policies whose figures are worth keeping
 
 
@@ -41,7 +42,7 @@ class Form(Enum):
 
 
 class SnapshotGivenUp(OSError):
-    """The databases were flushed or swapped meanwhile: what was written shows nothing that ever was."""
+    """The databases were flushed or swapped meanwhile, or are being loaded: it would show nothing that ever was."""
 
 
 @dataclass(slots=True)
@@ -61,12 +62,10 @@ class Snapshots:
         self.server = server
         self.idle = asyncio.Event()
         self.current: Snapshot | None = None
-        self.given_up = False
         server.keyspace.database_listeners.append(self._database_changes)
 
     def _database_changes(self, databases: list[Any], swapped: bool) -> None:
         if self.current is not None:
-            self.given_up = True
             self.current.give_up()
 
     def _open(self, path: Path, form: Form, paces: bool = False) -> RdbFile:
@@ -87,17 +86,22 @@ class Snapshots:
         else:
             stream_db = server.replica.client.db_index if server.replica.active else None
             head = rdb.head(databases, server.runner.libraries.records(), form is Form.RDB_BASE, stream_db)
-        self.given_up = False
         self.current = Snapshot(databases, bool(server.config.rdbcompression), recency, form is Form.COMMANDS)
         return self.current, head
 
     def end(self) -> None:
-        """However it went, all keys are of one epoch again."""
+        """However it went, all keys are of one epoch again, at once."""
         snapshot, self.current = self.current, None
         self.idle.set()
-        if snapshot is not None and not snapshot.done:
+        if snapshot is not None:
             snapshot.give_up()
             snapshot.step(0)
+
+    async def _unwind(self, snapshot: Snapshot) -> None:
+        """The same in slices, after a failure that nobody has to hurry for."""
+        snapshot.give_up()
+        while not snapshot.step(SLICE_US):
+            await self._serve()
 
     def write_now(self, path: Path, form: Form = Form.RDB) -> None:
         """SAVE: everyone waits. OSError."""
@@ -117,10 +121,16 @@ class Snapshots:
 
     def begin(self, path: Path, form: Form = Form.RDB, at_epoch: Callable[[], None] | None = None) -> Job:
         """The moment that the file will show, at which `at_epoch` is called; `finish` does the rest. OSError."""
+        if self.server.loading:
+            raise SnapshotGivenUp("data are being loaded")
         file = self._open(path, form, paces=True)
-        if at_epoch is not None:
-            at_epoch()
-        snapshot, head = self._begin(form)
+        try:
+            if at_epoch is not None:
+                at_epoch()
+            snapshot, head = self._begin(form)
+        except BaseException:
+            file.drop()
+            raise
         self.idle.clear()
         return Job(file, snapshot, head, form)
 
@@ -130,9 +140,11 @@ class Snapshots:
             await self._write(job)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(job.file.drop))  # the disk may hold it up
+            await self._unwind(job.snapshot)
             raise
         finally:
-            self.end()
+            if self.current is job.snapshot:  # not the one that has begun since it was ended
+                self.end()
 
     async def write(self, path: Path, form: Form = Form.RDB, at_epoch: Callable[[], None] | None = None) -> None:
         """Both, as soon as no other snapshot is under way. OSError."""
@@ -166,12 +178,13 @@ class Snapshots:
                 while not done and snapshot.size < size:
                     await self._serve()
                     done = snapshot.step(SLICE_US)
-                    if self.given_up:
-                        raise SnapshotGivenUp("the databases were flushed meanwhile")
+                    if snapshot.given_up:
+                        raise SnapshotGivenUp(FLUSHED)
                 piece = snapshot.take()
             piece += rdb.END
             yield piece + (crc64(piece, crc) if checksum else 0).to_bytes(8, "little")
         finally:
+            await self._unwind(snapshot)
             if self.current is snapshot:
                 self.end()
 
@@ -182,8 +195,8 @@ class Snapshots:
         while not done or snapshot.size:
             if not done and snapshot.size < WAITING_MAX:
                 done = snapshot.step(SLICE_US)
-            if self.given_up:
-                raise SnapshotGivenUp("the databases were flushed meanwhile")
+            if snapshot.given_up:
+                raise SnapshotGivenUp(FLUSHED)
             if (done or snapshot.size >= PIECE) and not snapshot.give(file.writer):
                 await asyncio.sleep(DISK_S)  # the disk is slower than the walk
             await self._serve()

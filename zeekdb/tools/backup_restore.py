@@ -110,7 +110,7 @@ def restore(store: Store, name: str, target: Path, at_s: float | None, force: bo
     outcome = Outcome(backup, target, backup.created_s)
     try:
         if backup.content == "rdb":
-            _copy(backup, RDB, temporary / RDB, backup, progress)
+            _copy(backup, RDB, temporary / RDB, progress)
         else:
             until_s = int(at_s) if cut and at_s is not None else None
             _write_aof(store, backup, temporary / FOLDER_DEFAULT, until_s, outcome, progress)
@@ -158,10 +158,10 @@ def _move_aside(target: Path, old: list[Path], outcome: Outcome) -> None:
     outcome.notes.append(f"what was there is in {aside}")
 
 
-def _copy(backup: Backup, name: str, to: Path, owner: Backup, progress: Progress) -> None:
+def _copy(backup: Backup, name: str, to: Path, progress: Progress) -> None:
     """A file of a backup, hashed on its way. ToolError."""
     piece = next(piece for piece in backup.files if piece.name == name)
-    with mapped(owner.path / name) as data:
+    with mapped(backup.path / name) as data:
         digest = hashlib.sha256()
 
         def hashed() -> Iterator[bytes]:
@@ -210,7 +210,7 @@ def _put_together(chain: list[Backup], file: AofEnd, path: Path, progress: Progr
             if path.stat().st_size != piece.offset:
                 raise ToolError(f"{each.id}: {piece.name} does not go on where the backup before it ends")
             part = path.with_name(".part")
-            _copy(each, piece.name, part, each, progress)
+            _copy(each, piece.name, part, progress)
             if piece.offset == 0:
                 part.replace(path)
                 continue

@@ -24,6 +24,7 @@ from zeekdb.tools.rdb_check import check_rdb
 from zeekdb.tools.reports import Report, free_name, mapped
 
 MEMBER: Final = re.compile(r"(?P<stem>.+)\.(?P<seq>\d+)\.(?:base\.(?:rdb|aof)|(?P<increment>incr)\.aof)")
+GAP_SHOWN: Final = 8  # numbers; a damaged manifest may leave out any number of them
 CLOCK_S: Final = 2  # by which a file's time may differ from the clock
 
 
@@ -159,17 +160,19 @@ def _look_for_orphans(manifest: Manifest, members: Members | None, report: Repor
     orphans = [file for file in (*members.bases, *members.increments) if file.name not in named]
     report.facts["orphans"] = [file.name for file in orphans]
     seqs = [file.seq for file in manifest.increments]
-    gaps = {seq for low, high in itertools.pairwise(seqs) for seq in range(low + 1, high)}
+    gaps = [range(low + 1, high) for low, high in itertools.pairwise(seqs)]
     for file in orphans:
-        if file.kind == "i" and file.seq in gaps:
+        if file.kind == "i" and any(file.seq in gap for gap in gaps):
             report.problems.append(f"{file.name} is not in the manifest, though the files before and after it are")
-        elif file.kind == "i" and seqs and file.seq > seqs[-1] and (report.path / file.name).is_file():
+        elif file.kind == "i" and seqs and file.seq > seqs[-1]:
             report.notes.append(f"{file.name} is newer than all that the manifest names; a rewrite had begun")
         else:
             report.notes.append(f"{file.name} is not in the manifest: left over by a rewrite")
-    unexplained = sorted(gaps - {file.seq for file in orphans})
+    there = {file.seq for file in orphans}
+    unexplained = [seq for gap in gaps for seq in gap[:GAP_SHOWN] if seq not in there]
     if unexplained:
-        report.notes.append(f"no increment has the number {', '.join(map(str, unexplained))}")
+        more = ", …" if any(len(gap) > GAP_SHOWN for gap in gaps) else ""
+        report.notes.append(f"no increment has the number {', '.join(map(str, unexplained))}{more}")
 
 
 def _check_files(

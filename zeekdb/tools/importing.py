@@ -22,7 +22,7 @@ from zeekdb.tools.console import (
     warn,
 )
 from zeekdb.tools.sending import Sender, Tally
-from zeekdb.tools.sources import ServerSource, Source, figures, file_source
+from zeekdb.tools.sources import ServerSource, Source, file_source
 from zeekdb.tools.wire import Address, Link, is_url
 
 
@@ -70,7 +70,7 @@ def import_all(options: argparse.Namespace) -> int:
             error = str(wrong)
     seconds = progress.end()
     if options.json:
-        say_json({"source": name, "seconds": round(seconds, 3), **figures(tally), "ok": tally.well and not error,
+        say_json({"source": name, "seconds": round(seconds, 3), **tally.to_json(), "ok": tally.well and not error,
                   "error": error})  # fmt: skip
     else:
         if tally != Tally() or not error:

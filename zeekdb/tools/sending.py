@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from zeekdb.hot.crc64 import crc64
 from zeekdb.hot.rdb import encode_string, footer
@@ -44,6 +44,20 @@ class Tally:
     def well(self) -> bool:
         """Whether everything has arrived."""
         return not self.busy and not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "keys": self.keys,
+            "bytes": self.size,
+            "functions": self.libraries,
+            "expired": self.expired,
+            "empty": self.empty,
+            "gone": self.gone,
+            "busy": self.busy,
+            "busy_keys": self.busy_names,
+            "failures": dict(self.failures),
+        }
 
     def fail(self, error: str, what: bytes) -> None:
         """One that did not arrive."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import zeekdb
 from zeekdb.hot.rdbwalk import NOTHING, RdbWalk
@@ -29,7 +29,7 @@ from zeekdb.tools.console import Progress, ToolError, plural, warn
 from zeekdb.tools.folder_check import manifest_paths
 from zeekdb.tools.rdb_check import MAGIC, fault_text, inspect
 from zeekdb.tools.reports import chunks, mapped, write_whole
-from zeekdb.tools.sending import Sender, Tally, functions_payload, payload_of
+from zeekdb.tools.sending import Sender, functions_payload, payload_of
 from zeekdb.tools.wire import Address, Failure, Link
 
 SCAN_KEYS: Final = 1000
@@ -351,19 +351,3 @@ def manifest_source(path: Path) -> AofSource:
     if missing:
         raise ToolError(f"{path}: it names files that are not there: {', '.join(missing)}")
     return AofSource(str(path.parent), paths)
-
-
-def figures(tally: Tally) -> dict[str, Any]:
-    """For JSON."""
-    return {
-        "keys": tally.keys,
-        "bytes": tally.size,
-        "functions": tally.libraries,
-        "expired": tally.expired,
-        "empty": tally.empty,
-        "gone": tally.gone,
-        "busy": tally.busy,
-        "busy_keys": tally.busy_names,
-        "failures": dict(tally.failures),
-        "ok": tally.well,
-    }

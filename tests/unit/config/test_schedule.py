@@ -143,7 +143,8 @@ def test_by_hand(text: str, moment: str, expected: str) -> None:
         ("* * * * moon", "'moon' is no day of the week (0-7 or sun-sat)"), ("* * * *", "has 4 fields, not five"),
         ("* * * * * *", "has 6 fields"), ("@often", "'@often' is none of @hourly"),
         ("5-1 * * * *", "'5-1' is no minute"),
-        ("*/0 * * * *", "'*/0' is no minute"), ("1,,2 * * * *", "'' is no minute"), ("0 0 31 2 *", "never comes"),
+        (f"*/{'9' * 5000} * * * *", "is no minute"), ("*/0 * * * *", "'*/0' is no minute"),
+        ("1,,2 * * * *", "'' is no minute"), ("0 0 31 2 *", "never comes"),
         ("0 0 30 feb *", "never comes"), ("@daily;", "has 0 fields"), ("-1 * * * *", "'-1' is no minute"),
         ("1-2-3 * * * *", "'1-2-3' is no minute"), ("*/ * * * *", "'*/' is no minute"), ("٣ * * * *", "is no minute"),
     ],
@@ -165,6 +166,8 @@ def test_several() -> None:
     assert next_after(value, begin) == begin + 30 * MINUTE
     assert next_after(value, begin + 30 * MINUTE) == begin + 90 * MINUTE
     assert next_after((), begin) is None
+    rare, begin = kind.parse(["0 0 29 2 */7"]), datetime(2033, 1, 1, 2, 30, tzinfo=UTC)  # a Sunday: the next is in 2060
+    assert next_after(rare, begin) is None and next_after((*value, *rare), begin) == begin + 30 * MINUTE
     with pytest.raises(ConfigError):
         kind.parse(["; ".join(["@daily"] * 65)])
 
