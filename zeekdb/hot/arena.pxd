@@ -77,6 +77,7 @@ cdef inline void link(Extent* a, Extent* b) noexcept nogil:
 
 # For arena_room.pyx.
 cdef Extent* find(bint small, size_t need) noexcept nogil       # a free extent of at least so many bytes; NULL
+cdef Extent* take(bint small, size_t need) noexcept nogil       # exactly so many bytes, whole steps; NULL
 cdef Extent* reserve(size_t need, bint opens) noexcept nogil    # a footprint, exactly, perhaps in a new span; NULL
 cdef Extent* give(Extent* e) noexcept nogil                     # in use or HELD, it is free; what it became part of
 cdef Extent* make_free(Extent* e) noexcept nogil                # the same without the accounts

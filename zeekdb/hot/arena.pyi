@@ -29,6 +29,9 @@ def arena_fd() -> int:
 def arena_stats() -> ArenaStats:
     """All zeroes when closed."""
 
+def arena_audit() -> None:
+    """Walks all that is known of the arena, for tests. AssertionError where it does not agree."""
+
 class Block:
     """A blob in the arena. As a buffer it is its `size` bytes, writable, and does not move while the buffer is held."""
 

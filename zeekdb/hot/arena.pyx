@@ -474,6 +474,39 @@ def arena_stats():
     }
 
 
+cdef size_t audit(Extent* ends, uint8_t* at, uint8_t* end) except? 0:
+    """Bytes in use in a list of extents, which must lie there without a gap."""
+    cdef Extent* e = ends.right
+    cdef size_t used = 0, inner
+    while e != ends:
+        assert e.left.right == e and e.blob.data == at and not e.blob.flags & (END | HELD)
+        at += e.blob.capacity
+        if e.blob.flags & FREE:
+            assert not e.left.blob.flags & FREE and not e.right.blob.flags & FREE
+        elif e.blob.flags & SPAN:
+            inner = audit(e.next, e.blob.data, at)
+            assert inner == e.blob.size and inner, f"{inner} of {e.blob.size} in use"
+            used += inner
+        else:
+            assert e.blob.refs and e.blob.flags & ARENA and e.blob.size <= e.blob.capacity
+            used += e.blob.capacity
+        e = e.right
+    assert at == end and ends.left.right == ends
+    return used
+
+
+def arena_audit():
+    cdef Extent* e = A.ends.right
+    cdef size_t taken = 0
+    if A.base == NULL:
+        return
+    assert audit(&A.ends, A.base, A.base + A.size) == A.used
+    while e != &A.ends:
+        taken += 0 if e.blob.flags & FREE else e.blob.capacity
+        e = e.right
+    assert taken == A.taken
+
+
 cdef class Block:
     """See arena.pyi."""
 

@@ -23,7 +23,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 from zeekdb.hot.arena cimport (
     A, BIG_MIN, BIG_STEP, END, FREE, HELD, SPAN, Extent, arena_footprint, arena_offset, bin_out, extent_drop, find, give,
-    link, make_free, reserve,
+    link, make_free, reserve, take,
 )
 from zeekdb.hot.memory cimport FIXED, Blob
 
@@ -230,7 +230,8 @@ cdef void exchange(Extent* e, Extent* d) noexcept nogil:
 
 cdef Extent* move_out(Extent* e, bint opens) noexcept nogil:
     """The blob moves to a hole elsewhere; what is in its place, HELD, or NULL when there is no hole."""
-    cdef Extent* d = reserve(e.blob.capacity, opens)
+    # a big one that was trimmed may be short, but it stays a big one
+    cdef Extent* d = take(False, e.blob.capacity) if e.span == NULL else reserve(e.blob.capacity, opens)
     if d == NULL:
         return NULL
     memcpy(d.blob.data, e.blob.data, e.blob.capacity)

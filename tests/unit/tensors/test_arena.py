@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import wait_for
 from zeekdb.hot import memory
-from zeekdb.hot.arena import Block, arena_close, arena_fd, arena_open, arena_stats
+from zeekdb.hot.arena import Block, arena_audit, arena_close, arena_fd, arena_open, arena_stats
 from zeekdb.hot.arena_room import make_room, window
 from zeekdb.hot.checksum import checksum
 
@@ -63,6 +63,7 @@ class Room:
 
     def check(self) -> None:
         """No two overlap, all lie inside, and the accounts add up."""
+        arena_audit()
         end = 0
         for offset, capacity in sorted((block.offset, block.capacity) for block in self.blocks):
             assert offset >= end
