@@ -58,7 +58,7 @@ BATCH_BYTES: Final = 64 * MIB
 BATCH_RECORDS: Final = 256  # the loop plans a batch in one go, about 2 ms for so many
 READ_THREADS: Final = 4
 READ_RUNS_MAX: Final = 64
-SCAN_AHEAD: Final = READ_THREADS  # segments whose headers are read before they are asked for
+SCAN_AHEAD: Final = 2  # segments whose headers are being read; it is Python's work, and more threads take longer for it
 BATCH_MAX: Final = (1 << 31) - 1  # what a batch's number may grow to, for the size of a header
 SMALL_NAMES_BYTES: Final = 1024  # with names of so many bytes a header surely fits a page
 LOCK_FILE: Final = "LOCK"
@@ -124,7 +124,7 @@ class SsdTier(Tier):
         self.clock = clock
         self.checksum = checksum
         self.device = device or Device()
-        self.files = SegmentFiles(self.device, folder, OpenFiles(self.device), checksum)
+        self.files = SegmentFiles(self.device, folder, OpenFiles(self.device), checksum, is_direct)
         self.log = Log(self.files, self.segment_bytes, is_direct, retry_s, self._healed)
         self.cleaner = Cleaner(self.log, owner, self.get_quietly, self._now, limit_bytes)
         self.write, self.read = Flow(), Flow()
