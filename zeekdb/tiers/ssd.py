@@ -218,7 +218,7 @@ class SsdTier(Tier):
                 logger.warning("The SSD tier cannot read %s: %s", segment.path, error)
                 segment.is_doubtful = True
                 continue
-            live = self._live(segment, records, met)
+            live = await self.run(self._live, segment, records, met)
             if live:
                 yield live
         self.log.used_bytes = sum(segment.end for segment in self.log.segments.values())
@@ -279,10 +279,11 @@ class SsdTier(Tier):
     async def _put(self, items: Sequence[Put]) -> list[int | None]:
         began_ns = time.perf_counter_ns()
         taken = [self._takes(item) for item in items]
-        waits = [
-            await self._enqueue(Append(item.meta, item.data.cast("B"))) if is_taken else None
-            for item, is_taken in zip(items, taken, strict=True)
-        ]
+        waits: list[asyncio.Future[int | None] | None] = []
+        for item, is_taken in zip(items, taken, strict=True):
+            waits.append(await self._enqueue(Append(item.meta, item.data.cast("B"))) if is_taken else None)
+            if len(waits) % BATCH_RECORDS == 0:
+                await asyncio.sleep(0)  # the loop has others to serve
         places = [await wait if wait is not None else None for wait in waits]
         took_ns = time.perf_counter_ns() - began_ns
         for item, place in zip(items, places, strict=True):
