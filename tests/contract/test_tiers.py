@@ -174,6 +174,20 @@ async def test_misses(make: Open) -> None:
     await tier.close()
 
 
+async def test_thousands_in_one_call(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    items = [block(seed, seed % 7) for seed in range(3000)]
+    assert all(await region.put(tier, items))
+    keys = [item.meta.key for item in items]
+    assert await region.get(tier, keys) == [bytes(item.data) for item in items]
+    assert all(await region.delete(tier, keys[::2]))
+    tier = await reopen(tier, make, region)
+    assert {name[2] for name in region.index} == set(keys[1::2])
+    await tier.close()
+
+
 async def test_nothing_is_lost_by_empty_calls(make: Open) -> None:
     tier = make(Region())
     await tier.open()

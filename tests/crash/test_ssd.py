@@ -373,7 +373,7 @@ async def test_any_one_call_may_fail(tmp_path: Path) -> None:
     quiet = Failing(*WRITES)
     await churn(tmp_path / "quiet", quiet)
     assert quiet.calls > 100
-    for number in range(1, quiet.calls, 7):
+    for number in range(1, quiet.calls, 11):
         device = Failing(*WRITES)
         device.error, device.at = errno.EIO, number
         folder = tmp_path / str(number)

@@ -21,9 +21,9 @@ from tests.crash import disk, ssd_writer
 from tests.support import ROOT
 
 LIMIT_BYTES = 4 << 20
-IMAGES = 25
+IMAGES = 15
 LINES = 120  # of the writer's, in a round
-ROUNDS = 4
+ROUNDS = 3
 
 
 @pytest.fixture(scope="module")

@@ -181,12 +181,12 @@ class Log:
             count = header_pages(body)
             is_direct = self.is_direct and is_aligned(append.data)
             run = runs[-1] if runs else None
-            full = run is None or run.bytes + append.size > RUN_BYTES_MAX or len(run.records) >= RUN_RECORDS_MAX
+            full = run is None or run.bytes + append.data.nbytes > RUN_BYTES_MAX or len(run.records) >= RUN_RECORDS_MAX
             if run is None or full or run.is_direct != is_direct:
                 run = Run(page, is_direct, [])
                 runs.append(run)
             run.records.append((page, body, append.data))
-            run.bytes += append.size
+            run.bytes += append.data.nbytes
             written.append((page, body))
             places.append(place_of(segment.number, page, count))
             page += count + pages_of(append.data.nbytes)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -83,11 +84,12 @@ def numbers(folder: Path) -> list[int]:
 class SegmentFiles:
     """Reads and writes of segments."""
 
-    def __init__(self, device: Device, folder: Path, files: OpenFiles, checksum: Checksum) -> None:
+    def __init__(self, device: Device, folder: Path, files: OpenFiles, checksum: Checksum, is_direct: bool) -> None:
         self.device = device
         self.folder = folder
         self.files = files
         self.checksum = checksum
+        self.is_direct = is_direct
         self.nonce = NO_NONCE
 
     def seed(self, segment: Segment) -> Seed:
@@ -193,6 +195,14 @@ class SegmentFiles:
     def _read(self, segment: Segment, page: int, count: int) -> memoryview:
         """So many pages, fewer at the file's end. OSError."""
         into = pages(count)
+        if self.is_direct:  # what is read once needs no place in the page cache
+            try:
+                with self.files.use(segment.path, direct=True) as fd:
+                    return into[: read_all(self.device, fd, [into], page * GRID)]
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self.is_direct = False
         with self.files.use(segment.path, direct=False) as fd:
             return into[: read_all(self.device, fd, [into], page * GRID)]
 

@@ -58,7 +58,7 @@ BATCH_BYTES: Final = 64 * MIB
 BATCH_RECORDS: Final = 256  # the loop plans a batch in one go, about 2 ms for so many
 READ_THREADS: Final = 4
 READ_RUNS_MAX: Final = 64
-SCAN_AHEAD: Final = READ_THREADS  # segments whose headers are read before they are asked for
+SCAN_AHEAD: Final = 2  # segments whose headers are being read; it is Python's work, and more threads take longer for it
 BATCH_MAX: Final = (1 << 31) - 1  # what a batch's number may grow to, for the size of a header
 SMALL_NAMES_BYTES: Final = 1024  # with names of so many bytes a header surely fits a page
 LOCK_FILE: Final = "LOCK"
@@ -124,7 +124,7 @@ class SsdTier(Tier):
         self.clock = clock
         self.checksum = checksum
         self.device = device or Device()
-        self.files = SegmentFiles(self.device, folder, OpenFiles(self.device), checksum)
+        self.files = SegmentFiles(self.device, folder, OpenFiles(self.device), checksum, is_direct)
         self.log = Log(self.files, self.segment_bytes, is_direct, retry_s, self._healed)
         self.cleaner = Cleaner(self.log, owner, self.get_quietly, self._now, limit_bytes)
         self.write, self.read = Flow(), Flow()
@@ -218,7 +218,7 @@ class SsdTier(Tier):
                 logger.warning("The SSD tier cannot read %s: %s", segment.path, error)
                 segment.is_doubtful = True
                 continue
-            live = self._live(segment, records, met)
+            live = await self.run(self._live, segment, records, met)
             if live:
                 yield live
         self.log.used_bytes = sum(segment.end for segment in self.log.segments.values())
@@ -279,10 +279,11 @@ class SsdTier(Tier):
     async def _put(self, items: Sequence[Put]) -> list[int | None]:
         began_ns = time.perf_counter_ns()
         taken = [self._takes(item) for item in items]
-        waits = [
-            await self._enqueue(Append(item.meta, item.data.cast("B"))) if is_taken else None
-            for item, is_taken in zip(items, taken, strict=True)
-        ]
+        waits: list[asyncio.Future[int | None] | None] = []
+        for item, is_taken in zip(items, taken, strict=True):
+            waits.append(await self._enqueue(Append(item.meta, item.data.cast("B"))) if is_taken else None)
+            if len(waits) % BATCH_RECORDS == 0:
+                await asyncio.sleep(0)  # the loop has others to serve
         places = [await wait if wait is not None else None for wait in waits]
         took_ns = time.perf_counter_ns() - began_ns
         for item, place in zip(items, places, strict=True):
