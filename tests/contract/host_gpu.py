@@ -1,4 +1,4 @@
-"""Carries out on the host what `codecs_gpu.plan` says: kernels.cu, compiled by the C compiler that built the hot room."""
+"""Carries out on the host what `codecs_gpu.plan` says: kernels.cu, compiled by the compiler of the hot room."""
 
 from __future__ import annotations
 
