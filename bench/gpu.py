@@ -4,12 +4,12 @@
 
 | measured | beside | bar |
 |---|---|---|
-| upload and download through the arena, from and to registered memory | one stream's copies from and to page-locked memory, as large and as many | 85% |
+| upload, download through the arena, registered memory | as many copies from, to page-locked memory, one stream | 85% |
 | the same from and to ordinary memory, through staging | the same | none: one core's memcpy bounds it |
 | encode and decode on the device | copies from device to device: bytes read and written per second | 60% |
 | another process reading slots in place by CUDA IPC, device to device | the same copies within one process | 80% |
 
-Without CuPy, or without a GPU, it says so and measures nothing. Many blocks take turns, more than the second cache holds.
+Without CuPy, or without a GPU, it says so and measures nothing. Many blocks take turns, more than the caches hold.
 """
 
 from __future__ import annotations
