@@ -40,7 +40,7 @@ HEAD = ["elements", "codec", "bytes saved", "max abs", "max relative", "mean rel
 
 
 def kv_like(layout: Layout, seed: int = 1) -> np.ndarray:
-    """float64 numbers of the layout's shape, some with exact zeros."""
+    """float64 numbers of the layout's shape."""
     random = np.random.default_rng(seed)
     numbers = random.standard_normal(layout.shape)
     channels = (layout.layers, 1, layout.heads, layout.dim)
