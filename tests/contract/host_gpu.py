@@ -1,4 +1,4 @@
-"""Carries out on the host what `codecs_gpu.plan` says: kernels.cu, compiled by the C compiler that built the hot room."""
+"""Carries out on the host what `codecs_gpu.plan` says: kernels.cu, compiled by the compiler of the hot room."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ def library(options: tuple[str, ...]) -> Any:
         return ctypes.CDLL(f"{path}.so")
 
 
+def run(
+    kernel: str, options: tuple[str, ...], blocks: int, threads: int, source: int, target: int, numbers: list[int]
+) -> None:
+    """One launch; `source` and `target` are addresses."""
+    array = (ctypes.c_longlong * len(numbers))(*numbers)
+    places = ctypes.c_void_p(source), ctypes.c_void_p(target)
+    library(options).run(KERNELS.index(kernel), *places, array, blocks, threads)
+
+
 def aligned(size: int) -> np.ndarray:
     """Bytes that begin where a device's memory does, full of rubbish."""
     whole = np.full(size + codecs_gpu.ALIGN, 0xA5, np.uint8)
@@ -75,9 +84,7 @@ class HostGpuCodec:
         if not decode and codecs_gpu.has_gaps(self.codec):
             target[:] = 0
         for launch in codecs_gpu.plan(self.codec, decode):
-            numbers = (ctypes.c_longlong * len(launch.numbers))(*(value for _, value in launch.numbers))
-            places = (array.ctypes.data + at for array, at in ((source, launch.source), (target, launch.target)))
-            begin, end = map(ctypes.c_void_p, places)
-            which = KERNELS.index(launch.kernel)
-            library(launch.options).run(which, begin, end, numbers, launch.blocks, codecs_gpu.THREADS)
+            places = source.ctypes.data + launch.source, target.ctypes.data + launch.target
+            numbers = [value for _, value in launch.numbers]
+            run(launch.kernel, launch.options, launch.blocks, codecs_gpu.THREADS, *places, numbers)
         return target.tobytes()

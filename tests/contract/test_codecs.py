@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.contract.devices import gpu
+from tests.contract.devices import fake_gpu, gpu
 from tests.contract.host_gpu import HostGpuCodec
 from zeekdb.tensors import codecs, floats
 from zeekdb.tensors.codecs import for_model
@@ -67,7 +67,24 @@ class Gpu:
         return bytes(cupy.asnumpy(out))
 
 
+class FakeGpu(Gpu):
+    """The same calls of CuPy, on the host."""
+
+    def __init__(self, codec: codecs.Codec) -> None:
+        with fake_gpu():
+            super().__init__(codec)
+
+    def encode(self, block: bytes) -> bytes:
+        with fake_gpu():
+            return super().encode(block)
+
+    def decode(self, data: bytes) -> bytes:
+        with fake_gpu():
+            return super().decode(data)
+
+
 EVERY = [pytest.param(Numpy, id="numpy"), pytest.param(HostGpuCodec, id="kernels on the host")]
+EVERY.append(pytest.param(FakeGpu, id="fake CuPy"))
 EVERY.append(pytest.param(Gpu, id="gpu", marks=gpu))
 KERNELS = EVERY[1:]
 

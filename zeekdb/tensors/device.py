@@ -354,7 +354,7 @@ class _LaneThread(threading.Thread):
             slab, offset = self._arena._where(job.slot)
             self._flight.append((job, self._lane.copy(slab, offset, job.host)))
             return
-        self._land_all()
+        self._land_all()  # staging may take long, and they have ended meanwhile
         self._stage(job)
         self._report(job, None)
 

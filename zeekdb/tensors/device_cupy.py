@@ -90,12 +90,14 @@ class CupyArena(DeviceArena):
 
     def _pin(self, host: Bytes) -> None:
         try:
-            runtime.hostRegister(address_of(host), host.nbytes, HOST_REGISTER_PORTABLE)
+            with cupy.cuda.Device(self.device):
+                runtime.hostRegister(address_of(host), host.nbytes, HOST_REGISTER_PORTABLE)
         except runtime.CUDARuntimeError as error:
             raise Unavailable(f"{host.nbytes} bytes cannot be page-locked: {error}") from error
 
     def _unpin(self, address: int, size: int) -> None:
-        runtime.hostUnregister(address)
+        with cupy.cuda.Device(self.device):
+            runtime.hostUnregister(address)
 
     def _handle(self, slab: Slab) -> bytes:
         with cupy.cuda.Device(self.device):
