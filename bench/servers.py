@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process under measurement. `kind` is "redis" or "zeekdb"."""
+    """A server process under measurement. `kind` is "redis", "zeekdb", or "plain" for bench/plain_blocks.py."""
 
     def __init__(self, kind: str, *arguments: str) -> None:
         self.kind = kind
@@ -39,6 +39,8 @@ class Server:
         self.unix = os.path.join(tempfile.mkdtemp(prefix="bench-"), "s.sock")
         program = ["redis-server"] if kind == "redis" else [sys.executable, "-m", "zeekdb", "serve"]
         options = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--unixsocket", self.unix]
+        if kind == "plain":
+            program, options = [sys.executable, "bench/plain_blocks.py"], [str(self.port)]
         self.process = subprocess.Popen(
             [*program, *options, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
