@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process under measurement. `kind` is "redis" or "zeekdb".
+    """A server process under measurement. `kind` is "redis", "zeekdb", or "plain" for bench/plain_blocks.py.
 
     ZEEKDB_PYTHON names the interpreter that runs ours, for a program whose own environment cannot.
     """
@@ -44,6 +44,8 @@ class Server:
         ours = os.environ.get("ZEEKDB_PYTHON", sys.executable)
         program = ["redis-server"] if kind == "redis" else [ours, "-m", "zeekdb", "serve"]
         options = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--unixsocket", self.unix]
+        if kind == "plain":
+            program, options = [sys.executable, "bench/plain_blocks.py"], [str(self.port)]
         self.process = subprocess.Popen(
             [*program, *options, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
