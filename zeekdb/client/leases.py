@@ -88,8 +88,10 @@ class AsyncLease(Lease):
     async def unlock(self) -> int:
         """As SyncLease's."""
         keys = self._take()
+        if not keys:
+            return 0
         waiting: Awaitable[int] = self._give_back(keys)
-        return await waiting if keys else 0
+        return await waiting
 
     async def __aenter__(self) -> AsyncLease:
         return self

@@ -66,7 +66,7 @@ class Region:
         self, address: str, model: Key, salt: Key = b"", *, timeout_s: float = TIMEOUT_S_DEFAULT,
         connect_timeout_s: float = CONNECT_TIMEOUT_S_DEFAULT, copy_threads: int = 1,
     ) -> None:  # fmt: skip
-        """`address`: see Address.parse. Connects with the first call. `copy_threads` share large copies, if attached."""
+        """`address`: as Address.parse. Connects with the first call. `copy_threads` share large copies."""
         if timeout_s < TIMEOUT_S_MIN:
             raise ValueError(f"a timeout is at least {TIMEOUT_S_MIN} s")
         self.address = Address.parse(address)
