@@ -69,7 +69,8 @@ async def aregion(request: pytest.FixtureRequest, both: Server) -> AsyncIterator
 
 def clean(server: Server) -> None:
     with server.wire() as wire:
-        wire("KV.MODEL", "DEL", "m")
+        for name in wire("KV.MODEL", "LIST"):
+            wire("KV.MODEL", "DEL", name)
         assert wire("KV.MODEL", "SET", "m") == "OK"
         wait_for(lambda: used_bytes(server) == 0, what="what earlier tests had reserved is free")
 
@@ -77,7 +78,8 @@ def clean(server: Server) -> None:
 def used_bytes(server: Server) -> int:
     with server.wire() as wire:
         host = wire("KV.TIERS")[0]
-    return int(dict(zip(host[::2], host[1::2], strict=True))[b"used_bytes"])
+    fields = dict(zip(host[::2], host[1::2], strict=True))
+    return int(fields["used_bytes"])
 
 
 def blocks(count: int, size: int = 1000) -> tuple[list[str], list[bytes]]:
@@ -548,11 +550,11 @@ async def test_async_errors(aregion: AsyncRegion) -> None:
 async def test_async_tokens(both: Server) -> None:
     async with AsyncRegion(address(both, "tcp"), "alaid", os.urandom(4)) as region:
         await region.declare(layers=1, heads=1, dim=2, dtype="f16", block=4)
-        tensor = np.arange(32, dtype=np.uint8)
-        assert await region.store([1, 2, 3, 4, 5], tensor[:16]) == [1]
+        tensor = np.arange(64, dtype=np.uint8)
+        assert await region.store([1, 2, 3, 4, 5], tensor[:32]) == [1]
         assert await region.match([1, 2, 3, 4, 5]) == (4, 1)
-        assert await region.fetch([1, 2, 3, 4]) == [tensor[:16].tobytes()]
-        assert await region.fetch_into([1, 2, 3, 4], [bytearray(16)]) == 1
+        assert await region.fetch([1, 2, 3, 4]) == [tensor[:32].tobytes()]
+        assert await region.fetch_into([1, 2, 3, 4], [bytearray(32)]) == 1
 
 
 async def test_tasks_take_turns_and_the_loop_goes_on(aregion: AsyncRegion) -> None:
