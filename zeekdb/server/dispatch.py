@@ -120,7 +120,6 @@ class Dispatcher:
         flags = spec.flags | Flag.BLOBS
         plain = self.engine.register(title, spec.arity, flags, key_range(spec), handler, "", callable=False)
         self._note(spec, handler)
-        self.names[plain] = title.lower()
         self.engine.set_role(plain, "queues")
         self.engine.set_plain(index, plain)
 

@@ -440,7 +440,8 @@ class Server:
                 continue  # its subcommands are counted
             calls, us, rejected, failed, histogram = self.engine.command_stats(index)
             if calls or rejected or failed:
-                stats[name] = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
+                counters = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
+                stats[name] = counters.added_to(stats[name]) if name in stats else counters
         return stats
 
     def reset_stats(self) -> None:
