@@ -109,6 +109,8 @@ class Tensors:
         if config.kv_memory:
             arena.arena_open(config.kv_memory)
             self.arena_bytes = arena.arena_stats()["size"]
+            if config.kv_prefault:
+                arena.arena_fault_in()
         if config.kv_ssd_path:
             await self._open_below()
         config.on_change("kv-namespace", self._name_spaces)
@@ -600,7 +602,7 @@ class Tensors:
         host = {
             "name": b"host", "state": b"ok" if self.arena_bytes else b"off", "blocks": totals.get("host_blocks", 0),
             "bytes": totals.get("host_bytes", 0), "used_bytes": arena_stats["used"],
-            "limit_bytes": self.arena_bytes,
+            "limit_bytes": self.arena_bytes, "faulted_bytes": arena_stats["faulted"],
         }  # fmt: skip
         tiers = [host]
         if self.below is not None:
