@@ -10,6 +10,7 @@ cdef enum:
     ORDER = 1            # its space's order of eviction
     LEASED = 2           # the wheel of leases
     SPILLING = 3         # waits to be written to the tier below
+    HELD = 4             # nowhere either, by the command that stores it: what comes behind it does not push it out
 
 # What an entry of a space's table holds beside its key.
 ctypedef packed struct Block:
@@ -62,6 +63,7 @@ ctypedef struct Space:
 cdef enum:
     TICK_LOG = 4         # a tick is 16 ms
     WHEEL = 4096         # ticks that the wheel of leases spans: 65 s; a longer lease goes round again
+    GROUP_MAX = 1024     # blocks; walks over a group are part of a command
 
 ctypedef struct Region:
     Space** spaces
@@ -73,6 +75,7 @@ ctypedef struct Region:
     uint64_t spill_bytes # in that queue or being written
     uint64_t spill_limit # 0: there is no tier below
     uint8_t spill_grade  # a block is worth to be written from this grade on
+    Entry* kept          # the parent of what is being stored; NULL: none
     uint32_t now         # ticks
     int64_t begin_ms     # of tick 0
     uint32_t now_s
@@ -94,6 +97,7 @@ cdef void region_clock(int64_t now_ms) noexcept nogil
 cdef Space* space_new() noexcept nogil                            # NULL: too many
 cdef void space_free(Space* space) noexcept nogil
 cdef Entry* block_find(Space* space, const uint8_t* key, size_t n) noexcept nogil   # NULL when absent or expired
+cdef Entry* block_find_any(Space* space, const uint8_t* key, size_t n) noexcept nogil   # also when expired
 cdef Entry* block_new(Space* space, const uint8_t* key, size_t n, uint64_t h) noexcept nogil
 cdef void block_take_host(Entry* e, Blob* blob) noexcept nogil    # the blob is the block's from now on; links it nowhere
 cdef void block_link(Entry* e) noexcept nogil                     # hangs it where it belongs, as the newest
@@ -102,8 +106,9 @@ cdef void block_unlink(Entry* e) noexcept nogil
 cdef void block_drop_host(Entry* e) noexcept nogil                # its bytes leave host memory; the entry stays
 cdef void block_remove(Entry* e) noexcept nogil
 cdef void block_lease(Entry* e, uint32_t end) noexcept nogil
-cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil
+cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil  # alone, where the group is full
 cdef bint block_spill(Entry* e) noexcept nogil                    # False: there is no room below for now
+cdef bint block_can_go(Entry* e) noexcept nogil                   # nobody relies on it or its group, and there is room below
 cdef bint evict_block(Space* space) noexcept nogil                # of the space, or of any; False: nothing can go
 cdef Blob* region_room(Space* space, size_t size) noexcept nogil  # NULL: no room could be made
 cdef bint quota_room(Space* space, size_t size) noexcept nogil
