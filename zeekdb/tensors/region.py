@@ -14,6 +14,8 @@ import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Final
 
 from zeekdb.errors import CommandError
@@ -69,19 +71,30 @@ class Piece:
 
 
 def newest_cover(ranges: Sequence[Range], begin: int, end: int) -> list[Piece]:
-    """Disjoint pieces of [begin, end) in order, each from the newest of the ranges that hold it."""
+    """Disjoint pieces of [begin, end) in order, each from the newest of the ranges that hold it.
+
+    `ranges` are in their order; the time is n·log n for n of them that reach into it.
+    """
     relevant = [each for each in ranges if each.begin < end and each.end > begin]
-    edges = sorted({begin, end, *(edge for each in relevant for edge in (each.begin, each.end) if begin < edge < end)})
+    holders: list[tuple[int, int, Range]] = []  # a heap, the newest first; the ended go once they are at its top
     pieces: list[Piece] = []
-    for low, high in zip(edges, edges[1:], strict=False):
-        holders = [each for each in relevant if each.begin <= low and each.end >= high]
-        if not holders:
-            continue
-        source = max(holders, key=lambda each: each.version)
-        if pieces and pieces[-1].source is source and pieces[-1].end == low:
-            pieces[-1] = Piece(pieces[-1].begin, high, source)
-        else:
-            pieces.append(Piece(low, high, source))
+    at, following = begin, 0
+    while at < end:
+        while following < len(relevant) and relevant[following].begin <= at:
+            each = relevant[following]
+            heappush(holders, (-each.version, each.end, each))
+            following += 1
+        while holders and holders[0][1] <= at:
+            heappop(holders)
+        upto = min(end, relevant[following].begin) if following < len(relevant) else end
+        if holders:
+            source = holders[0][2]
+            upto = min(upto, source.end)
+            if pieces and pieces[-1].source is source and pieces[-1].end == at:
+                pieces[-1] = Piece(pieces[-1].begin, upto, source)
+            else:
+                pieces.append(Piece(at, upto, source))
+        at = upto
     return pieces
 
 
@@ -194,16 +207,20 @@ class Region:
     def covered(tenant: Tenant, sequence: bytes, layer: int, by: Range) -> list[Range]:
         """Takes out the older ranges that `by` covers whole: nothing would be answered from them any more."""
         ranges = tenant.positions[(sequence, layer)]
-        old = [each for each in ranges if each is not by and by.begin <= each.begin and each.end <= by.end]
-        for each in old:
-            del ranges[bisect_left(ranges, each)]
+        low = bisect_left(ranges, by.begin, key=attrgetter("begin"))
+        high = bisect_left(ranges, by.end, key=attrgetter("begin"))
+        within = ranges[low:high]
+        old = [each for each in within if each is not by and each.end <= by.end]
+        if old:
+            ranges[low:high] = [each for each in within if each is by or each.end > by.end]
         return old
 
     @staticmethod
     def drop_range(tenant: Tenant, sequence: bytes, layer: int, gone: Range) -> None:
         """A range whose blocks are not there any more."""
         ranges = tenant.positions.get((sequence, layer), [])
-        if gone in ranges:
-            ranges.remove(gone)
+        at = bisect_left(ranges, gone)
+        if at < len(ranges) and ranges[at] == gone:
+            del ranges[at]
         if not ranges:
             tenant.positions.pop((sequence, layer), None)
