@@ -449,7 +449,7 @@ def test_scripts_may_not_call_them(wire: Wire) -> None:
 
 def test_monitors_see_large_values(server: Server, wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
-    data = b"v" * 100_000
+    data = b"v" * MIB
     with server.wire() as monitor:
         assert monitor("MONITOR") == "OK"
         assert wire("KV.MSET", "m", 2, "a", data, "b", "small") == [1, 1]
@@ -465,14 +465,15 @@ def test_monitors_see_large_values(server: Server, wire: Wire) -> None:
 def test_the_slow_log_takes_large_values(server: Server, wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
     before = wire("CONFIG", "GET", "slowlog-log-slower-than")[1]
+    wire("SLOWLOG", "RESET")
     wire("CONFIG", "SET", "slowlog-log-slower-than", 0)
     try:
-        assert wire("KV.MSET", "m", 1, "a", b"v" * 100_000) == [1]
+        assert wire("KV.MSET", "m", 1, "a", b"v" * MIB) == [1]
         with server.wire() as monitor:  # another way through the server
             monitor("MONITOR")
-            assert wire("KV.MSET", "m", 1, "b", b"v" * 100_000) == [1]
+            assert wire("KV.MSET", "m", 1, "b", b"v" * MIB) == [1]
         wire("MULTI")
-        wire("KV.MSET", "m", 1, "c", b"v" * 100_000)
+        wire("KV.MSET", "m", 1, "c", b"v" * MIB)
         assert wire("EXEC") == [[1]]
         logged = [entry[3] for entry in wire("SLOWLOG", "GET", -1) if entry[3][0] == b"KV.MSET"]
         assert {words[3] for words in logged} == {b"c", b"b", b"a"}
@@ -620,10 +621,13 @@ def test_both_halves_of_a_chunk_stay_or_go(plain: Server) -> None:
         for name in held:
             assert wire("MGET", f"{name}kv_bytes", f"{name}metadata") == [data, b"shape"]
         assert b"\0\0" in both
+        wire("DEL", *(f"vllm@chunk{i}{half}" for i in range(200) for half in ("kv_bytes", "metadata")))
+        wire("DEL", *(f"{name}{half}" for name in held for half in ("kv_bytes", "metadata")))
+        assert wire("KV.STATS", "lm")[3] == 0
 
 
 def test_plain_keys_in_transactions_under_users_and_monitors(plain: Server) -> None:
-    data = b"z" * 100_000
+    data = b"z" * MIB
     with plain.wire() as wire, plain.wire() as monitor, plain.wire() as user:
         wire("ACL", "SETUSER", "half", "on", ">pw", "~vllm@a*", "+@all")
         assert user("AUTH", "half", "pw") == "OK"

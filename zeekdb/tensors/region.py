@@ -27,6 +27,7 @@ MODELS_MAX: Final = 1024
 DIGEST_BYTES: Final = 16  # of a block's name by tokens: collisions would serve one context another's keys and values
 TOKEN_BYTES: Final = 4
 RANGES_MAX: Final = 65_536  # token ranges of one sequence and layer
+TIDIED: Final = 4  # ranges looked at for each that is added: those whose blocks were evicted are forgotten in time
 
 
 class NoSuchModel(CommandError):
@@ -45,6 +46,7 @@ class Tenant:
     space: int
     positions: dict[tuple[bytes, int], list[Range]] = field(default_factory=dict)  # of each sequence and layer
     cursor: int = 0  # of the walk for what has expired
+    tidy_at: int = 0  # of the walk for ranges whose blocks are gone, in the first list of `positions`
 
 
 @dataclass(slots=True, frozen=True, order=True)
@@ -186,6 +188,7 @@ class Region:
 
     def add_range(self, tenant: Tenant, sequence: bytes, layer: int, begin: int, end: int) -> Range:
         """A new version of these tokens; ranges that it covers whole are forgotten by `covered`."""
+        self._tidy(tenant)
         ranges = tenant.positions.setdefault((sequence, layer), [])
         if len(ranges) >= RANGES_MAX:
             raise CommandError(f"ERR a sequence has at most {RANGES_MAX} ranges a layer")
@@ -193,6 +196,24 @@ class Region:
         added = Range(begin, end, self.last_version)
         insort(ranges, added)
         return added
+
+    @staticmethod
+    def _tidy(tenant: Tenant) -> None:
+        """Goes on with the walk over all ranges; nobody tells when a block is evicted."""
+        if not tenant.positions:
+            return
+        place, ranges = next(iter(tenant.positions.items()))
+        at = tenant.tidy_at
+        looked_at = ranges[at : at + TIDIED]
+        live = [each for each in looked_at if region.count_present(tenant.space, list(each.names(*place))) == 2]
+        if len(live) < len(looked_at):
+            ranges[at : at + TIDIED] = live
+        tenant.tidy_at = at + len(live)
+        if tenant.tidy_at >= len(ranges):  # to the end of the dictionary, or out of it
+            tenant.tidy_at = 0
+            del tenant.positions[place]
+            if ranges:
+                tenant.positions[place] = ranges
 
     def adopt_range(self, tenant: Tenant, name: bytes) -> None:
         """A block of keys by position that was there before the server was."""
