@@ -32,8 +32,8 @@ GROUP_BYTES_MAX: Final = 4096
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 LAYER_MAX: Final = 1 << 16
-STORES: Final = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
-READS: Final = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
+STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
+READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
 FLAGS: Final = NOSCRIPT | Flag.BLOBS
 
 

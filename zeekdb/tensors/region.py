@@ -138,10 +138,10 @@ class Region:
         if old is None and len(self.models) >= MODELS_MAX:
             raise CommandError(f"ERR there are {MODELS_MAX} models already")
         tenants = list(self.tenants_of(model.name))
-        if old is not None and (old.layout, old.codec) != (model.layout, model.codec):
-            if any(region.space_stats(tenant.space)["blocks"] for tenant in tenants):
-                shown = model.name.decode("utf-8", "surrogateescape")
-                raise CommandError(f"ERR model '{shown}' has blocks of another layout, KV.MODEL DEL removes them")
+        is_other = old is not None and (old.layout, old.codec) != (model.layout, model.codec)
+        if is_other and any(region.space_stats(tenant.space)["blocks"] for tenant in tenants):
+            shown = model.name.decode("utf-8", "surrogateescape")
+            raise CommandError(f"ERR model '{shown}' has blocks of another layout, KV.MODEL DEL removes them")
         self.models[model.name] = model
         for tenant in tenants:
             tenant.model = model
