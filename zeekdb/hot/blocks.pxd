@@ -16,13 +16,12 @@ cdef enum:
 ctypedef packed struct Block:
     Entry* older
     Entry* newer
-    Entry* mate          # the next of its group, in a ring; NULL: alone
-    Entry* group         # of the space's table of groups; NULL: none
+    Entry* mate          # the next of its group, the last one's is the group's entry; NULL: it is in none
     Blob* blob           # in host memory; NULL: not there
     uint64_t checksum
     uint64_t place       # in the tier below, plus one; 0: not there
     uint32_t size        # bytes
-    uint32_t space
+    uint16_t space
     uint32_t lease_end   # in ticks; 0: no lease was given
     uint32_t deadline_s  # Unix time; 0: none
     uint32_t used        # on the clock of blocks stored: the last use
@@ -30,6 +29,12 @@ ctypedef packed struct Block:
     uint16_t pins
     uint8_t queue
     uint8_t grade        # uses since it was stored, see grades.pyx
+
+# What an entry of a space's table of groups holds beside the name.
+ctypedef packed struct Group:
+    Entry* first
+    Entry* last
+    uint32_t count
 
 ctypedef struct Queue:
     Entry* oldest
@@ -85,6 +90,22 @@ cdef Region RG
 
 cdef inline Block* block_of(const Entry* e) noexcept nogil:
     return <Block*>entry_value(e)
+
+cdef inline Group* group_of(const Entry* e) noexcept nogil:
+    """NULL: the entry is a block's."""
+    return <Group*>entry_value(e) if e.vlen == sizeof(Group) else NULL
+
+cdef inline Entry* block_mate(const Entry* e) noexcept nogil:
+    """The next in the ring of its group; NULL: it is in none."""
+    cdef Entry* mate = block_of(e).mate
+    return mate if mate == NULL or group_of(mate) == NULL else group_of(mate).first
+
+cdef inline Entry* block_group(const Entry* e) noexcept nogil:
+    """The group's entry; NULL: it is in none."""
+    cdef Entry* mate = block_of(e).mate
+    while mate != NULL and group_of(mate) == NULL:
+        mate = block_of(mate).mate
+    return mate
 
 cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
     """A key's hash among those of all spaces."""

@@ -41,10 +41,6 @@ cdef enum:
     STAYS = 1                # somebody relies on it, or on one of its group
     WAITS = 2                # for room in the tier below
 
-ctypedef packed struct Group:
-    Entry* member
-    uint32_t count
-
 memset(&RG, 0, sizeof(RG))
 RG.spill_grade = 1
 
@@ -283,52 +279,56 @@ cdef void block_drop_host(Entry* e) noexcept nogil:
 
 cdef void leave_group(Entry* e) noexcept nogil:
     cdef Block* b = block_of(e)
+    cdef Entry* home = block_group(e)
     cdef Group* group
-    cdef Entry* other
+    cdef Entry* before = NULL
+    cdef Table* groups
     cdef const uint8_t* name
     cdef size_t n = 0
-    if b.group == NULL:
+    if home == NULL:
         return
-    group = <Group*>entry_value(b.group)
-    other = group.member  # its mate is next, where a group is taken apart in the order in which it was put together
-    while block_of(other).mate != e:
-        other = block_of(other).mate
-    block_of(other).mate = b.mate
-    group.member = other
-    group.count -= 1
-    if group.count == 0:
-        name = entry_key(b.group, &n)
-        other = table_take(&RG.spaces[b.space].groups,
-                           table_find(&RG.spaces[b.space].groups, name, n, hash_bytes(name, n)))
-        entry_free(other)
-    b.group = b.mate = NULL
+    group = group_of(home)
+    if group.count == 1:
+        groups = &RG.spaces[b.space].groups
+        name = entry_key(home, &n)
+        entry_free(table_take(groups, table_find(groups, name, n, hash_bytes(name, n))))
+    elif group.first == e:
+        group.first = b.mate
+        group.count -= 1
+    else:
+        before = group.first
+        while block_of(before).mate != e:
+            before = block_of(before).mate
+        block_of(before).mate = b.mate
+        if group.last == e:
+            group.last = before
+        group.count -= 1
+    b.mate = NULL
 
 
-cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil:
-    cdef Block* b = block_of(e)
-    cdef Table* groups = &RG.spaces[b.space].groups
-    cdef uint64_t h = hash_bytes(group, n)
-    cdef uint64_t* slot = table_find(groups, group, n, h)
+cdef void block_join(Entry* e, const uint8_t* name, size_t n) noexcept nogil:
+    cdef Table* groups = &RG.spaces[block_of(e).space].groups
+    cdef uint64_t h = hash_bytes(name, n)
+    cdef uint64_t* slot
+    cdef Entry* home
+    cdef Group* group
     cdef Group fresh
-    cdef Group* found
-    if b.group != NULL:
-        leave_group(e)
-        slot = table_find(groups, group, n, h)
+    leave_group(e)
+    slot = table_find(groups, name, n, h)
     if slot == NULL:
-        fresh.member = e
+        fresh.first = fresh.last = e
         fresh.count = 1
-        b.mate = e
-        b.group = entry_new(T_MODULE, group, n, <const uint8_t*>&fresh, sizeof(fresh), 0)
-        table_insert(groups, b.group, h)
-        return
-    found = <Group*>entry_value(slot_entry(slot[0]))
-    if found.count == GROUP_MAX:
-        return
-    b.group = slot_entry(slot[0])
-    b.mate = block_of(found.member).mate
-    block_of(found.member).mate = e
-    found.member = e
-    found.count += 1
+        home = entry_new(T_MODULE, name, n, <const uint8_t*>&fresh, sizeof(fresh), 0)
+        table_insert(groups, home, h)
+    else:
+        home = slot_entry(slot[0])
+        group = group_of(home)
+        if group.count == GROUP_MAX:
+            return
+        block_of(group.last).mate = e
+        group.last = e
+        group.count += 1
+    block_of(e).mate = home
 
 
 cdef void block_remove(Entry* e) noexcept nogil:
@@ -376,7 +376,7 @@ cdef bint worth_writing(Entry* e) noexcept nogil:
         b = block_of(other)
         if b.place or b.grade >= RG.spill_grade:
             return True
-        other = b.mate
+        other = block_mate(other)
         if other == NULL or other == e:
             return False
 
@@ -410,7 +410,7 @@ cdef int may_go(Entry* e, bint worth) noexcept nogil:
                 return STAYS
             if needs_writing(b, worth):
                 to_write += b.size
-        other = b.mate
+        other = block_mate(other)
         if other == NULL or other == e:
             return GOES if to_write == 0 or RG.spill_bytes + to_write <= RG.spill_limit else WAITS
 
@@ -424,13 +424,13 @@ cdef bint let_group_go(Entry* e) noexcept nogil:
     cdef Entry* other
     cdef Entry* following
     cdef bint gone = False, worth = worth_writing(e)
-    cdef uint32_t count = 1, i
-    if block_of(e).group == NULL:
+    cdef uint32_t count, i
+    if block_of(e).mate == NULL:
         return let_go(e, worth)
-    count = (<Group*>entry_value(block_of(e).group)).count
-    other = block_of(e).mate
+    count = group_of(block_group(e)).count
+    other = block_mate(e)
     for i in range(count):
-        following = block_of(other).mate
+        following = block_mate(other)
         if block_of(other).blob != NULL:
             gone |= let_go(other, worth)
         other = following
@@ -450,7 +450,7 @@ cdef Entry* oldest_that_goes(Queue* q) noexcept nogil:
             return e
         following = block_of(e).newer
         left -= 1
-        if what == STAYS and block_of(e).group != NULL and e != RG.kept:
+        if what == STAYS and block_of(e).mate != NULL and e != RG.kept:
             take_out(q, e)
             block_of(e).used = GR.clock
             push_newest(q, e)

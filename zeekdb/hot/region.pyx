@@ -13,8 +13,8 @@ from libc.string cimport memcmp, memcpy, memset
 from zeekdb.hot.arena cimport A, Extent, arena_offset, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_join, block_lease, block_link,
-    block_link_below, block_new, block_of, block_remove, block_take_host, block_unlink, evict_block, ghost_hash,
+    HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
+    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_take_host, block_unlink, evict_block, ghost_hash,
     is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
@@ -73,11 +73,11 @@ cdef inline void use(Entry* e) noexcept nogil:
 
 cdef void use_all(Entry* e) noexcept nogil:
     """The block and its group: they go together, so they must not grow old apart."""
-    cdef Entry* mate = block_of(e).mate
+    cdef Entry* mate = block_mate(e)
     use(e)
     while mate != NULL and mate != e:
         use(mate)
-        mate = block_of(mate).mate
+        mate = block_mate(mate)
 
 
 cdef Blob* blob_for(Space* space, object value) except? NULL:
@@ -409,7 +409,7 @@ def describe(uint32_t index, bytes key not None) -> dict | None:
     return {
         "size": b.size, "checksum": b.checksum, "place": <object>(b.place - 1) if b.place else None,
         "in_host": b.blob != NULL, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
-        "pins": b.pins, "grade": b.grade, "group": key_of(b.group) if b.group != NULL else None,
+        "pins": b.pins, "grade": b.grade, "group": key_of(block_group(e)) if b.mate != NULL else None,
         "queue": ("nowhere", "order", "leased", "spilling", "held")[b.queue],
     }
 

@@ -9,8 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_join, block_link, block_new, block_of,
-    block_remove, block_spill, block_take_host, block_unlink, quota_room, region_room,
+    NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
+    block_mate, block_new, block_of, block_remove, block_spill, block_take_host, block_unlink, quota_room, region_room,
 )
 from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain
@@ -70,7 +70,7 @@ def take_spilling(uint64_t bytes_max) -> list[Pending]:
         pending.view = view_blob(b.blob)
         pending.checksum = b.checksum
         pending.deadline_s = b.deadline_s
-        pending.group = key_of(b.group) if b.group != NULL else None
+        pending.group = key_of(block_group(e)) if b.mate != NULL else None
         batch.append(pending)
     return batch
 
@@ -81,7 +81,7 @@ cdef bint is_relied_on(Entry* e) noexcept nogil:
     while True:
         if block_of(other).pins or block_of(other).lease_end > RG.now:
             return True
-        other = block_of(other).mate
+        other = block_mate(other)
         if other == NULL or other == e:
             return False
 
