@@ -371,7 +371,7 @@ class Server:
     def feed_monitors(self, client: Any, args: list[bytes], source: str = "") -> None:
         """One line for each MONITOR client; `source` "lua" stands for a script."""
         now = time.time()
-        words = " ".join(quoted(show(arg)) for arg in redacted(args))
+        words = " ".join(quoted(show(bytes(arg))) for arg in redacted(args))  # a large one is a BlobView
         line = f"{now:.6f} [{client.db_index} {source or client.addr}] {words}"
         for monitor in list(self.monitors):
             if monitor is not client:
