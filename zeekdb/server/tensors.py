@@ -23,6 +23,7 @@ from zeekdb.errors import CommandError, Unavailable
 from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.checksum import checksum
+from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.server.coding import Coding, codec_of
@@ -115,6 +116,8 @@ class Tensors:
             await self._open_below()
         config.on_change("kv-namespace", self._name_spaces)
         self._name_spaces()
+        config.on_change("kv-exists-lease", self._promise)
+        self._promise()
 
     async def _open_below(self) -> None:
         config = self.server.config
@@ -131,6 +134,9 @@ class Tensors:
         self.below = tier
         self.spillers = [self._spawn(self._spill()) for _ in range(SPILLERS)]
         self.tick()
+
+    def _promise(self) -> None:
+        set_exists_lease(self.server.config.kv_exists_lease)
 
     def _name_spaces(self) -> None:
         """Gives each pattern of `kv-namespace` its space; a model that was not declared takes blocks of any size."""
