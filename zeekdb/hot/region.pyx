@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
-from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_trim
+from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
@@ -221,7 +221,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     block_take_host(e, blob)
     b = block_of(e)
     b.queue = HELD
-    b.checksum = (<Extent*>blob).checksum if blob.flags & SUMMED else checksum_of(blob.data, blob.size)
+    b.checksum = arena_sum_of(blob) if blob.flags & SUMMED else checksum_of(blob.data, blob.size)
     b.deadline_s = deadline_s
     if group is not None:
         block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))
