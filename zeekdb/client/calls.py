@@ -4,9 +4,9 @@ Each call is a generator of steps: an `Exchange` with the server, a `Job` to be 
 know which connection there is. Whoever drives it (`region.Region`, `asynchronous.AsyncRegion`) sends each step's result
 in. So that the two forms cannot differ, everything but waiting is here.
 
-Large calls are cut into batches of at most BATCH_KEYS keys and about BATCH_BYTES bytes: neither side ever holds more
-than that for one call. Stored batches name the last key of the one before as their parent, so that the server knows
-them for one context.
+Large calls are cut into batches of at most BATCH_KEYS keys and, through the socket, about BATCH_BYTES bytes: neither side
+ever holds more than that for one call. Stored batches name the last key of the one before as their parent, so that the
+server knows them for one context.
 
 Local memory. An exchange that is bound to a link (a connection and what is mapped through it) fails with LinkLost when
 the link is another by then: places are good for the link that named them. What fails that way, or turns out not to have
@@ -181,27 +181,30 @@ class Calls:
         sinks = [memory_of(buffer, writable=True) for buffer in buffers]
         done = [False] * len(keys)
         link = yield Connected()
-        for begin, end in _batches(sinks):
-            left = list(range(begin, end))
-            if link.mapping is not None:
-                left = yield from self._get_local(link, link.mapping, keys, sinks, left, done, lease_ms)
-            if left:
-                reply = yield Exchange(self.words(b"KV.MGET", [keys[at] for at in left]), [sinks[at] for at in left])
-                for at, item in zip(left, reply, strict=True):
-                    if type(item) is WrongSize:
-                        raise _wrong_size(at, item, sinks[at])
-                    done[at] = item is True
+        left: Sequence[int] = range(len(keys))
+        if link.mapping is not None:
+            left = []
+            for begin in range(0, len(keys), BATCH_KEYS):
+                batch = range(begin, min(begin + BATCH_KEYS, len(keys)))
+                left += yield from self._get_local(link, link.mapping, keys, sinks, batch, done, lease_ms)
+        for begin, end in _batches([sinks[at] for at in left]):
+            some = left[begin:end]
+            reply = yield Exchange(self.words(b"KV.MGET", [keys[at] for at in some]), [sinks[at] for at in some])
+            for at, item in zip(some, reply, strict=True):
+                if type(item) is WrongSize:
+                    raise _wrong_size(at, item, sinks[at])
+                done[at] = item is True
         return done
 
     def _get_local(
-        self, link: Link, mapping: Mapping, keys: Sequence[bytes], sinks: Sequence[memoryview], wanted: list[int],
+        self, link: Link, mapping: Mapping, keys: Sequence[bytes], sinks: Sequence[memoryview], wanted: Sequence[int],
         done: list[bool], lease_ms: int,
     ) -> Steps[list[int]]:  # fmt: skip
         """Copies out of the mapping; which ones have to come through the socket."""
         try:
             found = yield from self._locate(link, mapping, [keys[at] for at in wanted], lease_ms)
         except LinkLost:
-            return wanted
+            return list(wanted)
         pairs, here, elsewhere = [], [], []
         for at, is_there, (offset, size, _) in zip(wanted, found.present, found.places, strict=True):
             if offset == NOWHERE:
