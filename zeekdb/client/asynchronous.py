@@ -362,7 +362,7 @@ class AsyncRegion:
 
 
 class Readiness:
-    """Watches one direction of a socket during a transfer: to begin and end that for each wait costs more than the wait."""
+    """Watches one direction of a socket during a transfer: to begin and end that for each wait would cost more."""
 
     __slots__ = ("_fd", "_future", "_is_watching", "_unwatch", "_watch")
 

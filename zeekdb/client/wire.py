@@ -43,7 +43,7 @@ def encode(words: Sequence[Word]) -> list[Word]:
     for word in words:
         size = len(word)
         if size <= JOINED_BYTES_MAX:
-            small.append(b"$%d\r\n%b\r\n" % (size, bytes(word)))
+            small.append(b"$%d\r\n%b\r\n" % (size, word if type(word) is bytes else bytes(word)))
             continue
         small.append(b"$%d\r\n" % size)
         pieces += [b"".join(small), word]
