@@ -175,4 +175,3 @@ def _number(text: bytes) -> int:
         return int(text)
     except ValueError:
         raise ProtocolError(f"{text!r} is no number") from None
-
