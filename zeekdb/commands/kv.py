@@ -444,9 +444,16 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
     tensors = _tensors(ctx)
     values = tensors.reserved(ctx.client, offsets)
-    _check_sizes(tenant, values)
-    said = tensors.store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), options.get(b"PARENT")
-    )
-    tensors.release(ctx.client, offsets)
-    return said
+    try:
+        _check_sizes(tenant, values)
+        return tensors.store(
+            ctx,
+            tenant,
+            _keys(pairs[::2]),
+            values,
+            _deadline(tenant.model, options),
+            _group(options),
+            options.get(b"PARENT"),
+        )
+    finally:
+        tensors.release(ctx.client, offsets)
