@@ -79,7 +79,7 @@ def used_bytes(server: Server) -> int:
     with server.wire() as wire:
         host = wire("KV.TIERS")[0]
     fields = dict(zip(host[::2], host[1::2], strict=True))
-    return int(fields["used_bytes"])
+    return int(fields[b"used_bytes"])
 
 
 def blocks(count: int, size: int = 1000) -> tuple[list[str], list[bytes]]:
