@@ -422,6 +422,15 @@ def test_ranges_whose_blocks_are_gone_are_forgotten(wire: Wire) -> None:
 # ---- what may interfere ----------------------------------------------------------------------------------------------
 
 
+def test_a_refused_value_is_not_kept(server: Server, wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    with server.wire() as other:
+        other("SUBSCRIBE", "channel")
+        assert other("KV.MSET", "m", 1, "a", bytes(MIB)).startswith("ERR Can't execute 'kv.mset'")
+        assert wire("KV.MSET", "m", "TTL", 1, "TTL", 1, 1, "k", bytes(MIB)) == "ERR syntax error"
+        wait_for(lambda: used(wire) == 0)
+
+
 def test_transactions(wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
     data = payload(1, 300_000)

@@ -551,10 +551,12 @@ cdef class Engine(Sockets):
             self.error_replies += 1
             self.on_error(owner, index, exc)
             write_error(&c.port.out, exc.message.encode("utf-8", "surrogateescape"))
+            exc.__traceback__ = None  # its frames hold the error, and the arguments: blobs would stay for the collector
         except Exception as exc:
             self.rewind(c, size, nparts)
             self.error_replies += 1
             self.on_bug(owner, index, exc)
+            exc.__traceback__ = None
             write_error(&c.port.out, b"ERR internal error, see the server's log")
         if journal:
             if kind != NULL and kind.journal_role != NESTS and journal_wants(&telling):
