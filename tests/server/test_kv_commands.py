@@ -435,6 +435,25 @@ def test_a_refused_value_is_not_kept(server: Server, wire: Wire) -> None:
         wait_for(lambda: used(wire) == 0)
 
 
+def test_a_value_that_begins_behind_a_command_that_waits(server: Server, wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    data = payload(1, MIB)
+    call = encode("KV.MSET", "m", 1, "a", data)
+    with server.wire() as other:
+        other.send(encode("BLPOP", "list", 0) + encode("PING") + call[:2000])
+        assert other.quiet()
+        wire("RPUSH", "list", "x")
+        assert [other.read(), other.read()] == [[b"list", b"x"], "PONG"]
+        other.send(call[2000:])
+        assert other.read() == [1]
+        assert other("KV.MGET", "m", 1, "a") == [data]
+    with server.wire() as other:
+        other.send(encode("BLPOP", "list", 0) + encode("PING") + call[:2000])
+        assert other.quiet()
+    wire("KV.DEL", "m", 1, "a")
+    wait_for(lambda: used(wire) == 0)
+
+
 def test_transactions(wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
     data = payload(1, 300_000)

@@ -318,6 +318,9 @@ cdef class Engine(Sockets):
                 if done < n:  # blocked or closing: what was parsed ahead goes back
                     used = self.requests[done].start
                     forget_half(&c.intake)
+                    if c.intake.blob != NULL:  # begun for a command that is parsed again: its bytes are still here
+                        blob_release(c.intake.blob)
+                        c.intake.blob = NULL
                     state = MORE
                     break
             if state == COMMAND and out_pending(&c.port.out) > OUTPUT_FLUSH:
