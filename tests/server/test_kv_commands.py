@@ -422,6 +422,38 @@ def test_ranges_whose_blocks_are_gone_are_forgotten(wire: Wire) -> None:
 # ---- what may interfere ----------------------------------------------------------------------------------------------
 
 
+def test_a_refused_value_is_not_kept(server: Server, wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    with server.wire() as other:
+        other("SUBSCRIBE", "channel")
+        assert other("KV.MSET", "m", 1, "a", bytes(MIB)).startswith("ERR Can't execute 'kv.mset'")
+        assert wire("KV.MSET", "m", "TTL", 1, "TTL", 1, 1, "k", bytes(MIB)) == "ERR syntax error"
+        with server.wire() as silent:
+            silent.send(encode("CLIENT", "REPLY", "OFF") + encode("KV.MSET", "none", 1, "a", bytes(MIB)))
+            silent.send(encode("CLIENT", "REPLY", "ON"))
+            assert silent.read() == "OK"
+        wait_for(lambda: used(wire) == 0)
+
+
+def test_a_value_that_begins_behind_a_command_that_waits(server: Server, wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    data = payload(1, MIB)
+    call = encode("KV.MSET", "m", 1, "a", data)
+    with server.wire() as other:
+        other.send(encode("BLPOP", "list", 0) + encode("PING") + call[:2000])
+        assert other.quiet()
+        wire("RPUSH", "list", "x")
+        assert [other.read(), other.read()] == [[b"list", b"x"], "PONG"]
+        other.send(call[2000:])
+        assert other.read() == [1]
+        assert other("KV.MGET", "m", 1, "a") == [data]
+    with server.wire() as other:
+        other.send(encode("BLPOP", "list", 0) + encode("PING") + call[:2000])
+        assert other.quiet()
+    wire("KV.DEL", "m", 1, "a")
+    wait_for(lambda: used(wire) == 0)
+
+
 def test_transactions(wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
     data = payload(1, 300_000)
@@ -589,6 +621,18 @@ def test_plain_keys_take_options_or_say_so(plain: Server) -> None:
         assert isinstance(wire("MGET", "vllm@t", "other:t"), Failure)
         assert wire("SET", "vllm@t", "x", "PX", 1) == "OK"
         wait_for(lambda: wire("GET", "vllm@t") is None)
+
+
+def test_large_words_that_are_no_values(plain: Server) -> None:
+    large = b"x" * MIB
+    with plain.wire() as wire:
+        assert wire("SET", large, "usual") == "OK"
+        assert wire("MGET", large, "vllm@w") == [b"usual", None]
+        assert wire("EXISTS", "vllm@w", large) == 1
+        assert wire("DEL", "vllm@w", large) == 1
+        for call in (("SET", b"vllm@" + large, "v"), ("GET", b"vllm@" + large), ("SET", "vllm@w", "v", large),
+                     ("SET", "vllm@w", "v", "EX", large), ("SET", "vllm@w", large, "EX", large)):  # fmt: skip
+            assert isinstance(wire(*call), Failure)
 
 
 def test_a_full_store_answers_ok(plain: Server) -> None:

@@ -71,7 +71,8 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
 
 
 def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes]) -> Tenant:
-    return _tensors(ctx).region.tenant(_text(model, "model"), options.get(b"SALT", b""))
+    tenant: Tenant = _tensors(ctx).region.tenant(_text(model, "model"), options.get(b"SALT", b""))
+    return tenant
 
 
 def _count(words: Sequence[Word], step: int = 1) -> Sequence[Word]:
@@ -362,9 +363,10 @@ def kv_put(ctx: Context, model: Word, *words: Word) -> Any:
             raise OutOfRange(f"ERR {end - begin} tokens of a layer have {(end - begin) * layout.row_bytes} bytes")
     tensors = _tensors(ctx)
     added = tensors.region.add_range(tenant, sequence, layer, begin, end)
-    said = tensors.store_now(tenant, list(added.names(sequence, layer)), list(rest[4:]), _deadline(tenant.model, options))
+    names = list(added.names(sequence, layer))
+    said = tensors.store_now(tenant, names, list(rest[4:]), _deadline(tenant.model, options))
     if -1 in said:  # no room: nothing was stored, and nothing of what was there is lost
-        tensors.remove(tenant, list(added.names(sequence, layer)))
+        tensors.remove(tenant, names)
         tensors.region.drop_range(tenant, sequence, layer, added)
         return -1
     for old in tensors.region.covered(tenant, sequence, layer, added):
@@ -424,7 +426,7 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 
 @command("KV.ATTACH", arity=1, flags=NOSCRIPT | Flag.NO_MULTI, complexity="O(1)", **READS)
 def kv_attach(ctx: Context) -> Any:
-    """Hands the host arena's memory over (as SCM_RIGHTS, on a Unix socket): its bytes and the longest lease in ms."""
+    """Hands the host arena over (as SCM_RIGHTS, on a Unix socket): its bytes and the longest lease in ms."""
     return _tensors(ctx).attach(ctx.client)
 
 

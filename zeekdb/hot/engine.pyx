@@ -333,6 +333,9 @@ cdef class Engine(Sockets):
                 if done < n:  # blocked or closing: what was parsed ahead goes back
                     used = self.requests[done].start
                     forget_half(&c.intake)
+                    if c.intake.blob != NULL:  # begun for a command that is parsed again: its bytes are still here
+                        blob_release(c.intake.blob)
+                        c.intake.blob = NULL
                     state = MORE
                     break
             if state == COMMAND and out_pending(&c.port.out) > OUTPUT_FLUSH:
@@ -566,10 +569,12 @@ cdef class Engine(Sockets):
             self.error_replies += 1
             self.on_error(owner, index, exc)
             write_error(&c.port.out, exc.message.encode("utf-8", "surrogateescape"))
+            exc.__traceback__ = None  # its frames hold the error, and the arguments: blobs would stay for the collector
         except Exception as exc:
             self.rewind(c, size, nparts)
             self.error_replies += 1
             self.on_bug(owner, index, exc)
+            exc.__traceback__ = None
             write_error(&c.port.out, b"ERR internal error, see the server's log")
         if journal:
             if kind != NULL and kind.journal_role != NESTS and journal_wants(&telling):
