@@ -69,13 +69,12 @@ def _deadline_s(ctx: Context, words: Sequence[bytes]) -> int | None:
     return min(-(-deadline_ms // 1000), 0xFFFFFFFF)
 
 
-def plain_set(ctx: Context, key: bytes, value: Word, *words: bytes) -> str:
+def plain_set(ctx: Context, key: bytes, value: Word, *words: bytes) -> Any:
     """OK, whether there was room or not."""
     tenant = _tenant(ctx, key)
     assert tenant is not None  # the engine has asked
     deadline_s = _deadline_s(ctx, words)
-    _tensors(ctx).replace(tenant, key, value, deadline_s, group_of(key))
-    return "OK"
+    return _tensors(ctx).replace(ctx, tenant, key, value, deadline_s, group_of(key))
 
 
 def plain_get(ctx: Context, key: bytes) -> Any:
