@@ -142,9 +142,9 @@ def kv_model_get(ctx: Context, name: bytes) -> dict[bytes, Any]:
 
 
 @command("KV.MODEL|DEL", arity=3, flags=NOSCRIPT, complexity="O(N) with N the model's blocks", **STORES)
-def kv_model_del(ctx: Context, name: bytes) -> int:
+def kv_model_del(ctx: Context, name: bytes) -> Any:
     """Removes a model and all of its blocks, and tells how many there were."""
-    return _tensors(ctx).forget(name)
+    return _tensors(ctx).forget(ctx, name)
 
 
 @command("KV.MODEL|LIST", arity=2, flags=NOSCRIPT, complexity="O(N) with N the number of models", **READS)
@@ -190,7 +190,7 @@ def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
     options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE"), 2)
     locate = b"LOCATE" in options
     lease_ms = _lease_ms(ctx, options)
-    if locate and (not lease_ms or not _tensors(ctx).is_attached(ctx.client)):
+    if locate and (not lease_ms or not _tensors(ctx).shared.is_attached(ctx.client)):
         raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
     tenant = _tenant(ctx, model, options)
     if locate and tenant.model.codec != "raw":
@@ -214,10 +214,10 @@ def kv_exists(ctx: Context, model: Word, *words: Word) -> int:
 
 
 @command("KV.DEL", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **STORES)
-def kv_del(ctx: Context, model: Word, *words: Word) -> int:
+def kv_del(ctx: Context, model: Word, *words: Word) -> Any:
     """Removes blocks from every tier, and tells how many there were."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).remove(tenant, keys)
+    return _tensors(ctx).delete(ctx, tenant, keys)
 
 
 @command("KV.PIN", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **STORES)
@@ -427,14 +427,14 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 @command("KV.ATTACH", arity=1, flags=NOSCRIPT | Flag.NO_MULTI, complexity="O(1)", **READS)
 def kv_attach(ctx: Context) -> Any:
     """Hands the host arena over (as SCM_RIGHTS, on a Unix socket): its bytes and the longest lease in ms."""
-    return _tensors(ctx).attach(ctx.client)
+    return _tensors(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
 
 
 @command("KV.RESERVE", arity=-3, flags=NOSCRIPT, complexity="O(N) with N the number of sizes", **STORES)
 def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
     """Reserves room for blocks that an attached client writes itself: offsets, -1 where there is none."""
     sizes = [parse_range(word, 1, 1 << 30) for word in _count(words)]  # type: ignore[arg-type]
-    return _tensors(ctx).reserve(ctx.client, sizes)
+    return _tensors(ctx).shared.reserve(ctx.client, sizes)
 
 
 @command("KV.COMMIT", arity=-5, flags=NOSCRIPT, complexity="O(N) with N the bytes", **STORES)
@@ -445,7 +445,7 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     pairs = _count(rest, 2)
     offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
     tensors = _tensors(ctx)
-    values = tensors.reserved(ctx.client, offsets)
+    values = tensors.shared.reserved(ctx.client, offsets)
     try:
         _check_sizes(tenant, values)
         return tensors.store(
@@ -458,4 +458,4 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
             options.get(b"PARENT"),
         )
     finally:
-        tensors.release(ctx.client, offsets)
+        tensors.shared.release(ctx.client, offsets)

@@ -67,14 +67,13 @@ def _deadline_s(ctx: Context, words: Sequence[bytes]) -> int | None:
     return min(-(-deadline_ms // 1000), 0xFFFFFFFF)
 
 
-def plain_set(ctx: Context, word: Word, value: Word, *words: Word) -> str:
+def plain_set(ctx: Context, word: Word, value: Word, *words: Word) -> Any:
     """OK, whether there was room or not."""
     key = bytes(word)
     tenant = _tenant(ctx, key)
     assert tenant is not None  # the engine has asked
     deadline_s = _deadline_s(ctx, [bytes(each) for each in words])
-    _tensors(ctx).replace(tenant, key, value, deadline_s, group_of(key))
-    return "OK"
+    return _tensors(ctx).replace(ctx, tenant, key, value, deadline_s, group_of(key))
 
 
 def plain_get(ctx: Context, key: bytes) -> Any:
