@@ -120,5 +120,8 @@ def index_bytes(index: int) -> int:
 def totals() -> dict[str, int]:
     """Of the whole region: leased_blocks; waiting_blocks, spilling_bytes: to be written below or being written."""
 
+def release_late() -> None:
+    """At the end: blocks that were removed under a lease give their memory back at once."""
+
 def fix(view: BlobView) -> int:
     """Where a reserved blob lies in the arena's file; it stays there. ValueError: it is not in the arena."""

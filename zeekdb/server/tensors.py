@@ -139,9 +139,10 @@ class Tensors:
             await asyncio.wait(self.tasks)
         await self.below.close()
         self.models_path = None  # the file stays as it is
-        self.shared.attached.clear()
+        self.shared.close()
         for name in list(self.region.models):
             self._forget(name)
+        region.release_late()
         arena.arena_close()
         self.arena_bytes = 0
 
