@@ -30,7 +30,7 @@ FORMS = ("tcp", "unix", "attached")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that listens on both kinds of socket."""
     path = str(tmp_path_factory.mktemp("s") / "s")
-    with Server("--kv-memory", str(ARENA_BYTES), "--unixsocket", path, "--save", "") as server:
+    with Server("--kv-memory", str(ARENA_BYTES), "--kv-lease-max", "5000", "--unixsocket", path, "--save", "") as server:
         server.path = path  # type: ignore[attr-defined]
         yield server
         assert "Traceback" not in server.log(), server.log()
@@ -496,7 +496,7 @@ def test_what_a_killed_client_had_reserved_is_free_again(both: Server, attached:
 def test_blocks_on_the_ssd_come_through_the_socket(start_server: Callable[..., Server], tmp_path: Any) -> None:
     path = str(tmp_path / "s")
     options = ("--kv-ssd-path", str(tmp_path / "ssd"), "--kv-ssd-size", "256mb", "--kv-ssd-uses", "1")
-    start_server("--kv-memory", str(ARENA_BYTES), "--kv-lease-max", "5000", "--unixsocket", path, *options)
+    start_server("--kv-memory", str(ARENA_BYTES), "--unixsocket", path, *options)
     with Region(path, "m", timeout_s=20) as region, Wire(path) as wire:
         region.declare()
         region.attach()
