@@ -444,8 +444,7 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     tensors = _tensors(ctx)
     values = tensors.reserved(ctx.client, offsets)
     _check_sizes(tenant, values)
-    said = tensors.store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), options.get(b"PARENT")
-    )
+    deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
+    said = tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, _group(options), parent)
     tensors.release(ctx.client, offsets)
     return said
