@@ -1,7 +1,7 @@
 """What the fuzzer sends to the tensor region: its commands, with arguments that lie.
 
-Two models: `o` of opaque blocks, `l` with a layout whose blocks are large enough to be received in the arena. Plain keys
-that begin with `t:` are the region's as well.
+Two models: `o` of opaque blocks, `l` with a layout whose blocks are large enough to be received in the arena. Plain
+keys that begin with `t:` are the region's as well.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def options(dice: Random, *known: str) -> list[str | bytes]:
         if dice.random() < 0.25:
             made.append(name if dice.random() < 0.8 else name.lower())
             if name != "LOCATE" and dice.random() < 0.97:
-                made.append(dice.choice(NUMBERS) if name in ("TTL", "LEASE") and dice.random() < 0.3 else b"%d" % dice.randrange(1, 4))
+                lies = name in ("TTL", "LEASE") and dice.random() < 0.3
+                made.append(dice.choice(NUMBERS) if lies else b"%d" % dice.randrange(1, 4))
     return made * 2 if dice.random() < 0.02 else made
 
 
@@ -110,8 +111,9 @@ def others(dice: Random, model: str) -> list[str | bytes]:
 def plain(dice: Random) -> list[str | bytes]:
     names = [b"t:%d%b" % (dice.randrange(8), dice.choice((b"", b"kv_bytes", b"metadata"))) for _ in range(3)]
     return dice.choice((
-        ["SET", names[0], data(dice)], ["SET", names[0], data(dice)], ["SET", names[0], b"x", "EX", dice.choice(NUMBERS)],
-        ["GET", names[0]], ["MGET", *names, "k1"], ["EXISTS", *names, "k1"], ["DEL", *names[:2]], ["UNLINK", names[0]],
+        ["SET", names[0], data(dice)], ["SET", names[0], data(dice)],
+        ["SET", names[0], b"x", "EX", dice.choice(NUMBERS)], ["GET", names[0]],
+        ["MGET", *names, "k1"], ["EXISTS", *names, "k1"], ["DEL", *names[:2]], ["UNLINK", names[0]],
     ))  # fmt: skip
 
 

@@ -448,14 +448,7 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     values = tensors.shared.reserved(ctx.client, offsets)
     try:
         _check_sizes(tenant, values)
-        return tensors.store(
-            ctx,
-            tenant,
-            _keys(pairs[::2]),
-            values,
-            _deadline(tenant.model, options),
-            _group(options),
-            options.get(b"PARENT"),
-        )
+        deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
+        return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, _group(options), parent)
     finally:
         tensors.shared.release(ctx.client, offsets)

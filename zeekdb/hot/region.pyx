@@ -14,8 +14,9 @@ from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, are
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
-    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_take_host, block_unlink, evict_block, ghost_hash,
-    is_expired, late_end, leases_end, quota_room, region_clock, region_room, space_free, space_new,
+    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_take_host, block_unlink,
+    evict_block, ghost_hash, is_expired, late_end, leases_end, quota_room, region_clock, region_room, space_free,
+    space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
 from zeekdb.hot.grades cimport GR, GRADES, grade_stored
