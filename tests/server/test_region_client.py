@@ -206,7 +206,7 @@ def test_many_keys_at_once(region: Region) -> None:
     into = np.zeros(count, "S8")
     assert all(region.get_into(keys, [into[at : at + 1] for at in range(count)]))
     assert into.tolist() == values
-    found = region.lookup([*keys, "absent"], 10_000)
+    found = region.lookup([*keys, "absent"], 5000)
     assert found.prefix == count and found.present.sum() == count
     assert found.lease.unlock() == count
     assert region.delete(keys) == count
@@ -315,7 +315,7 @@ def test_a_server_that_starts_again(form: str, start_server: Callable[..., Serve
         if form == "attached":
             region.attach()
         region.put_from(["a"], [b"abc"])
-        views = region.views(["a"], 60_000)
+        views = region.views(["a"], 5000)
         first.terminate(signal.SIGKILL)
         assert views[0] is not None and bytes(views[0].memory) == b"abc"  # no longer anybody's, but still there
         with pytest.raises(Unavailable):
