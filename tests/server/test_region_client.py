@@ -374,7 +374,7 @@ def test_threads_take_turns(region: Region) -> None:
 def test_views_show_the_servers_memory(attached: Region) -> None:
     value = np.arange(300_000, dtype=np.float32)
     attached.put_from(["a"], [value])
-    with attached.views(["a", "absent"], 60_000) as views:
+    with attached.views(["a", "absent"], 5000) as views:
         view = views[0]
         assert view is not None and views[1] is None
         assert view.valid and not view.is_copy and view.nbytes == value.nbytes
