@@ -362,9 +362,10 @@ def kv_put(ctx: Context, model: Word, *words: Word) -> Any:
             raise OutOfRange(f"ERR {end - begin} tokens of a layer have {(end - begin) * layout.row_bytes} bytes")
     tensors = _tensors(ctx)
     added = tensors.region.add_range(tenant, sequence, layer, begin, end)
-    said = tensors.store_now(tenant, list(added.names(sequence, layer)), list(rest[4:]), _deadline(tenant.model, options))
+    names = list(added.names(sequence, layer))
+    said = tensors.store_now(tenant, names, list(rest[4:]), _deadline(tenant.model, options))
     if -1 in said:  # no room: nothing was stored, and nothing of what was there is lost
-        tensors.remove(tenant, list(added.names(sequence, layer)))
+        tensors.remove(tenant, names)
         tensors.region.drop_range(tenant, sequence, layer, added)
         return -1
     for old in tensors.region.covered(tenant, sequence, layer, added):
@@ -445,8 +446,9 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     tensors = _tensors(ctx)
     values = tensors.shared.reserved(ctx.client, offsets)
     _check_sizes(tenant, values)
+    parent = options.get(b"PARENT")
     said = tensors.store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), options.get(b"PARENT")
+        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), parent
     )
     tensors.shared.release(ctx.client, offsets)
     return said

@@ -167,7 +167,7 @@ class Below:
         return True
 
     def forget(self, tenant: Tenant, gone: Sequence[tuple[bytes, int | None]]) -> asyncio.Future[None] | None:
-        """Blocks, with their places, that have left the index; done when they cannot come back. None: there were none."""
+        """Blocks, with their places, that have left the index; done once none can come back. None: none could."""
         if self.tier is None:
             return None
         begin = len(self._gone)
@@ -347,11 +347,11 @@ class Below:
             get.into.release()
             known = region.describe(tenant.space, each.key) if is_same_tenant else None
             if not is_whole:
-                if known is not None and known["place"] not in (None, each.place) and known["checksum"] == each.checksum:
+                if known is None or region.place_lost(tenant.space, each.key, each.place):
+                    continue
+                if known["place"] is not None and known["checksum"] == each.checksum:
                     each.place = known["place"]
                     moved.append(each)
-                elif known is not None:
-                    region.place_lost(tenant.space, each.key, each.place)
                 continue
             if known is not None and known["checksum"] == each.checksum and not each.is_beside:
                 region.promote(tenant.space, each.key, view)

@@ -95,6 +95,7 @@ class Tensors:
                 arena.arena_fault_in()
         if config.kv_ssd_path:
             await self._open_below()
+        config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
             self._name_spaces()
@@ -142,6 +143,7 @@ class Tensors:
     def forget_client(self, client: Client) -> None:
         """The connection has ended."""
         self.shared.forget_client(client)
+        client.blocked_call = []  # which may hold large values until somebody collects the garbage
         task = self.reading.pop(client, None)
         if task is not None:
             task.cancel()
@@ -298,8 +300,9 @@ class Tensors:
         if deadline_s is None:
             deadline_s = int(time.time()) + tenant.model.ttl_s if tenant.model.ttl_s else 0
         known = region.describe(tenant.space, key)
-        if known is not None and known["place"] is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1):
-            self.remove(tenant, [key])  # below it would live longer, after a restart
+        is_sooner = known is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1)
+        if known is not None and known["place"] is not None and is_sooner:
+            self.remove(tenant, [key])  # what is below would live longer, after a restart
         if self._replace(tenant, key, value, deadline_s, group) >= 0:
             return "OK"
         if ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
@@ -424,6 +427,7 @@ class Tensors:
             self.server.dispatcher.report_bug(client, client.last_command_index, error)
             reply = CommandError("ERR internal error, see the server's log")
         self.reading.pop(client, None)
+        client.blocked_call = []  # the values that it has stored may leave
         if not client.closed:
             client.finish(reply)
             self.server.settle()
@@ -466,4 +470,3 @@ class Tensors:
                 **{f"read_{key}": value for key, value in stats.read.figures().items()},
             })  # fmt: skip
         return tiers
-
