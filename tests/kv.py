@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tests.support import Server, Wire, wait_for
+from tests.support import Failure, Server, Wire, wait_for
 
 MIB = 1 << 20
 GPU, HOST, SSD = 1, 2, 3
@@ -43,11 +43,14 @@ class Kv:
 
     def of_keys(self, command: str, keys: Sequence[str | bytes], *options: str | int) -> Any:
         """`command model options n key …`."""
-        return self(command, self.model, *options, len(keys), *keys)
+        reply = self(command, self.model, *options, len(keys), *keys)
+        assert not isinstance(reply, Failure), reply
+        return reply
 
     def store(self, blocks: dict[str, bytes], *options: str | int) -> list[int]:
         words = [word for pair in blocks.items() for word in pair]
-        reply: list[int] = self("KV.MSET", self.model, *options, len(blocks), *words)
+        reply = self("KV.MSET", self.model, *options, len(blocks), *words)
+        assert isinstance(reply, list), reply
         return reply
 
     def get(self, keys: Sequence[str | bytes], *options: str | int) -> list[bytes | None]:

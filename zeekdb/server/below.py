@@ -9,7 +9,8 @@ it. Two such tasks were no faster than one (the tier syncs one batch at a time).
 *Up.* A block is read once however many ask for it, and is known by its place, which names its content for good: who
 asks for what was stored under the key since gets that. Room for what is read is taken within a budget before any is
 reserved, so commands that read a lot do not fill the arena with rooms that wait. Where there is no room in the arena
-(all is leased, or waits to be written itself) a block is read beside it, for those who have asked.
+(all is leased, or waits to be written itself) a block is read beside it, for those who have asked; so are as many bytes
+at a time as the budget has, and what is asked for beyond waits ROOM_WAIT_S at most.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ READ_SHARE: Final = 4  # of the arena's bytes, one in so many may be on the way 
 READ_BYTES_LEAST: Final = 16 << 20  # whatever the arena's size
 READ_BYTES_MAX: Final = 256 << 20
 READ_BATCH_BYTES: Final = 8 << 20
+ROOM_WAIT_S: Final = 1.0  # how long a read waits for room, in the arena or beside it; then it is a miss
+ROOM_POLL_S: Final = 0.02  # nobody tells when a reply has been sent whose blocks have left the index
 MOVED_MAX: Final = 3  # times that a block is sought again which the tier has moved meanwhile
 PREFETCH_MAX: Final = 65_536  # blocks under way; what is asked for beyond is left
 
@@ -186,20 +189,20 @@ class Below:
     async def _write_forever(self) -> None:
         while True:
             try:
-                deleted = await self._delete()
-                written = await self._write()
+                if self._gone or self._buried is not None:
+                    await self._delete()
+                    continue  # more may be gone meanwhile, and some of it be stored again
+                if await self._write():
+                    continue
             except Exception:
                 log.exception("Writing to the tier below")  # a bug of ours; the next tick tries again
-                deleted = written = 0
-            if deleted or written:
-                continue
             if self._stopping:
                 return
             self._wake.clear()
             await self._wake.wait()
 
-    async def _delete(self) -> int:
-        """Passes on what is gone; how many blocks."""
+    async def _delete(self) -> None:
+        """Passes on what is gone."""
         assert self.tier is not None
         gone, self._gone = self._gone, []
         buried, self._buried = self._buried, None
@@ -209,7 +212,6 @@ class Below:
         finally:
             if buried is not None and not buried.done():
                 buried.set_result(None)
-        return len(gone)
 
     async def _write(self) -> int:
         """Writes a batch of what waits; how many blocks."""
@@ -299,6 +301,7 @@ class Below:
         if promotion.is_beside and not promotion.askers:
             promotion.is_beside = False
             self.beside_bytes -= promotion.size
+            self._room.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -336,7 +339,7 @@ class Below:
         assert self.tier is not None
         rooms: list[tuple[Promotion, BlobView, Get]] = []
         for each in wanted:
-            view = self._room_for(tenant, each)
+            view = await self._room_for(tenant, each)
             if view is not None:
                 meta = self._meta(tenant, each.key, each.size, each.checksum)
                 rooms.append((each, view, Get(meta, each.place, memoryview(view))))
@@ -358,18 +361,25 @@ class Below:
             each.future.set_result(view)
         return moved
 
-    def _room_for(self, tenant: Tenant, promotion: Promotion) -> BlobView | None:
-        if self.models.by_space.get(tenant.space) is not tenant:
-            return None
-        view: BlobView | None = region.reserve(promotion.size, tenant.space)
-        if view is not None:
-            return view
-        if not promotion.is_beside:
-            if self.beside_bytes and self.beside_bytes + promotion.size > self._reading.most:
+    async def _room_for(self, tenant: Tenant, promotion: Promotion) -> BlobView | None:
+        end_s = asyncio.get_running_loop().time() + ROOM_WAIT_S
+        while self.models.by_space.get(tenant.space) is tenant and promotion.askers and not self._stopping:
+            view: BlobView | None = region.reserve(promotion.size, tenant.space)
+            if view is not None:
+                return view
+            if promotion.is_beside:
+                return new_blob(promotion.size)
+            if not self.beside_bytes or self.beside_bytes + promotion.size <= self._reading.most:
+                promotion.is_beside = True
+                self.beside_bytes += promotion.size
+                return new_blob(promotion.size)
+            self._room.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROOM_POLL_S):
+                    await self._room.wait()
+            if asyncio.get_running_loop().time() >= end_s:
                 return None
-            promotion.is_beside = True
-            self.beside_bytes += promotion.size
-        return new_blob(promotion.size)
+        return None
 
     # ------------------------------------------------------------ the tier's owner
 
