@@ -1,4 +1,4 @@
-"""What tests of the tensor region over its SSD tier share: a connection with words of its own, and a disk that obeys."""
+"""What tests of the tensor region over its SSD tier share: a connection with words of its own, a disk that obeys."""
 
 from __future__ import annotations
 

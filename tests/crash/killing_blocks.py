@@ -40,7 +40,9 @@ def content(name: str, version: int) -> bytes:
 class Writer(threading.Thread):
     """One connection. `may_be`: which versions of a key may be found after a crash."""
 
-    def __init__(self, server: Server, name: str, seed: int, may_be: dict[str, set[int]], versions: Counter[str]) -> None:
+    def __init__(
+        self, server: Server, name: str, seed: int, may_be: dict[str, set[int]], versions: Counter[str]
+    ) -> None:  # fmt: skip
         super().__init__(daemon=True)
         self.server, self.name = server, name
         self.dice = random.Random(seed)
@@ -112,8 +114,8 @@ class Killing:
 
     def start(self, wait: bool = True) -> Server:
         """On what the round before has left."""
-        options = ("--kv-memory", ARENA, "--kv-ssd-path", str(self.folder), "--kv-ssd-size", LIMIT, "--kv-ssd-uses", "1")
-        return Server("--save", "", *options, wait=wait)
+        options = ("--kv-memory", ARENA, "--kv-ssd-path", str(self.folder), "--kv-ssd-size", LIMIT)
+        return Server("--save", "", *options, "--kv-ssd-uses", "1", wait=wait)
 
     def round(self, run_s: float) -> None:
         """Load, SIGKILL, restart, look. AssertionError says what is missing or wrong."""

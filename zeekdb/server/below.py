@@ -33,7 +33,7 @@ from zeekdb.tiers.tier import Budget, Get, Held, Meta, Put, Tier
 log = logging.getLogger("zeekdb")
 
 SPILL_SHARE: Final = 8  # of the arena's bytes, one in so many may wait to be written, or one group of blocks
-SPILL_BATCH_BYTES: Final = 32 << 20
+SPILL_BATCH_BYTES: Final = 64 << 20
 DELETE_BATCH: Final = 4096  # names that the loop hands over at a time
 READ_SHARE: Final = 4  # of the arena's bytes, one in so many may be on the way up
 READ_BYTES_LEAST: Final = 16 << 20  # whatever the arena's size
