@@ -440,6 +440,32 @@ def test_clients_that_hang_up_leave_nothing(opened: Open, disk: Disk) -> None:
         wait_for(lambda: kv.tier("host")["used_bytes"] <= used)
 
 
+def test_a_reply_comes_in_parts(opened: Open, disk: Disk) -> None:
+    """What is in memory is sent while what is below is read; under RESP3, where pushes may come, all in one piece."""
+    server = opened(disk.environment)
+    with Kv(server) as one, Kv(server) as three, Kv(server) as pusher, Kv(server).declare() as kv:
+        three("HELLO", 3)
+        three("SUBSCRIBE", "channel")
+        kv.store(blocks(6))
+        keys = list(blocks(6))
+        kv.sink(keys[1:])
+        kv.get(keys[:1])
+        disk.hang("read")
+        for each in (one, three):
+            each.wire.send(encode("KV.MGET", "m", 7, *keys, "none") + encode("PING"))
+        assert one.wire.file.read(4 + 10 + MIB)[-MIB:] == payload(0)
+        assert pusher("PUBLISH", "channel", "word") == 1
+        assert three.wire.read() == [b"message", b"channel", b"word"]
+        assert three.wire.quiet()
+        kv("CLIENT", "PAUSE", 1, "ALL")
+        disk.go_on("read")
+        assert one.wire.file.read(2) == b"\r\n"
+        assert [one.wire.read() for _ in range(6)] == [*(payload(n) for n in range(1, 6)), None]
+        assert one.wire.read() == "PONG"
+        assert three.wire.read() == [*blocks(6).values(), None]
+        assert three.wire.read() == "PONG"
+
+
 def test_users_and_silence(opened: Open, disk: Disk) -> None:
     server = opened(disk.environment)
     with Kv(server) as one, Kv(server).declare() as kv:

@@ -59,6 +59,10 @@ class Promotion:
         self.askers = 0
         self.is_beside = False  # the arena
 
+    async def view(self) -> BlobView | None:
+        """The block, once it is there; None: it is not, or not whole."""
+        return await asyncio.shield(self.future)
+
 
 class Below:
     """The tier below, as the region uses it; the tier's `Owner`. Without one all of this does nothing."""
@@ -250,11 +254,11 @@ class Below:
     # ------------------------------------------------------------ up
 
     @contextlib.asynccontextmanager
-    async def bringing(self, tenant: Tenant, keys: Sequence[bytes]) -> AsyncIterator[list[BlobView | None]]:
-        """Blocks that are below only; None for one that is not there, or not whole. What is brought is used within."""
+    async def bringing(self, tenant: Tenant, keys: Sequence[bytes]) -> AsyncIterator[list[Promotion | None]]:
+        """Blocks that are below only; None for one that is not there any more. What is brought is used within."""
         asked = self._ask(tenant, keys)
         try:
-            yield [await asyncio.shield(each.future) if each is not None else None for each in asked]
+            yield asked
         finally:
             for each in asked:
                 if each is not None:

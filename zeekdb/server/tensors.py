@@ -9,6 +9,7 @@ hands the arena over.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -22,7 +23,7 @@ from zeekdb.errors import CommandError, Unavailable
 from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.namespaces import set_namespaces
-from zeekdb.hot.replies import DEFERRED
+from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.shared_memory import SharedMemory
@@ -137,6 +138,7 @@ class Tensors:
         self.shared.attached.clear()
         for name in list(self.region.models):
             self._forget(name)
+        gc.collect()  # clients, and what they held
         arena.arena_close()
         self.arena_bytes = 0
 
@@ -373,20 +375,52 @@ class Tensors:
         if not below and codec is None:
             self._note_read(tenant, found, begin_ns)
             return answer(found)
-        work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
+        work: Coroutine[Any, Any, Any]
+        if answer is list and codec is None and self._may_stream(ctx.client):
+            work = self._stream(ctx.client, tenant, keys, found, below, begin_ns)
+        else:
+            work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
         return self._defer(ctx.client, work, is_read=True)
 
     async def _fetch_later(
         self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
         answer: Answer, begin_ns: int,
     ) -> Any:  # fmt: skip
-        async with self.below.bringing(tenant, [keys[at] for at in below]) as views:
-            for at, view in zip(below, views, strict=True):
-                found[at] = view
+        async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
+            for at, each in zip(below, coming, strict=True):
+                found[at] = await each.view() if each is not None else None
             if codec is not None:
                 found = await self.coding.decode(codec, found)
             self._note_read(tenant, found, begin_ns)
             return answer(found)
+
+    @staticmethod
+    def _may_stream(client: Client) -> bool:
+        """Whether nothing can come between the parts of a reply: pushes, a monitor's lines, or silence."""
+        return client.protocol == 2 and client.reply_mode == "on" and not client.is_monitor
+
+    async def _stream(
+        self, client: Client, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], begin_ns: int
+    ) -> Any:  # fmt: skip
+        """The blocks one after the other, each as soon as it is there: the device and the socket work side by side."""
+        size = 0
+        places = set(below)
+        try:
+            async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
+                client.write_raw(b"*%d\r\n" % len(found))
+                later = iter(coming)
+                for at, view in enumerate(found):
+                    if at in places:
+                        each = next(later)
+                        view = await each.view() if each is not None else None
+                        self.server.settle()
+                    client.write(view)
+                    size += len(view) if view is not None else 0
+        except Exception as error:  # the reply has begun
+            self.server.dispatcher.report_bug(client, client.last_command_index, error)
+            client.close()
+        self._flow(tenant).reads.record(size, time.perf_counter_ns() - begin_ns)
+        return NO_REPLY
 
     def _flow(self, tenant: Tenant) -> Flows:
         return self.flows.setdefault(tenant.model.name, Flows())
