@@ -48,9 +48,10 @@ PREFETCH_MAX: Final = 65_536  # blocks under way; what is asked for beyond is le
 class Promotion:
     """A block on its way up."""
 
-    __slots__ = ("askers", "checksum", "future", "is_beside", "key", "place", "size")
+    __slots__ = ("askers", "beside_bytes", "checksum", "future", "is_beside", "key", "name", "place", "size")
 
-    def __init__(self, key: bytes, place: int, size: int, check: int) -> None:
+    def __init__(self, space: int, key: bytes, place: int, size: int, check: int) -> None:
+        self.name = (space, key, place)
         self.key = key
         self.place = place
         self.size = size
@@ -58,6 +59,7 @@ class Promotion:
         self.future: asyncio.Future[BlobView | None] = asyncio.get_running_loop().create_future()
         self.askers = 0
         self.is_beside = False  # the arena
+        self.beside_bytes = 0  # counted there
 
     async def view(self) -> BlobView | None:
         """The block, once it is there; None: it is not, or not whole."""
@@ -121,7 +123,7 @@ class Below:
     async def close(self) -> None:
         """Writes what waits, and lets go."""
         self._stopping = True
-        if self._tasks:
+        while self._tasks:
             await asyncio.wait(self._tasks)
         if self._writer is not None:
             self._wake.set()
@@ -284,33 +286,47 @@ class Below:
         asked: list[Promotion | None] = []
         fresh: list[Promotion] = []
         for key in keys:
-            known = region.describe(tenant.space, key)
-            if known is None or known["place"] is None or self.tier is None or self._stopping:
+            known = region.describe(tenant.space, key) if self.is_open(tenant) else None
+            if known is None or self.tier is None or self._stopping:
                 asked.append(None)
                 continue
-            name = (tenant.space, key, known["place"])
-            found = self._promotions.get(name)
+            name = (tenant.space, key, known["place"] or 0)
+            found = None if known["in_host"] else self._promotions.get(name)
             if found is None:
-                found = self._promotions[name] = Promotion(key, known["place"], known["size"], known["checksum"])
-                found.future.add_done_callback(lambda _, name=name: self._promotions.pop(name))  # type: ignore[misc]
-                fresh.append(found)
+                found = Promotion(*name, known["size"], known["checksum"])
+                if known["in_host"]:  # somebody was quicker
+                    view: Any = region.get(tenant.space, [key], False)[0]
+                    found.future.set_result(view)
+                else:
+                    self._promotions[name] = found
+                    fresh.append(found)
             found.askers += 1
             asked.append(found)
         if fresh:
             self._spawn(self._read(tenant, fresh))
         return asked
 
+    def _arrive(self, promotion: Promotion, view: BlobView | None) -> None:
+        """Whoever asks from now on begins anew."""
+        if not promotion.future.done():
+            del self._promotions[promotion.name]
+            promotion.future.set_result(view)
+
     def _let_go(self, promotion: Promotion) -> None:
         promotion.askers -= 1
-        if promotion.is_beside and not promotion.askers:
-            promotion.is_beside = False
-            self.beside_bytes -= promotion.size
+        if promotion.beside_bytes and not promotion.askers:
+            self.beside_bytes -= promotion.beside_bytes
+            promotion.beside_bytes = 0
             self._room.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def is_open(self, tenant: Tenant) -> bool:
+        """Whether the tenant's space is still its own: its number may have gone to another."""
+        return self.models.by_space.get(tenant.space) is tenant
 
     async def _read(self, tenant: Tenant, wanted: Sequence[Promotion]) -> None:
         """Reads in batches, as many at a time as the budget allows."""
@@ -326,7 +342,7 @@ class Below:
 
     async def _read_batch(self, tenant: Tenant, batch: Sequence[Promotion], size: int) -> None:
         try:
-            left = [each for each in batch if each.askers and not self._stopping]
+            left = list(batch)
             for _ in range(MOVED_MAX):
                 if left:
                     left = await self._try(tenant, left)
@@ -335,8 +351,7 @@ class Below:
         finally:
             self._reading.give(size)
             for each in batch:
-                if not each.future.done():
-                    each.future.set_result(None)
+                self._arrive(each, None)
 
     async def _try(self, tenant: Tenant, wanted: Sequence[Promotion]) -> list[Promotion]:
         """Those that the tier has moved meanwhile."""
@@ -344,30 +359,33 @@ class Below:
         rooms: list[tuple[Promotion, BlobView, Get]] = []
         for each in wanted:
             view = await self._room_for(tenant, each)
-            if view is not None:
-                meta = self._meta(tenant, each.key, each.size, each.checksum)
-                rooms.append((each, view, Get(meta, each.place, memoryview(view))))
+            if view is None:
+                self._arrive(each, None)
+                continue
+            meta = self._meta(tenant, each.key, each.size, each.checksum)
+            rooms.append((each, view, Get(meta, each.place, memoryview(view))))
         whole = await self.tier.get([get for _, _, get in rooms])
-        is_same_tenant = self.models.by_space.get(tenant.space) is tenant  # another may have its number
+        is_open = self.is_open(tenant)
         moved: list[Promotion] = []
         for (each, view, get), is_whole in zip(rooms, whole, strict=True):
             get.into.release()
-            known = region.describe(tenant.space, each.key) if is_same_tenant else None
+            known = region.describe(tenant.space, each.key) if is_open else None
             if not is_whole:
-                if known is None or region.place_lost(tenant.space, each.key, each.place):
+                is_lost = known is None or region.place_lost(tenant.space, each.key, each.place)
+                if known is None or is_lost or known["place"] is None or known["checksum"] != each.checksum:
+                    self._arrive(each, None)
                     continue
-                if known["place"] is not None and known["checksum"] == each.checksum:
-                    each.place = known["place"]
-                    moved.append(each)
+                each.place = known["place"]
+                moved.append(each)
                 continue
             if known is not None and known["checksum"] == each.checksum and not each.is_beside:
                 region.promote(tenant.space, each.key, view)
-            each.future.set_result(view)
+            self._arrive(each, view)
         return moved
 
     async def _room_for(self, tenant: Tenant, promotion: Promotion) -> BlobView | None:
         end_s = asyncio.get_running_loop().time() + ROOM_WAIT_S
-        while self.models.by_space.get(tenant.space) is tenant and promotion.askers and not self._stopping:
+        while self.is_open(tenant) and promotion.askers and not self._stopping:
             view: BlobView | None = region.reserve(promotion.size, tenant.space)
             if view is not None:
                 return view
@@ -375,6 +393,7 @@ class Below:
                 return new_blob(promotion.size)
             if not self.beside_bytes or self.beside_bytes + promotion.size <= self._reading.most:
                 promotion.is_beside = True
+                promotion.beside_bytes = promotion.size
                 self.beside_bytes += promotion.size
                 return new_blob(promotion.size)
             self._room.clear()

@@ -247,14 +247,10 @@ class Tensors:
         finally:
             self.stores_bytes -= size
 
-    def _is_open(self, tenant: Tenant) -> bool:
-        """Whether its model was not removed meanwhile; another's space may have the number of its own then."""
-        return self.region.by_space.get(tenant.space) is tenant
-
     async def _room(self, tenant: Tenant, size: int) -> BlobView | None:
         """Room for a block, for which the tier below may have to make some first."""
         end_s = self.server.loop.time() + STORE_WAIT_S
-        while self._is_open(tenant):
+        while self.below.is_open(tenant):
             view: BlobView | None = region.reserve(size, tenant.space)
             if view is not None or not await self.below.wait_for_room(end_s):
                 return view
@@ -267,7 +263,7 @@ class Tensors:
         said = [0 if region.count_present(tenant.space, [key]) else -1 for key in keys]
         missing = [at for at, each in enumerate(said) if each == -1]
         encoded = await self.coding.encode(tenant, codec, [values[at] for at in missing])
-        if not self._is_open(tenant) or tenant.model.codec != codec.name:
+        if not self.below.is_open(tenant) or tenant.model.codec != codec.name:
             return said
         fits = [(at, view) for at, view in zip(missing, encoded, strict=True) if view is not None]
         if fits and fits[0][0]:
@@ -285,7 +281,7 @@ class Tensors:
         said: list[int],
     ) -> list[int]:  # fmt: skip
         end_s = self.server.loop.time() + STORE_WAIT_S
-        while -1 in said and await self.below.wait_for_room(end_s) and self._is_open(tenant):
+        while -1 in said and await self.below.wait_for_room(end_s) and self.below.is_open(tenant):
             late = [at for at, each in enumerate(said) if each == -1]
             parent = keys[late[0] - 1] if late[0] else None
             again = self.store_now(
@@ -322,7 +318,7 @@ class Tensors:
         self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
     ) -> str:  # fmt: skip
         end_s = self.server.loop.time() + STORE_WAIT_S
-        while await self.below.wait_for_room(end_s) and self._is_open(tenant):
+        while await self.below.wait_for_room(end_s) and self.below.is_open(tenant):
             if self._replace(tenant, key, value, deadline_s, group) >= 0:
                 break
         return "OK"
