@@ -1,6 +1,6 @@
 """The SSD tier against a plain file test on the same disk: GB/s written and read, as ratios.
 
-    python bench/ssd.py [--folder DIR] [--mib 512] [--rounds 5] [--sizes 1,4]
+    python bench/ssd.py [--folder DIR] [--mib 512] [--rounds 5] [--sizes 1,4] [--server]
 
 The plain test is what a few threads can do with one file, the same block size and the same flags (O_DIRECT where the
 file system has it), the same number of threads as the tier, and one fdatasync for each batch of as many bytes as the
@@ -30,7 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.servers import machine, median, save, table, write_block
+from bench.servers import Server, machine, median, save, table, write_block
 from zeekdb.tiers.log import WRITE_THREADS
 from zeekdb.tiers.ssd import BATCH_BYTES, READ_THREADS, SsdTier
 from zeekdb.tiers.tier import Get, Meta, Put
@@ -138,6 +138,73 @@ async def tiered(folder: Path, source: memoryview, target: memoryview, size: int
     return writing, reading
 
 
+MGET_BYTES = 64 * MIB
+
+
+def served(folder: Path, source: memoryview, target: memoryview, size: int) -> tuple[float, float, float]:
+    """The same of a server: blocks in its host memory are written below, read again, and got over its Unix socket.
+
+    (seconds of KV.DEMOTE until all are below, of KV.PREFETCH until all are back, of KV.MGETs of MGET_BYTES each of
+    blocks that are below). Only the last goes through the socket.
+    """
+    from zeekdb.client import Region
+
+    total = source.nbytes
+    keys = [b"%032d" % at for at in range(0, total, size)]
+    each = max(MGET_BYTES // size, 1)
+    options = ["--kv-memory", str(2 * total), "--kv-watermark", "100", "--kv-prefault", "yes"]
+    options += ["--kv-ssd-path", str(folder / "served"), "--kv-ssd-size", str(4 * total + 1024 * MIB)]
+    with Server("zeekdb", *options, "--kv-ssd-uses", "1") as server, Region(f"unix://{server.unix}", "m") as region:
+        region.declare()
+
+        def wait(command: str, tier: int) -> float:
+            began = time.perf_counter()
+            left = keys
+            while left:
+                server.call(command, "m", str(len(left)), *(key.decode() for key in left))
+                left = [key for key, at in zip(left, region.lookup(left).tiers, strict=True) if at != tier]
+                time.sleep(0.02)
+            return time.perf_counter() - began
+
+        for at in range(0, len(keys), each):
+            views = [source[begin : begin + size] for begin in range(at * size, min((at + each) * size, total), size)]
+            assert region.put_from(keys[at : at + each], views) == [1] * len(views)
+        writing = wait("KV.DEMOTE", 3)
+        reading = wait("KV.PREFETCH", 2)
+        wait("KV.DEMOTE", 3)
+        target[:] = bytes(len(target))
+        began = time.perf_counter()
+        for at in range(0, len(keys), each):
+            views = [target[begin : begin + size] for begin in range(at * size, min((at + each) * size, total), size)]
+            assert all(region.get_into(keys[at : at + each], views))
+        getting = time.perf_counter() - began
+    assert target[-size:] == source[-size:]
+    shutil.rmtree(folder / "served")
+    return writing, reading, getting
+
+
+def serve_rounds(arguments: argparse.Namespace, source: memoryview, target: memoryview) -> str:
+    """The table of `--server`."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        for size in arguments.sizes:
+            rounds = [
+                (plain(folder, source, target, size * MIB), served(folder, source, target, size * MIB))
+                for _ in range(arguments.rounds)
+            ]
+            for at, way in enumerate(("write", "read", "KV.MGET")):
+                seconds = [(one[min(at, 1)], two[at]) for one, two in rounds]
+                ratios = [one / two for one, two in seconds]
+                speeds = [source.nbytes / GB / median(column) for column in zip(*seconds, strict=True)]
+                rows.append([
+                    f"{way}, {size} MiB", f"{speeds[0]:.2f}", f"{speeds[1]:.2f}", f"{median(ratios) * 100:.0f}%",
+                    f"{min(ratios) * 100:.0f} … {max(ratios) * 100:.0f}%",
+                ])  # fmt: skip
+    head = ["blocks", "plain GB/s", "server GB/s", "ratio", "of the rounds"]
+    return f"{machine()}; {arguments.mib} MiB in {arguments.rounds} rounds.\n\n{table(head, rows)}"
+
+
 async def start_seconds(folder: Path, count: int, finish: bool) -> float:
     """Opening and scanning so many records of one byte."""
     def tier() -> SsdTier:
@@ -177,10 +244,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[1, 4])
     parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--server", action="store_true", help="the tier in a server instead, commands and all")
     parser.add_argument("--write", action="store_true", help="keep the figures and put the table into bench/README.md")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]  # beside other work the ratios are all there is
     source, target = arena(arguments.mib * MIB), arena(arguments.mib * MIB)
+    if arguments.server:
+        text = serve_rounds(arguments, source, target)
+        print(text)
+        if arguments.write:
+            write_block(Path(__file__).with_name("README.md"), "ssd-server", text)
+        return
     data: dict[str, object] = {"checksum": checksum_function()[0], "load average": load}
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:

@@ -385,7 +385,7 @@ cdef void block_remove(Entry* e) noexcept nogil:
 
 cdef bint block_spill(Entry* e) noexcept nogil:
     cdef Block* b = block_of(e)
-    if RG.spill_bytes + b.size > RG.spill_limit:
+    if RG.spill_limit == 0:
         return False
     block_unlink(e)
     b.queue = SPILLING
@@ -444,7 +444,7 @@ cdef int may_go(Entry* e, bint worth) noexcept nogil:
                 to_write += b.size
         other = block_mate(other)
         if other == NULL or other == e:
-            return GOES if to_write == 0 or RG.spill_bytes + to_write <= RG.spill_limit else WAITS
+            return GOES if to_write == 0 or RG.spill_bytes == 0 or RG.spill_bytes + to_write <= RG.spill_limit else WAITS
 
 
 cdef bint block_can_go(Entry* e) noexcept nogil:

@@ -9,7 +9,8 @@ it. Two such tasks were no faster than one (the tier syncs one batch at a time).
 *Up.* A block is read once however many ask for it, and is known by its place, which names its content for good: who
 asks for what was stored under the key since gets that. Room for what is read is taken within a budget before any is
 reserved, so commands that read a lot do not fill the arena with rooms that wait. Where there is no room in the arena
-(all is leased, or waits to be written itself) a block is read beside it, for those who have asked.
+(all is leased, or waits to be written itself) a block is read beside it, for those who have asked; so are as many bytes
+at a time as the budget has, and what is asked for beyond waits ROOM_WAIT_S at most.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from zeekdb.tiers.tier import Budget, Get, Held, Meta, Put, Tier
 log = logging.getLogger("zeekdb")
 
 SPILL_SHARE: Final = 8  # of the arena's bytes, one in so many may wait to be written, or one group of blocks
-SPILL_BATCH_BYTES: Final = 32 << 20
+SPILL_BATCH_BYTES: Final = 64 << 20
 DELETE_BATCH: Final = 4096  # names that the loop hands over at a time
 READ_SHARE: Final = 4  # of the arena's bytes, one in so many may be on the way up
 READ_BYTES_LEAST: Final = 16 << 20  # whatever the arena's size
 READ_BYTES_MAX: Final = 256 << 20
 READ_BATCH_BYTES: Final = 8 << 20
+ROOM_WAIT_S: Final = 1.0  # how long a read waits for room, in the arena or beside it; then it is a miss
+ROOM_POLL_S: Final = 0.02  # nobody tells when a reply has been sent whose blocks have left the index
 MOVED_MAX: Final = 3  # times that a block is sought again which the tier has moved meanwhile
 PREFETCH_MAX: Final = 65_536  # blocks under way; what is asked for beyond is left
 
@@ -45,9 +48,10 @@ PREFETCH_MAX: Final = 65_536  # blocks under way; what is asked for beyond is le
 class Promotion:
     """A block on its way up."""
 
-    __slots__ = ("askers", "checksum", "future", "is_beside", "key", "place", "size")
+    __slots__ = ("askers", "beside_bytes", "checksum", "future", "is_beside", "key", "name", "place", "size")
 
-    def __init__(self, key: bytes, place: int, size: int, check: int) -> None:
+    def __init__(self, space: int, key: bytes, place: int, size: int, check: int) -> None:
+        self.name = (space, key, place)
         self.key = key
         self.place = place
         self.size = size
@@ -55,6 +59,11 @@ class Promotion:
         self.future: asyncio.Future[BlobView | None] = asyncio.get_running_loop().create_future()
         self.askers = 0
         self.is_beside = False  # the arena
+        self.beside_bytes = 0  # counted there
+
+    async def view(self) -> BlobView | None:
+        """The block, once it is there; None: it is not, or not whole."""
+        return await asyncio.shield(self.future)
 
 
 class Below:
@@ -114,7 +123,7 @@ class Below:
     async def close(self) -> None:
         """Writes what waits, and lets go."""
         self._stopping = True
-        if self._tasks:
+        while self._tasks:
             await asyncio.wait(self._tasks)
         if self._writer is not None:
             self._wake.set()
@@ -167,7 +176,7 @@ class Below:
         return True
 
     def forget(self, tenant: Tenant, gone: Sequence[tuple[bytes, int | None]]) -> asyncio.Future[None] | None:
-        """Blocks, with their places, that have left the index; done when they cannot come back. None: there were none."""
+        """Blocks, with their places, that have left the index; done once none can come back. None: none could."""
         if self.tier is None:
             return None
         begin = len(self._gone)
@@ -186,20 +195,20 @@ class Below:
     async def _write_forever(self) -> None:
         while True:
             try:
-                deleted = await self._delete()
-                written = await self._write()
+                if self._gone or self._buried is not None:
+                    await self._delete()
+                    continue  # more may be gone meanwhile, and some of it be stored again
+                if await self._write():
+                    continue
             except Exception:
                 log.exception("Writing to the tier below")  # a bug of ours; the next tick tries again
-                deleted = written = 0
-            if deleted or written:
-                continue
             if self._stopping:
                 return
             self._wake.clear()
             await self._wake.wait()
 
-    async def _delete(self) -> int:
-        """Passes on what is gone; how many blocks."""
+    async def _delete(self) -> None:
+        """Passes on what is gone."""
         assert self.tier is not None
         gone, self._gone = self._gone, []
         buried, self._buried = self._buried, None
@@ -209,7 +218,6 @@ class Below:
         finally:
             if buried is not None and not buried.done():
                 buried.set_result(None)
-        return len(gone)
 
     async def _write(self) -> int:
         """Writes a batch of what waits; how many blocks."""
@@ -248,11 +256,11 @@ class Below:
     # ------------------------------------------------------------ up
 
     @contextlib.asynccontextmanager
-    async def bringing(self, tenant: Tenant, keys: Sequence[bytes]) -> AsyncIterator[list[BlobView | None]]:
-        """Blocks that are below only; None for one that is not there, or not whole. What is brought is used within."""
+    async def bringing(self, tenant: Tenant, keys: Sequence[bytes]) -> AsyncIterator[list[Promotion | None]]:
+        """Blocks that are below only; None for one that is not there any more. What is brought is used within."""
         asked = self._ask(tenant, keys)
         try:
-            yield [await asyncio.shield(each.future) if each is not None else None for each in asked]
+            yield asked
         finally:
             for each in asked:
                 if each is not None:
@@ -278,32 +286,47 @@ class Below:
         asked: list[Promotion | None] = []
         fresh: list[Promotion] = []
         for key in keys:
-            known = region.describe(tenant.space, key)
-            if known is None or known["place"] is None or self.tier is None or self._stopping:
+            known = region.describe(tenant.space, key) if self.is_open(tenant) else None
+            if known is None or self.tier is None or self._stopping:
                 asked.append(None)
                 continue
-            name = (tenant.space, key, known["place"])
-            found = self._promotions.get(name)
+            name = (tenant.space, key, known["place"] or 0)
+            found = None if known["in_host"] else self._promotions.get(name)
             if found is None:
-                found = self._promotions[name] = Promotion(key, known["place"], known["size"], known["checksum"])
-                found.future.add_done_callback(lambda _, name=name: self._promotions.pop(name))  # type: ignore[misc]
-                fresh.append(found)
+                found = Promotion(*name, known["size"], known["checksum"])
+                if known["in_host"]:  # somebody was quicker
+                    view: Any = region.get(tenant.space, [key], False)[0]
+                    found.future.set_result(view)
+                else:
+                    self._promotions[name] = found
+                    fresh.append(found)
             found.askers += 1
             asked.append(found)
         if fresh:
             self._spawn(self._read(tenant, fresh))
         return asked
 
+    def _arrive(self, promotion: Promotion, view: BlobView | None) -> None:
+        """Whoever asks from now on begins anew."""
+        if not promotion.future.done():
+            del self._promotions[promotion.name]
+            promotion.future.set_result(view)
+
     def _let_go(self, promotion: Promotion) -> None:
         promotion.askers -= 1
-        if promotion.is_beside and not promotion.askers:
-            promotion.is_beside = False
-            self.beside_bytes -= promotion.size
+        if promotion.beside_bytes and not promotion.askers:
+            self.beside_bytes -= promotion.beside_bytes
+            promotion.beside_bytes = 0
+            self._room.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def is_open(self, tenant: Tenant) -> bool:
+        """Whether the tenant's space is still its own: its number may have gone to another."""
+        return self.models.by_space.get(tenant.space) is tenant
 
     async def _read(self, tenant: Tenant, wanted: Sequence[Promotion]) -> None:
         """Reads in batches, as many at a time as the budget allows."""
@@ -319,7 +342,7 @@ class Below:
 
     async def _read_batch(self, tenant: Tenant, batch: Sequence[Promotion], size: int) -> None:
         try:
-            left = [each for each in batch if each.askers and not self._stopping]
+            left = list(batch)
             for _ in range(MOVED_MAX):
                 if left:
                     left = await self._try(tenant, left)
@@ -328,48 +351,58 @@ class Below:
         finally:
             self._reading.give(size)
             for each in batch:
-                if not each.future.done():
-                    each.future.set_result(None)
+                self._arrive(each, None)
 
     async def _try(self, tenant: Tenant, wanted: Sequence[Promotion]) -> list[Promotion]:
         """Those that the tier has moved meanwhile."""
         assert self.tier is not None
         rooms: list[tuple[Promotion, BlobView, Get]] = []
         for each in wanted:
-            view = self._room_for(tenant, each)
-            if view is not None:
-                meta = self._meta(tenant, each.key, each.size, each.checksum)
-                rooms.append((each, view, Get(meta, each.place, memoryview(view))))
+            view = await self._room_for(tenant, each)
+            if view is None:
+                self._arrive(each, None)
+                continue
+            meta = self._meta(tenant, each.key, each.size, each.checksum)
+            rooms.append((each, view, Get(meta, each.place, memoryview(view))))
         whole = await self.tier.get([get for _, _, get in rooms])
-        is_same_tenant = self.models.by_space.get(tenant.space) is tenant  # another may have its number
+        is_open = self.is_open(tenant)
         moved: list[Promotion] = []
         for (each, view, get), is_whole in zip(rooms, whole, strict=True):
             get.into.release()
-            known = region.describe(tenant.space, each.key) if is_same_tenant else None
+            known = region.describe(tenant.space, each.key) if is_open else None
             if not is_whole:
-                if known is not None and known["place"] not in (None, each.place) and known["checksum"] == each.checksum:
-                    each.place = known["place"]
-                    moved.append(each)
-                elif known is not None:
-                    region.place_lost(tenant.space, each.key, each.place)
+                is_lost = known is None or region.place_lost(tenant.space, each.key, each.place)
+                if known is None or is_lost or known["place"] is None or known["checksum"] != each.checksum:
+                    self._arrive(each, None)
+                    continue
+                each.place = known["place"]
+                moved.append(each)
                 continue
             if known is not None and known["checksum"] == each.checksum and not each.is_beside:
                 region.promote(tenant.space, each.key, view)
-            each.future.set_result(view)
+            self._arrive(each, view)
         return moved
 
-    def _room_for(self, tenant: Tenant, promotion: Promotion) -> BlobView | None:
-        if self.models.by_space.get(tenant.space) is not tenant:
-            return None
-        view: BlobView | None = region.reserve(promotion.size, tenant.space)
-        if view is not None:
-            return view
-        if not promotion.is_beside:
-            if self.beside_bytes and self.beside_bytes + promotion.size > self._reading.most:
+    async def _room_for(self, tenant: Tenant, promotion: Promotion) -> BlobView | None:
+        end_s = asyncio.get_running_loop().time() + ROOM_WAIT_S
+        while self.is_open(tenant) and promotion.askers and not self._stopping:
+            view: BlobView | None = region.reserve(promotion.size, tenant.space)
+            if view is not None:
+                return view
+            if promotion.is_beside:
+                return new_blob(promotion.size)
+            if not self.beside_bytes or self.beside_bytes + promotion.size <= self._reading.most:
+                promotion.is_beside = True
+                promotion.beside_bytes = promotion.size
+                self.beside_bytes += promotion.size
+                return new_blob(promotion.size)
+            self._room.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROOM_POLL_S):
+                    await self._room.wait()
+            if asyncio.get_running_loop().time() >= end_s:
                 return None
-            promotion.is_beside = True
-            self.beside_bytes += promotion.size
-        return new_blob(promotion.size)
+        return None
 
     # ------------------------------------------------------------ the tier's owner
 

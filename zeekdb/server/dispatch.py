@@ -236,7 +236,9 @@ class Dispatcher:
         return reply
 
     def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:
-        """What goes out under CLIENT REPLY's modes."""
+        """What goes out under CLIENT REPLY's modes; of a command that waits, when it has waited (`Client.finish`)."""
+        if reply is DEFERRED:
+            return reply
         before = client.reply_mode if silent is None else silent
         if before == "skip" and client.reply_mode == "skip":  # CLIENT REPLY ON ends it and is answered
             client.set_reply_mode("on")

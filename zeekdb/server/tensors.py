@@ -9,6 +9,7 @@ hands the arena over.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -23,7 +24,7 @@ from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
-from zeekdb.hot.replies import DEFERRED
+from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.shared_memory import SharedMemory
@@ -96,6 +97,7 @@ class Tensors:
                 arena.arena_fault_in()
         if config.kv_ssd_path:
             await self._open_below()
+        config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
             self._name_spaces()
@@ -143,12 +145,14 @@ class Tensors:
         for name in list(self.region.models):
             self._forget(name)
         region.release_late()
+        gc.collect()  # clients, and what they held
         arena.arena_close()
         self.arena_bytes = 0
 
     def forget_client(self, client: Client) -> None:
         """The connection has ended."""
         self.shared.forget_client(client)
+        client.blocked_call = []  # which may hold large values until somebody collects the garbage
         task = self.reading.pop(client, None)
         if task is not None:
             task.cancel()
@@ -250,14 +254,10 @@ class Tensors:
         finally:
             self.stores_bytes -= size
 
-    def _is_open(self, tenant: Tenant) -> bool:
-        """Whether its model was not removed meanwhile; another's space may have the number of its own then."""
-        return self.region.by_space.get(tenant.space) is tenant
-
     async def _room(self, tenant: Tenant, size: int) -> BlobView | None:
         """Room for a block, for which the tier below may have to make some first."""
         end_s = self.server.loop.time() + STORE_WAIT_S
-        while self._is_open(tenant):
+        while self.below.is_open(tenant):
             view: BlobView | None = region.reserve(size, tenant.space)
             if view is not None or not await self.below.wait_for_room(end_s):
                 return view
@@ -270,7 +270,7 @@ class Tensors:
         said = [0 if region.count_present(tenant.space, [key]) else -1 for key in keys]
         missing = [at for at, each in enumerate(said) if each == -1]
         encoded = await self.coding.encode(tenant, codec, [values[at] for at in missing])
-        if not self._is_open(tenant) or tenant.model.codec != codec.name:
+        if not self.below.is_open(tenant) or tenant.model.codec != codec.name:
             return said
         fits = [(at, view) for at, view in zip(missing, encoded, strict=True) if view is not None]
         if fits and fits[0][0]:
@@ -288,7 +288,7 @@ class Tensors:
         said: list[int],
     ) -> list[int]:  # fmt: skip
         end_s = self.server.loop.time() + STORE_WAIT_S
-        while -1 in said and await self.below.wait_for_room(end_s) and self._is_open(tenant):
+        while -1 in said and await self.below.wait_for_room(end_s) and self.below.is_open(tenant):
             late = [at for at, each in enumerate(said) if each == -1]
             parent = keys[late[0] - 1] if late[0] else None
             again = self.store_now(
@@ -305,8 +305,9 @@ class Tensors:
         if deadline_s is None:
             deadline_s = int(time.time()) + tenant.model.ttl_s if tenant.model.ttl_s else 0
         known = region.describe(tenant.space, key)
-        if known is not None and known["place"] is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1):
-            self.remove(tenant, [key])  # below it would live longer, after a restart
+        is_sooner = known is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1)
+        if known is not None and known["place"] is not None and is_sooner:
+            self.remove(tenant, [key])  # what is below would live longer, after a restart
         if self._replace(tenant, key, value, deadline_s, group) >= 0:
             return "OK"
         if ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
@@ -324,7 +325,7 @@ class Tensors:
         self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
     ) -> str:  # fmt: skip
         end_s = self.server.loop.time() + STORE_WAIT_S
-        while await self.below.wait_for_room(end_s) and self._is_open(tenant):
+        while await self.below.wait_for_room(end_s) and self.below.is_open(tenant):
             if self._replace(tenant, key, value, deadline_s, group) >= 0:
                 break
         return "OK"
@@ -377,20 +378,52 @@ class Tensors:
         if not below and codec is None:
             self._note_read(tenant, found, begin_ns)
             return answer(found)
-        work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
+        work: Coroutine[Any, Any, Any]
+        if answer is list and codec is None and self._may_stream(ctx.client):
+            work = self._stream(ctx.client, tenant, keys, found, below, begin_ns)
+        else:
+            work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
         return self._defer(ctx.client, work, is_read=True)
 
     async def _fetch_later(
         self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
         answer: Answer, begin_ns: int,
     ) -> Any:  # fmt: skip
-        async with self.below.bringing(tenant, [keys[at] for at in below]) as views:
-            for at, view in zip(below, views, strict=True):
-                found[at] = view
+        async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
+            for at, each in zip(below, coming, strict=True):
+                found[at] = await each.view() if each is not None else None
             if codec is not None:
                 found = await self.coding.decode(codec, found)
             self._note_read(tenant, found, begin_ns)
             return answer(found)
+
+    @staticmethod
+    def _may_stream(client: Client) -> bool:
+        """Whether nothing can come between the parts of a reply: pushes, a monitor's lines, or silence."""
+        return client.protocol == 2 and client.reply_mode == "on" and not client.is_monitor
+
+    async def _stream(
+        self, client: Client, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], begin_ns: int
+    ) -> Any:  # fmt: skip
+        """The blocks one after the other, each as soon as it is there: the device and the socket work side by side."""
+        size = 0
+        places = set(below)
+        try:
+            async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
+                client.write_raw(b"*%d\r\n" % len(found))
+                later = iter(coming)
+                for at, view in enumerate(found):
+                    if at in places:
+                        each = next(later)
+                        view = await each.view() if each is not None else None
+                        self.server.settle()
+                    client.write(view)
+                    size += len(view) if view is not None else 0
+        except Exception as error:  # the reply has begun
+            self.server.dispatcher.report_bug(client, client.last_command_index, error)
+            client.close()
+        self._flow(tenant).reads.record(size, time.perf_counter_ns() - begin_ns)
+        return NO_REPLY
 
     def _flow(self, tenant: Tenant) -> Flows:
         return self.flows.setdefault(tenant.model.name, Flows())
@@ -431,6 +464,7 @@ class Tensors:
             self.server.dispatcher.report_bug(client, client.last_command_index, error)
             reply = CommandError("ERR internal error, see the server's log")
         self.reading.pop(client, None)
+        client.blocked_call = []  # the values that it has stored may leave
         if not client.closed:
             client.finish(reply)
             self.server.settle()
@@ -473,4 +507,3 @@ class Tensors:
                 **{f"read_{key}": value for key, value in stats.read.figures().items()},
             })  # fmt: skip
         return tiers
-
