@@ -136,6 +136,7 @@ class TensorsPort(Protocol):
     """The tensor region with its tiers; values are `bytes`, `BlobView` or `memoryview`. See server/tensors.py."""
 
     region: Any  # the models and tenants: zeekdb.tensors.region.Region
+    gpu: Any  # the tier above host memory: zeekdb.server.device_tier.DeviceTier
 
     def declare(self, model: Any) -> None:
         """KV.MODEL SET. CommandError."""

@@ -1,5 +1,6 @@
 # The tensor region's index: blocks by key, leases, eviction. See blocks.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from zeekdb.hot.device_slots cimport Device
 from zeekdb.hot.grades cimport GRADES
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.table cimport Entry, Table, entry_value
@@ -25,6 +26,7 @@ ctypedef packed struct Block:
     uint32_t lease_end   # in ticks; 0: no lease was given
     uint32_t deadline_s  # Unix time; 0: none
     uint32_t used        # on the clock of blocks stored: the last use
+    uint32_t slot        # in its model's device memory, plus one; 0: not there
     uint16_t leases
     uint16_t pins
     uint8_t queue
@@ -42,6 +44,7 @@ ctypedef struct Space:
     Queue order[GRADES]
     uint32_t index
     uint32_t block_bytes # of every block; 0: any
+    Device* device       # its model's slots; NULL: none
     uint64_t quota       # bytes in host memory; 0: no limit
     uint64_t bytes       # in host memory
     uint64_t host_blocks

@@ -18,6 +18,7 @@ from zeekdb.hot.blocks cimport (
     block_unlink, evict_block, ghost_hash, is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
+from zeekdb.hot.device_slots cimport HOT_GRADE, device_use, device_want
 from zeekdb.hot.grades cimport GR, GRADES, grade_returned, grade_stored
 from zeekdb.hot.memory cimport ARENA, FIXED, Blob, blob_release, blob_retain, mem_footprint
 from zeekdb.hot.namespaces cimport NS, namespace_of
@@ -30,6 +31,7 @@ from zeekdb.hot.wire cimport Arg
 cdef enum:
     BLOCK_MAX = 0x7FFFFFFF   # bytes
     AHEAD = 128              # keys whose entries are fetched together
+    DEVICE = 1               # what KV.LOOKUP says of a block in a slot of device memory, wherever else it may be
     HOST = 2                 # what KV.LOOKUP says of a block in host memory
     BELOW = 3                # and of one on the SSD alone
 
@@ -86,12 +88,17 @@ cdef bytes key_of(Entry* e):
 cdef inline void use(Entry* e) noexcept nogil:
     """A block was asked for: it becomes the youngest, one grade higher. One under lease was asked for already."""
     cdef Block* b = block_of(e)
+    cdef Space* space = RG.spaces[b.space]
+    if b.slot:
+        device_use(space.device, b.slot - 1)
     if b.queue != ORDER:
         return
     block_unlink(e)
     if b.grade < GRADES - 1:
         b.grade += 1
     block_link(e)
+    if space.device != NULL and b.slot == 0 and b.grade >= HOT_GRADE and b.size == space.device.size:
+        device_want(space.device, e)
 
 
 cdef void use_all(Entry* e) noexcept nogil:
@@ -351,7 +358,7 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
                     prefix = i
                 continue
             b = block_of(found[i])
-            tier[i] = HOST if b.blob != NULL else BELOW
+            tier[i] = DEVICE if b.slot else HOST if b.blob != NULL else BELOW
             bits[i >> 3] |= 1 << (i & 7)
         start += AHEAD
     if prefix < 0:
@@ -398,7 +405,7 @@ def get(uint32_t index, list keys not None, bint touch=True) -> list:
             continue
         b = block_of(e)
         if b.blob == NULL:
-            found.append(<object>(b.place - 1))
+            found.append(-1 if b.slot else <object>(b.place - 1))
             continue
         found.append(view_blob(b.blob))
         space.bytes_out += b.size
@@ -420,7 +427,7 @@ def describe(uint32_t index, bytes key not None) -> dict | None:
     b = block_of(e)
     return {
         "size": b.size, "checksum": b.checksum, "place": <object>(b.place - 1) if b.place else None,
-        "in_host": b.blob != NULL, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
+        "in_host": b.blob != NULL, "slot": <object>(b.slot - 1) if b.slot else None, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
         "pins": b.pins, "grade": b.grade, "group": key_of(b.group) if b.group != NULL else None,
         "queue": ("nowhere", "order", "leased", "spilling")[b.queue],
     }
@@ -664,7 +671,7 @@ def place_lost(uint32_t index, bytes key not None, uint64_t place) -> bool:
     space.spilled_blocks -= 1
     space.spilled_bytes -= block_of(e).size
     block_of(e).place = 0
-    if block_of(e).blob == NULL:
+    if block_of(e).blob == NULL and block_of(e).slot == 0:
         block_remove(e)
     return True
 

@@ -26,6 +26,7 @@ from zeekdb.hot.checksum import checksum
 from zeekdb.hot.namespaces import set_namespaces
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.server.coding import Coding, codec_of
+from zeekdb.server.device_tier import DeviceTier
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant
@@ -92,6 +93,7 @@ class Tensors:
         self.promoting: dict[tuple[int, bytes], asyncio.Future[BlobView | None]] = {}
         self.promotion = Budget(PROMOTE_BYTES)
         self.coding = Coding()
+        self.gpu = DeviceTier(self)
         self.flows: dict[bytes, Flows] = {}
         self.to_write = asyncio.Event()
         self.room = asyncio.Event()
@@ -111,6 +113,7 @@ class Tensors:
             self.arena_bytes = arena.arena_stats()["size"]
         if config.kv_ssd_path:
             await self._open_below()
+        await self.gpu.start()
         config.on_change("kv-namespace", self._name_spaces)
         self._name_spaces()
 
@@ -150,6 +153,7 @@ class Tensors:
             await self._write(1 << 62)
             await self.below.close()
             self.below = None
+        await self.gpu.stop()
         self.attached.clear()
         for name in list(self.region.models):
             self.forget(name)
@@ -175,6 +179,7 @@ class Tensors:
         config = self.server.config
         if not self.arena_bytes:
             return
+        self.gpu.tick()
         tier = self.below
         healthy = tier is not None and tier.stats().state == "ok"
         if healthy != self.spilling:
@@ -198,6 +203,7 @@ class Tensors:
     def declare(self, model: Model) -> None:
         """KV.MODEL SET."""
         self.region.declare(model)
+        self.gpu.declare(model)
         self._save_models()
 
     def forget(self, name: bytes) -> int:
@@ -210,6 +216,7 @@ class Tensors:
             count, below = region.close_space(tenant.space)
             self._forget_below(tenant, below)
             blocks += count
+        self.gpu.forget(name)
         self._save_models()
         return blocks
 
@@ -373,10 +380,10 @@ class Tensors:
         found = region.get(tenant.space, keys)
         below = [at for at, each in enumerate(found) if type(each) is int]
         codec = codec_of(tenant) if is_block else None
-        if self.below is None or ctx.deny_blocking:
-            for at in below:
+        for at in below:
+            if ctx.deny_blocking or (self.below is None and found[at] >= 0):
                 found[at] = None
-            below = []
+        below = [at for at in below if found[at] is not None]
         if not below and codec is None:
             self._note_read(tenant, found, begin_ns)
             return answer(found)
@@ -389,7 +396,7 @@ class Tensors:
         begin_ns: int,
     ) -> Any:  # fmt: skip
         if below:
-            views = await self._promote(tenant, [keys[at] for at in below])
+            views = await self.promote(tenant, [keys[at] for at in below])
             for at, view in zip(below, views, strict=True):
                 found[at] = view
         if codec is not None:
@@ -407,19 +414,20 @@ class Tensors:
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
         """Begins to bring up what is below; how many blocks."""
         found = region.get(tenant.space, keys, False)
-        wanted = [key for key, each in zip(keys, found, strict=True) if type(each) is int]
+        wanted = [key for key, each in zip(keys, found, strict=True) if type(each) is int and each >= 0]
         if wanted and self.below is not None:
-            self._spawn(self._promote(tenant, wanted))
+            self._spawn(self.promote(tenant, wanted))
         return len(wanted)
 
     def demote(self, tenant: Tenant, keys: list[bytes]) -> int:
         """KV.DEMOTE."""
-        count = region.demote(tenant.space, keys)
+        count, rest = self.gpu.demote(tenant, keys)
+        count += region.demote(tenant.space, rest)
         self.to_write.set()
         return count
 
-    async def _promote(self, tenant: Tenant, keys: list[bytes]) -> list[BlobView | None]:
-        """Blocks from below, in memory from then on where there is room; None for one that is not there, or not whole."""
+    async def promote(self, tenant: Tenant, keys: list[bytes]) -> list[BlobView | None]:
+        """Blocks from below or from the GPU, in memory from then on where there is room; None for one that is not there, or not whole."""
         loop = asyncio.get_running_loop()
         mine: list[bytes] = []
         futures: list[asyncio.Future[BlobView | None]] = []
@@ -441,9 +449,9 @@ class Tensors:
 
     async def _read(self, tenant: Tenant, keys: list[bytes]) -> None:
         """Fills the futures of these blocks, as many at a time as the budget allows."""
-        assert self.below is not None
+        keys = await self.gpu.bring(tenant, keys, self.promoting)
         at = 0
-        while at < len(keys):
+        while self.below is not None and at < len(keys):
             batch: list[tuple[bytes, BlobView, Get]] = []
             size = 0
             while at < len(keys) and size < SPILL_BATCH_BYTES:
@@ -577,6 +585,7 @@ class Tensors:
     def forget_client(self, client: Client) -> None:
         """The connection has ended: what it had reserved is free again."""
         self.attached.pop(client, None)
+        self.gpu.forget_client(client)
 
     # ------------------------------------------------------------ figures
 
@@ -590,8 +599,8 @@ class Tensors:
             for key, value in region.space_stats(tenant.space).items():
                 sums[key] = sums.get(key, 0) + value
         if name is not None:
-            return sums | self.flows.get(name, Flows()).figures()
-        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": len(self.attached)}
+            return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
+        return sums | self.gpu.figures(None) | {"models": len(self.region.models), **region.totals(), "attached_clients": len(self.attached)}
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""
@@ -602,7 +611,8 @@ class Tensors:
             "bytes": totals.get("host_bytes", 0), "used_bytes": arena_stats["used"],
             "limit_bytes": self.arena_bytes,
         }  # fmt: skip
-        tiers = [host]
+        device = self.gpu.tier()
+        tiers = [host] if device is None else [device, host]
         if self.below is not None:
             stats = self.below.stats()
             tiers.append({

@@ -1,0 +1,126 @@
+"""Which block lies in which slot of a device's memory, which was used last, and which would like to lie there.
+
+The memory itself belongs to `tensors.device`; here are numbers. A slot that its block leaves, for whatever reason, is
+noted in `left`, once: whoever owns the memory collects it from there and may give it to another. So what removes blocks
+need not know of devices, and no slot has two blocks.
+
+The order of last use is a list threaded through the slots, exact and without a word per block. Rejected: a place in the
+eviction order of the host (`blocks.pyx`): a block may hang there too, and the two memories fill up at different times.
+"""
+
+from libc.string cimport memset
+from zeekdb.hot.memory cimport mem_alloc, mem_free
+
+cdef Device* devices[DEVICES_MAX]
+memset(devices, 0, sizeof(devices))
+
+
+cdef Device* device_new(uint32_t slots, uint32_t size) noexcept nogil:
+    cdef Device* device
+    cdef uint32_t i = 0
+    while i < DEVICES_MAX and devices[i] != NULL:
+        i += 1
+    if i == DEVICES_MAX:
+        return NULL
+    device = <Device*>mem_alloc(sizeof(Device))
+    memset(device, 0, sizeof(Device))
+    device.index = i
+    device.slots = slots
+    device.size = size
+    device.slot = <Slot*>mem_alloc(slots * sizeof(Slot))
+    memset(device.slot, 0, slots * sizeof(Slot))
+    device.left = <uint32_t*>mem_alloc(slots * sizeof(uint32_t))
+    devices[i] = device
+    return device
+
+
+cdef Device* device_at(uint32_t index) noexcept nogil:
+    return devices[index] if index < DEVICES_MAX else NULL
+
+
+cdef void device_free(Device* device) noexcept nogil:
+    devices[device.index] = NULL
+    mem_free(device.slot, device.slots * sizeof(Slot))
+    mem_free(device.left, device.slots * sizeof(uint32_t))
+    mem_free(device, sizeof(Device))
+
+
+cdef void push(Device* device, uint32_t slot) noexcept nogil:
+    cdef Slot* s = &device.slot[slot]
+    s.newer = 0
+    s.older = device.newest
+    if device.newest:
+        device.slot[device.newest - 1].newer = slot + 1
+    else:
+        device.oldest = slot + 1
+    device.newest = slot + 1
+
+
+cdef void pull(Device* device, uint32_t slot) noexcept nogil:
+    cdef Slot* s = &device.slot[slot]
+    if s.older:
+        device.slot[s.older - 1].newer = s.newer
+    else:
+        device.oldest = s.newer
+    if s.newer:
+        device.slot[s.newer - 1].older = s.older
+    else:
+        device.newest = s.older
+    s.older = s.newer = 0
+
+
+cdef void device_put(Device* device, uint32_t slot, Entry* e) noexcept nogil:
+    device.slot[slot].entry = e
+    device.used += 1
+    push(device, slot)
+
+
+cdef void device_use(Device* device, uint32_t slot) noexcept nogil:
+    device.hits += 1
+    pull(device, slot)
+    push(device, slot)
+
+
+cdef void device_leave(Device* device, uint32_t slot) noexcept nogil:
+    pull(device, slot)
+    device.slot[slot].entry = NULL
+    device.used -= 1
+    device.left[device.left_count] = slot
+    device.left_count += 1
+
+
+cdef void device_want(Device* device, Entry* e) noexcept nogil:
+    cdef uint32_t i
+    if device.wanted_count == WANTED_MAX:
+        return
+    for i in range(device.wanted_count):
+        if device.wanted[i] == e:
+            return
+    device.wanted[device.wanted_count] = e
+    device.wanted_count += 1
+
+
+cdef void unwant(Device* device, uint32_t at) noexcept nogil:
+    cdef uint32_t i
+    device.wanted_count -= 1
+    for i in range(at, device.wanted_count):
+        device.wanted[i] = device.wanted[i + 1]
+
+
+cdef Entry* device_take_wanted(Device* device) noexcept nogil:
+    cdef Entry* e
+    if device.wanted_count == 0:
+        return NULL
+    e = device.wanted[0]
+    unwant(device, 0)
+    return e
+
+
+cdef void device_forget(Device* device, Entry* e, uint32_t slot) noexcept nogil:
+    cdef uint32_t i
+    if slot:
+        device_leave(device, slot - 1)
+    for i in range(device.wanted_count):
+        if device.wanted[i] == e:
+            unwant(device, i)
+            return
