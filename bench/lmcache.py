@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,13 @@ def turn(server: Server, python: Path, shape: tuple[int, int, int], phases: dict
     return whole
 
 
+def quartiles(values: list[float]) -> list[float]:
+    """Least, first quartile, median, third quartile and most."""
+    if len(values) < 2:
+        return values
+    return [min(values), *statistics.quantiles(values, method="inclusive"), max(values)]
+
+
 def rows_of(
     shape: tuple[int, int, int], figures: dict[str, dict[str, Phase]], data: dict[str, object]
 ) -> list[list[str]]:
@@ -100,7 +108,7 @@ def rows_of(
         parts = [figures[kind][phase] for kind in KINDS]
         redis, zeekdb, plain = (median(part.rounds_ms) for part in parts)
         redis_cpu, zeekdb_cpu, plain_cpu = (median(part.cpu_ms) for part in parts)
-        if not (redis and zeekdb and plain):
+        if not all(part.rounds_ms for part in parts):
             continue  # not run, or failed, which is said elsewhere
         lookup, bar = phase == "Lookup", BARS[phase]
         ratio = zeekdb / redis if lookup else redis / zeekdb
@@ -113,7 +121,7 @@ def rows_of(
             f"{redis_cpu:.2f}", f"{zeekdb_cpu:.2f}", f"{redis_cpu / zeekdb_cpu:.2f}", f"{plain_cpu:.2f}",
         ])  # fmt: skip
         data[rows[-1][0]] = {"ratio": round(ratio, 3), "bar": bar} | {
-            f"{kind} {what}": [round(ms, 3) for ms in values]
+            f"{kind} {what}": [round(ms, 3) for ms in quartiles(values)]
             for kind, part in zip(KINDS, parts, strict=True)
             for what, values in (("ms", part.rounds_ms), ("cpu ms", part.cpu_ms))
         }

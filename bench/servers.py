@@ -57,6 +57,7 @@ class Server:
             except OSError:
                 pass
             if time.monotonic() > deadline or self.process.poll() is not None:
+                self.process.kill()
                 raise RuntimeError(f"{kind} did not start")
             time.sleep(0.05)
 

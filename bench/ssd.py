@@ -179,8 +179,9 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--write", action="store_true", help="keep the figures and put the table into bench/README.md")
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]  # beside other work the ratios are all there is
     source, target = arena(arguments.mib * MIB), arena(arguments.mib * MIB)
-    data: dict[str, object] = {"checksum": checksum_function()[0]}
+    data: dict[str, object] = {"checksum": checksum_function()[0], "load average": load}
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
@@ -206,7 +207,8 @@ def main() -> None:
     data["start, s"] = {"finished": starts[0], "killed": starts[1]}
     head = ["blocks", "plain GB/s", "tier GB/s", "ratio", "of the rounds"]
     text = (
-        f"{machine()}; {arguments.mib} MiB in {arguments.rounds} rounds, checksum: {data['checksum']}.\n\n"
+        f"{machine()}; {arguments.mib} MiB in {arguments.rounds} rounds, load average {load:.1f}, "
+        f"checksum: {data['checksum']}.\n\n"
         f"{table(head, rows)}\n\nA start with {arguments.records:,} records: {starts[0]:.2f} s; "
         f"{starts[1]:.2f} s where every summary is missing."
     )

@@ -37,7 +37,7 @@ PYTHON = ROOT / ".venv-lmcache" / "bin" / "python"
 PLAIN = ("--save", "", "--appendonly", "no")
 # How ZeekDB serves LMCache from the tensor region, once it has one; `*@*` is every key that LMCache makes.
 MODEL = "lmcache"
-REGION = ("--kv-namespace", "*@*", MODEL, "--kv-memory", "4gb") if "kv-namespace" in DIRECTIVES else ()
+REGION = ("--kv-namespace", "*@*", MODEL, "--kv-memory", "4gb", "--kv-prefault", "yes") if "kv-namespace" in DIRECTIVES else ()
 
 KEYS = 5
 # Elements of bfloat16. basic_check's blocks are of 256 tokens of two elements: test_remote always stores such, and

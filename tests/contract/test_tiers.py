@@ -157,18 +157,21 @@ async def test_misses(make: Open) -> None:
     await region.load(tier)
     assert all(await region.put(tier, [block(1, 9000), block(2, 9000)]))
     one, two = (region.index[b"m", b"", key] for key in (b"key:1", b"key:2"))
-    into = memoryview(bytearray(9000))
     wrong = [
-        Get(one.meta, two.place, into),  # another block's place
-        Get(one.meta._replace(checksum=one.meta.checksum ^ 1), one.place, into),
-        Get(one.meta._replace(key=b"other"), one.place, into),
-        Get(one.meta, one.place + 1, into),
-        Get(one.meta, PLACE_MAX, into),
+        Get(meta, place, memoryview(bytearray(9000)))
+        for meta, place in (
+            (one.meta, two.place),  # another block's place
+            (one.meta._replace(checksum=one.meta.checksum ^ 1), one.place),
+            (one.meta._replace(key=b"other"), one.place),
+            (one.meta, one.place + 1),
+            (one.meta, PLACE_MAX),
+        )
     ]
     for item in wrong:
         assert await tier.get([item]) == [False]
         assert await tier.contains([Held(item.meta, item.place)]) == [False]
-    assert await tier.get([*wrong, Get(one.meta, one.place, into)]) == [False] * len(wrong) + [True]
+    right = Get(one.meta, one.place, memoryview(bytearray(9000)))
+    assert await tier.get([*wrong, right]) == [False] * len(wrong) + [True]
     assert await tier.contains([one, two]) == [True, True]
     assert tier.stats().misses == 2 * len(wrong)
     await tier.close()

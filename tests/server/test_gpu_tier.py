@@ -99,10 +99,6 @@ def push_out(wire: Wire, count: int = 4 * HOST_BLOCKS) -> None:
         wire("KV.MSET", "m", "SALT", "others", 1, f"filler{at}", block("filler"))
 
 
-def host_blocks(wire: Wire) -> int:
-    return int(stats(wire)["host_blocks"])
-
-
 # ---------------------------------------------------------------- up
 
 
@@ -199,6 +195,19 @@ def test_demote(wire: Wire) -> None:
     assert wire("KV.DEMOTE", "m", 2, "b", "absent") == 1  # it has to be copied first
     wait_for(lambda: wire("KV.LOOKUP", "m", 1, "b")[2] == bytes([HOST]))
     assert wire("KV.MGET", "m", 1, "b") == [block("b")]
+
+
+def test_stored_again_it_is_in_both(wire: Wire) -> None:
+    put(wire, "a")
+    heat(wire, "a")
+    push_out(wire)
+    assert put(wire, "a") == [0]
+    demotions = row(wire)["demotions"]
+    assert wire("KV.MGET", "m", 1, "a") == [block("a")] and row(wire)["demotions"] == demotions
+    assert wire("KV.DEMOTE", "m", 1, "a") == 1
+    assert wire("KV.LOOKUP", "m", 1, "a")[2] == bytes([HOST])
+    push_out(wire)
+    assert wire("KV.LOOKUP", "m", 1, "a")[2] == b"\0"  # host memory could forget it again
 
 
 # ---------------------------------------------------------------- slots

@@ -6,6 +6,7 @@ received where they stay and sent from where they lie, so the handlers below han
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -31,8 +32,8 @@ GROUP_BYTES_MAX: Final = 4096
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 LAYER_MAX: Final = 1 << 16
-STORES: Final = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
-READS: Final = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
+STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
+READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
 FLAG_WORDS: Final = (b"LOCATE", b"GPU")  # options without a value
 FLAGS: Final = NOSCRIPT | Flag.BLOBS
 
@@ -97,7 +98,7 @@ def _deadline(model: Model, options: dict[bytes, bytes]) -> int:
     ttl_s = model.ttl_s
     if b"TTL" in options:
         ttl_s = parse_range(options[b"TTL"], 1, TTL_S_MAX, "ERR invalid expire time")
-    return min(int(time.time()) + ttl_s, 0xFFFFFFFF) if ttl_s else 0
+    return min(math.ceil(time.time()) + ttl_s, 0xFFFFFFFF) if ttl_s else 0
 
 
 def _group(options: dict[bytes, bytes]) -> bytes | None:
@@ -117,6 +118,11 @@ def _layout(tenant: Tenant) -> Layout:
     return tenant.model.layout
 
 
+def _map(fields: dict[str, Any]) -> dict[bytes, Any]:
+    """A map as Redis replies them: its strings are bulk strings."""
+    return {key.encode(): value.encode() if isinstance(value, str) else value for key, value in fields.items()}
+
+
 # --- models -------------------------------------------------------------------------------------------------------
 
 container("KV.MODEL", group="tensor", since="0.5.0", summary="A container for commands about models")
@@ -130,10 +136,9 @@ def kv_model_set(ctx: Context, name: bytes, *words: bytes) -> str:
 
 
 @command("KV.MODEL|GET", arity=3, flags=NOSCRIPT, complexity="O(1)", **READS)
-def kv_model_get(ctx: Context, name: bytes) -> dict[str, Any]:
+def kv_model_get(ctx: Context, name: bytes) -> dict[bytes, Any]:
     """Tells what was declared of a model."""
-    fields = _tensors(ctx).region.model(name).fields()
-    return {key: value.encode() if isinstance(value, str) else value for key, value in fields.items()}
+    return _map(_tensors(ctx).region.model(name).fields())
 
 
 @command("KV.MODEL|DEL", arity=3, flags=NOSCRIPT, complexity="O(N) with N the model's blocks", **STORES)
@@ -263,7 +268,7 @@ def kv_ttl(ctx: Context, model: Word, *words: Word) -> int:
     found = region.describe(_tenant(ctx, model, options).space, _text(rest[0]))
     if found is None:
         return -2
-    return found["deadline_s"] - int(time.time()) if found["deadline_s"] else -1
+    return max(0, int(found["deadline_s"] - time.time())) if found["deadline_s"] else -1
 
 
 # --- by tokens ----------------------------------------------------------------------------------------------------
@@ -413,17 +418,17 @@ def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
 
 
 @command("KV.STATS", arity=-1, flags=NOSCRIPT, complexity="O(N) with N the number of tenants", **READS)
-def kv_stats(ctx: Context, *names: bytes) -> dict[str, Any]:
+def kv_stats(ctx: Context, *names: bytes) -> dict[bytes, Any]:
     """Counters of the region or of one model: blocks, bytes, hits, misses, what moved, and how long it took."""
     if len(names) > 1:
         raise WrongArity("kv.stats")
-    return _tensors(ctx).stats(names[0] if names else None)
+    return _map(_tensors(ctx).stats(names[0] if names else None))
 
 
 @command("KV.TIERS", arity=1, flags=NOSCRIPT, complexity="O(1)", **READS)
-def kv_tiers(ctx: Context) -> list[dict[str, Any]]:
+def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
     """State of each tier, from the fastest to the largest."""
-    return _tensors(ctx).tiers()
+    return [_map(tier) for tier in _tensors(ctx).tiers()]
 
 
 # --- shared memory ------------------------------------------------------------------------------------------------
@@ -455,9 +460,16 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
     tensors = _tensors(ctx)
     values = tensors.reserved(ctx.client, offsets)
-    _check_sizes(tenant, values)
-    said = tensors.store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), options.get(b"PARENT")
-    )
-    tensors.release(ctx.client, offsets)
-    return said
+    try:
+        _check_sizes(tenant, values)
+        return tensors.store(
+            ctx,
+            tenant,
+            _keys(pairs[::2]),
+            values,
+            _deadline(tenant.model, options),
+            _group(options),
+            options.get(b"PARENT"),
+        )
+    finally:
+        tensors.release(ctx.client, offsets)

@@ -138,3 +138,4 @@ PLAIN: Final[dict[str, Callable[..., Any]]] = {
     "UNLINK": plain_del,
 }  # fmt: skip
 """The handlers by the commands that they stand in for."""
+PLAIN_TWINS: Final = {"EXISTS": "kv_exists"}

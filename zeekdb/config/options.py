@@ -305,6 +305,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     )),
     ("Tensor region", (
         D("kv-memory", BYTES, 256 << 20, "Size of the host arena for KV-cache blocks, beside maxmemory; taken once the first block comes; 0 has none.", "bytes", immutable=True, ours=True),
+        D("kv-prefault", YES_NO, False, "Take the arena's memory from the system at the start.", immutable=True, ours=True),
         D("kv-watermark", Int(1, 100), 95, "How full the arena may be before blocks leave it ahead of need.", "%", ours=True),
         D("kv-lease-max", Int(1, INT_MAX), 600000, "Longest lease of a block.", "ms", ours=True),
         D("kv-namespace", Namespaces(), (), "Serve SET, GET, MGET, EXISTS and DEL of keys like PATTERN as blocks of MODEL: PATTERN MODEL …", ours=True, hook="kv-namespace"),

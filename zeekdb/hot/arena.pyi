@@ -23,6 +23,9 @@ def arena_open(size: int) -> None:
 def arena_close() -> None:
     """Unmaps it, if it is open. RuntimeError while it holds blobs."""
 
+def arena_fault_in() -> None:
+    """Has all of it faulted in by its thread, instead of what will be used next. RuntimeError when it is closed."""
+
 def arena_fd() -> int:
     """The memfd that others may map, its size sealed; -1 when closed."""
 

@@ -358,7 +358,7 @@ cdef void climb(size_t end) noexcept nogil:
     if F.wanted and end < F.passed + FAULT_STEP:
         return
     pthread_mutex_lock(&F.lock)
-    F.wanted = min(A.size, end + AHEAD)
+    F.wanted = max(F.wanted, min(A.size, end + AHEAD))
     F.passed = end
     pthread_cond_signal(&F.changed)
     pthread_mutex_unlock(&F.lock)
@@ -454,6 +454,15 @@ def arena_close():
     mem_free(A.ends.right, sizeof(Extent))  # all of it is one again
     memset(&A, 0, sizeof(A))
     A.fd = -1
+
+
+def arena_fault_in():
+    if A.base == NULL:
+        raise RuntimeError("the arena is closed")
+    pthread_mutex_lock(&F.lock)
+    F.wanted = A.size
+    pthread_cond_signal(&F.changed)
+    pthread_mutex_unlock(&F.lock)
 
 
 def arena_fd():

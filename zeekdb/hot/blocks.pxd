@@ -11,18 +11,18 @@ cdef enum:
     ORDER = 1            # its space's order of eviction
     LEASED = 2           # the wheel of leases
     SPILLING = 3         # waits to be written to the tier below
+    HELD = 4             # nowhere either, by the command that stores it: what comes behind it does not push it out
 
 # What an entry of a space's table holds beside its key.
 ctypedef packed struct Block:
     Entry* older
     Entry* newer
-    Entry* mate          # the next of its group, in a ring; NULL: alone
-    Entry* group         # of the space's table of groups; NULL: none
+    Entry* mate          # the next of its group, the last one's is the group's entry; NULL: it is in none
     Blob* blob           # in host memory; NULL: not there
     uint64_t checksum
     uint64_t place       # in the tier below, plus one; 0: not there
     uint32_t size        # bytes
-    uint32_t space
+    uint16_t space
     uint32_t lease_end   # in ticks; 0: no lease was given
     uint32_t deadline_s  # Unix time; 0: none
     uint32_t used        # on the clock of blocks stored: the last use
@@ -31,6 +31,12 @@ ctypedef packed struct Block:
     uint16_t pins
     uint8_t queue
     uint8_t grade        # uses since it was stored, see grades.pyx
+
+# What an entry of a space's table of groups holds beside the name.
+ctypedef packed struct Group:
+    Entry* first
+    Entry* last
+    uint32_t count
 
 ctypedef struct Queue:
     Entry* oldest
@@ -65,6 +71,7 @@ ctypedef struct Space:
 cdef enum:
     TICK_LOG = 4         # a tick is 16 ms
     WHEEL = 4096         # ticks that the wheel of leases spans: 65 s; a longer lease goes round again
+    GROUP_MAX = 1024     # blocks; walks over a group are part of a command
 
 ctypedef struct Region:
     Space** spaces
@@ -76,6 +83,7 @@ ctypedef struct Region:
     uint64_t spill_bytes # in that queue or being written
     uint64_t spill_limit # 0: there is no tier below
     uint8_t spill_grade  # a block is worth to be written from this grade on
+    Entry* kept          # the parent of what is being stored; NULL: none
     uint32_t now         # ticks
     int64_t begin_ms     # of tick 0
     uint32_t now_s
@@ -85,6 +93,22 @@ cdef Region RG
 
 cdef inline Block* block_of(const Entry* e) noexcept nogil:
     return <Block*>entry_value(e)
+
+cdef inline Group* group_of(const Entry* e) noexcept nogil:
+    """NULL: the entry is a block's."""
+    return <Group*>entry_value(e) if e.vlen == sizeof(Group) else NULL
+
+cdef inline Entry* block_mate(const Entry* e) noexcept nogil:
+    """The next in the ring of its group; NULL: it is in none."""
+    cdef Entry* mate = block_of(e).mate
+    return mate if mate == NULL or group_of(mate) == NULL else group_of(mate).first
+
+cdef inline Entry* block_group(const Entry* e) noexcept nogil:
+    """The group's entry; NULL: it is in none."""
+    cdef Entry* mate = block_of(e).mate
+    while mate != NULL and group_of(mate) == NULL:
+        mate = block_of(mate).mate
+    return mate
 
 cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
     """A key's hash among those of all spaces."""
@@ -97,6 +121,7 @@ cdef void region_clock(int64_t now_ms) noexcept nogil
 cdef Space* space_new() noexcept nogil                            # NULL: too many
 cdef void space_free(Space* space) noexcept nogil
 cdef Entry* block_find(Space* space, const uint8_t* key, size_t n) noexcept nogil   # NULL when absent or expired
+cdef Entry* block_find_any(Space* space, const uint8_t* key, size_t n) noexcept nogil   # also when expired
 cdef Entry* block_new(Space* space, const uint8_t* key, size_t n, uint64_t h) noexcept nogil
 cdef void block_take_host(Entry* e, Blob* blob) noexcept nogil    # the blob is the block's from now on; links it nowhere
 cdef void block_link(Entry* e) noexcept nogil                     # hangs it where it belongs, as the newest
@@ -105,8 +130,9 @@ cdef void block_unlink(Entry* e) noexcept nogil
 cdef void block_drop_host(Entry* e) noexcept nogil                # its bytes leave host memory; the entry stays
 cdef void block_remove(Entry* e) noexcept nogil
 cdef void block_lease(Entry* e, uint32_t end) noexcept nogil
-cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil
+cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil  # alone, where the group is full
 cdef bint block_spill(Entry* e) noexcept nogil                    # False: there is no room below for now
+cdef bint block_can_go(Entry* e) noexcept nogil                   # nobody relies on it or its group, and there is room below
 cdef bint evict_block(Space* space) noexcept nogil                # of the space, or of any; False: nothing can go
 cdef Blob* region_room(Space* space, size_t size) noexcept nogil  # NULL: no room could be made
 cdef bint quota_room(Space* space, size_t size) noexcept nogil

@@ -32,22 +32,27 @@ from zeekdb.hot.table cimport (
 
 cdef enum:
     SPACES_MAX = 65536       # tenants of all models together
-    TRIES_MAX = 64           # groups that cannot go are passed over so often
+    TRIES_MAX = 64           # blocks that the tier below has no room for are passed over so often
+    PASSED_MAX = 16384       # and those whose groups have to stay
     ROUNDS_MAX = 65536       # evictions for one block
     MOVE_MAX = 67108864      # bytes moved at a time for one block's room
     SPACES_LOOKED_AT = 32    # when the one with the oldest block is chosen among many
 
-ctypedef packed struct Group:
-    Entry* member
-    uint32_t count
+    # Whether a block can go.
+    GOES = 0
+    STAYS = 1                # somebody relies on it, or on one of its group
+    WAITS = 2                # for room in the tier below
 
 memset(&RG, 0, sizeof(RG))
 RG.spill_grade = 1
 
 
 cdef void region_clock(int64_t now_ms) noexcept nogil:
+    """Where the system's clock is set back, ticks stand still once and then go on: leases last what was promised."""
     if RG.begin_ms == 0:
         RG.begin_ms = now_ms - 1024
+    if now_ms - RG.begin_ms < <int64_t>RG.now << TICK_LOG:
+        RG.begin_ms = now_ms - (<int64_t>RG.now << TICK_LOG)
     RG.now = <uint32_t>((now_ms - RG.begin_ms) >> TICK_LOG)
     RG.now_s = <uint32_t>(now_ms // 1000)
 
@@ -240,13 +245,14 @@ cdef void space_free(Space* space) noexcept nogil:
     mem_free(space, sizeof(Space))
 
 
-cdef Entry* block_find(Space* space, const uint8_t* key, size_t n) noexcept nogil:
+cdef Entry* block_find_any(Space* space, const uint8_t* key, size_t n) noexcept nogil:
     cdef uint64_t* slot = table_find(&space.table, key, n, hash_bytes(key, n))
-    cdef Entry* e
-    if slot == NULL:
-        return NULL
-    e = slot_entry(slot[0])
-    return NULL if is_expired(block_of(e)) else e
+    return slot_entry(slot[0]) if slot != NULL else NULL
+
+
+cdef Entry* block_find(Space* space, const uint8_t* key, size_t n) noexcept nogil:
+    cdef Entry* e = block_find_any(space, key, n)
+    return e if e != NULL and not is_expired(block_of(e)) else NULL
 
 
 cdef Entry* block_new(Space* space, const uint8_t* key, size_t n, uint64_t h) noexcept nogil:
@@ -284,49 +290,56 @@ cdef void block_drop_host(Entry* e) noexcept nogil:
 
 cdef void leave_group(Entry* e) noexcept nogil:
     cdef Block* b = block_of(e)
+    cdef Entry* home = block_group(e)
     cdef Group* group
-    cdef Entry* other
+    cdef Entry* before = NULL
+    cdef Table* groups
     cdef const uint8_t* name
     cdef size_t n = 0
-    if b.group == NULL:
+    if home == NULL:
         return
-    group = <Group*>entry_value(b.group)
-    other = e
-    while block_of(other).mate != e:
-        other = block_of(other).mate
-    block_of(other).mate = b.mate
-    group.member = other
-    group.count -= 1
-    if group.count == 0:
-        name = entry_key(b.group, &n)
-        other = table_take(&RG.spaces[b.space].groups,
-                           table_find(&RG.spaces[b.space].groups, name, n, hash_bytes(name, n)))
-        entry_free(other)
-    b.group = b.mate = NULL
+    group = group_of(home)
+    if group.count == 1:
+        groups = &RG.spaces[b.space].groups
+        name = entry_key(home, &n)
+        entry_free(table_take(groups, table_find(groups, name, n, hash_bytes(name, n))))
+    elif group.first == e:
+        group.first = b.mate
+        group.count -= 1
+    else:
+        before = group.first
+        while block_of(before).mate != e:
+            before = block_of(before).mate
+        block_of(before).mate = b.mate
+        if group.last == e:
+            group.last = before
+        group.count -= 1
+    b.mate = NULL
 
 
-cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil:
-    cdef Block* b = block_of(e)
-    cdef Table* groups = &RG.spaces[b.space].groups
-    cdef uint64_t h = hash_bytes(group, n)
-    cdef uint64_t* slot = table_find(groups, group, n, h)
+cdef void block_join(Entry* e, const uint8_t* name, size_t n) noexcept nogil:
+    cdef Table* groups = &RG.spaces[block_of(e).space].groups
+    cdef uint64_t h = hash_bytes(name, n)
+    cdef uint64_t* slot
+    cdef Entry* home
+    cdef Group* group
     cdef Group fresh
-    cdef Group* found
-    if b.group != NULL:
-        leave_group(e)
-        slot = table_find(groups, group, n, h)
+    leave_group(e)
+    slot = table_find(groups, name, n, h)
     if slot == NULL:
-        fresh.member = e
+        fresh.first = fresh.last = e
         fresh.count = 1
-        b.mate = e
-        b.group = entry_new(T_MODULE, group, n, <const uint8_t*>&fresh, sizeof(fresh), 0)
-        table_insert(groups, b.group, h)
-        return
-    b.group = slot_entry(slot[0])
-    found = <Group*>entry_value(b.group)
-    b.mate = block_of(found.member).mate
-    block_of(found.member).mate = e
-    found.count += 1
+        home = entry_new(T_MODULE, name, n, <const uint8_t*>&fresh, sizeof(fresh), 0)
+        table_insert(groups, home, h)
+    else:
+        home = slot_entry(slot[0])
+        group = group_of(home)
+        if group.count == GROUP_MAX:
+            return
+        block_of(group.last).mate = e
+        group.last = e
+        group.count += 1
+    block_of(e).mate = home
 
 
 cdef void block_remove(Entry* e) noexcept nogil:
@@ -361,8 +374,23 @@ cdef bint block_spill(Entry* e) noexcept nogil:
     return True
 
 
-cdef inline bint worth_writing(const Block* b) noexcept nogil:
-    return RG.spill_limit != 0 and b.place == 0 and b.grade >= RG.spill_grade and not is_expired(b)
+cdef inline bint needs_writing(const Block* b, bint worth) noexcept nogil:
+    return worth and b.blob != NULL and b.place == 0 and not is_expired(b)
+
+
+cdef bint worth_writing(Entry* e) noexcept nogil:
+    """Whether the block and its group are to be found in the tier below later: all of them, or none."""
+    cdef Block* b
+    cdef Entry* other = e
+    if RG.spill_limit == 0:
+        return False
+    while True:
+        b = block_of(other)
+        if b.place or b.grade >= RG.spill_grade:
+            return True
+        other = block_mate(other)
+        if other == NULL or other == e:
+            return False
 
 
 cdef bint is_on_device(Entry* e) noexcept nogil:
@@ -373,7 +401,7 @@ cdef bint is_on_device(Entry* e) noexcept nogil:
     while True:
         if block_of(other).slot:
             return True
-        other = block_of(other).mate
+        other = block_mate(other)
         if other == NULL or other == e:
             return False
 
@@ -382,26 +410,27 @@ cdef bint remove_group(Entry* e) noexcept nogil:
     """A group of which host memory has only what has no other place leaves the device as well, if nobody relies on it."""
     cdef Block* b
     cdef Entry* other = e
-    cdef uint32_t count = (<Group*>entry_value(block_of(e).group)).count, i
+    cdef Entry* following
+    cdef uint32_t count = group_of(block_group(e)).count, i
     for i in range(count):
         b = block_of(other)
-        if b.place or b.pins or b.lease_end > RG.now or (b.blob != NULL and b.queue != ORDER):
+        if b.place or b.pins or b.lease_end > RG.now or other == RG.kept or (b.blob != NULL and b.queue != ORDER):
             return False
-        other = b.mate
+        other = block_mate(other)
     for i in range(count):
-        e = block_of(other).mate
+        following = block_mate(other)
         RG.spaces[block_of(other).space].evicted += 1
         block_remove(other)
-        other = e
+        other = following
     return True
 
 
-cdef bint let_go(Entry* e) noexcept nogil:
+cdef bint let_go(Entry* e, bint worth) noexcept nogil:
     """Host memory is given up for the block; False: it has to be written to the tier below first, and will be."""
     cdef Block* b = block_of(e)
     cdef const uint8_t* key
     cdef size_t n = 0
-    if worth_writing(b):
+    if needs_writing(b, worth):
         block_spill(e)
         return False
     if b.place == 0 and b.slot == 0 and is_on_device(e):
@@ -418,42 +447,67 @@ cdef bint let_go(Entry* e) noexcept nogil:
     return True
 
 
-cdef bint can_go(Entry* e) noexcept nogil:
-    """Whether nobody relies on its being in memory, and the tier below takes what has to be written first.
-
-    Of a group none goes while one has to stay. A block whose bytes are on their way to a client may go.
-    """
-    cdef Block* b = block_of(e)
+cdef int may_go(Entry* e, bint worth) noexcept nogil:
+    cdef Block* b
     cdef Entry* other = e
     cdef uint64_t to_write = 0
     while True:
         b = block_of(other)
         if b.blob != NULL:
-            if b.queue != ORDER:
-                return False
-            if worth_writing(b):
+            if b.queue != ORDER or other == RG.kept:
+                return STAYS
+            if needs_writing(b, worth):
                 to_write += b.size
-        other = b.mate
+        other = block_mate(other)
         if other == NULL or other == e:
-            return to_write == 0 or RG.spill_bytes + to_write <= RG.spill_limit
+            return GOES if to_write == 0 or RG.spill_bytes + to_write <= RG.spill_limit else WAITS
+
+
+cdef bint block_can_go(Entry* e) noexcept nogil:
+    return may_go(e, worth_writing(e)) == GOES
 
 
 cdef bint let_group_go(Entry* e) noexcept nogil:
     """The block and those of its group that are in memory."""
     cdef Entry* other
     cdef Entry* following
-    cdef bint gone = False
-    cdef uint32_t count = 1, i
-    if block_of(e).group == NULL:
-        return let_go(e)
-    count = (<Group*>entry_value(block_of(e).group)).count
-    other = block_of(e).mate
+    cdef bint gone = False, worth = worth_writing(e)
+    cdef uint32_t count, i
+    if block_of(e).mate == NULL:
+        return let_go(e, worth)
+    count = group_of(block_group(e)).count
+    other = block_mate(e)
     for i in range(count):
-        following = block_of(other).mate
+        following = block_mate(other)
         if block_of(other).blob != NULL:
-            gone |= let_go(other)
+            gone |= let_go(other, worth)
         other = following
     return gone or (is_on_device(e) and remove_group(e))
+
+
+cdef Entry* oldest_that_goes(Queue* q) noexcept nogil:
+    """Of one grade. A block whose group has to stay is as good as in use: it becomes the newest, and is not in the way."""
+    cdef Entry* e = q.oldest
+    cdef Entry* following
+    cdef uint64_t left = min(q.count, <uint64_t>PASSED_MAX)
+    cdef uint32_t tries = 0
+    cdef int what
+    while e != NULL and left:
+        what = may_go(e, worth_writing(e))
+        if what == GOES:
+            return e
+        following = block_of(e).newer
+        left -= 1
+        if what == STAYS and block_of(e).mate != NULL and e != RG.kept:
+            take_out(q, e)
+            block_of(e).used = GR.clock
+            push_newest(q, e)
+        else:
+            tries += 1
+            if tries == TRIES_MAX:
+                break
+        e = following
+    return NULL
 
 
 cdef Entry* oldest_of(Space* space, double* age) noexcept nogil:
@@ -461,13 +515,9 @@ cdef Entry* oldest_of(Space* space, double* age) noexcept nogil:
     cdef Entry* best = NULL
     cdef Entry* e
     cdef double own
-    cdef uint32_t tries = 0
     cdef int grade
     for grade in range(GRADES):
-        e = space.order[grade].oldest
-        while e != NULL and not can_go(e):
-            tries += 1
-            e = block_of(e).newer if tries < TRIES_MAX else NULL
+        e = oldest_that_goes(&space.order[grade])
         if e != NULL:
             own = grade_age(grade, block_of(e).used)
             if best == NULL or own > age[0]:

@@ -70,6 +70,7 @@ cdef extern from *:
 
 cdef enum:
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
+    RECEIVE_AT_ONCE = 1048576     # bytes of a large argument; then others have their turn
     TURN_US = 2000                # time in the engine before the event loop has its turn
     WAKE_BYTES = 262144           # of a large argument that are waited for at a time
     BUSY_EVENTS = 64              # connections served at once while a script runs on
@@ -288,8 +289,9 @@ cdef class Engine(Sockets):
         """Reads the rest of a large argument into its blob, the line end beside it, and no byte beyond."""
         cdef size_t length = c.intake.blob_want - 2
         cdef size_t here = min(c.intake.blob.size, length)
-        cdef size_t line_end = c.intake.blob_want - max(c.intake.blob.size, length)
-        cdef ssize_t n = recv_line(c.fd, c.intake.blob.data + here, length - here, line_end)
+        cdef size_t left = min(length - here, <size_t>RECEIVE_AT_ONCE)
+        cdef size_t line_end = c.intake.blob_want - max(c.intake.blob.size, length) if here + left == length else 0
+        cdef ssize_t n = recv_line(c.fd, c.intake.blob.data + here, left, line_end)
         if not self.received(c, n):
             return 0
         c.intake.blob.size += n

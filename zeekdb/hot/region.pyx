@@ -1,35 +1,39 @@
 """The tensor region as Python sees it: blocks in spaces, by key.
 
 `place_argument` is the parser's question where a large argument shall be received: of a command that stores blocks, in
-the arena, so that storing it is a matter of taking it over.
+the arena, so that storing it is a matter of taking it over. Blocks between host memory and the tier below are
+region_below.pyx's.
 """
 
-cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
-from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_trim
+from libc.string cimport memcmp, memcpy, memset
+from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    LEASED, NOWHERE, ORDER, RG, SPILLING, TICK_LOG, Block, Space, block_drop_host, block_find, block_join,
-    block_lease, block_link, block_link_below, block_new, block_of, block_remove, block_spill, block_take_host,
-    block_unlink, evict_block, ghost_hash, is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
+    HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
+    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_take_host, block_unlink, evict_block, ghost_hash,
+    is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
 from zeekdb.hot.device_slots cimport HOT_GRADE, device_use, device_want
-from zeekdb.hot.grades cimport GR, GRADES, grade_returned, grade_stored
-from zeekdb.hot.memory cimport ARENA, FIXED, Blob, blob_release, blob_retain, mem_footprint
+from zeekdb.hot.grades cimport GR, GRADES, grade_stored
+from zeekdb.hot.memory cimport ARENA, FIXED, Blob, blob_retain, mem_footprint
 from zeekdb.hot.namespaces cimport NS, namespace_of
+from zeekdb.hot.region_parts cimport find, find_any, key_of, space_at
 from zeekdb.hot.table cimport (
-    Entry, entry_key, entry_size, hash_bytes, slot_entry, table_find, table_memory, table_prefetch_bucket,
+    Entry, entry_size, hash_bytes, slot_entry, table_find, table_memory, table_prefetch_bucket,
     table_prefetch_entry, table_scan,
 )
 from zeekdb.hot.wire cimport Arg
 
+from zeekdb.hot.region_below import (  # noqa: F401  # handed on
+    Pending, adopt, demote, has_place, place_lost, place_moved, promote, reserve, spilled, take_spilling,
+)
+
 cdef enum:
-    BLOCK_MAX = 0x7FFFFFFF   # bytes
     AHEAD = 128              # keys whose entries are fetched together
     DEVICE = 1               # what KV.LOOKUP says of a block in a slot of device memory, wherever else it may be
     HOST = 2                 # what KV.LOOKUP says of a block in host memory
@@ -58,33 +62,6 @@ cdef Blob* place_argument(const Arg* argv, uint32_t argc, size_t n) noexcept nog
     return NULL
 
 
-cdef inline Space* space_at(uint32_t index) except NULL:
-    if index >= RG.nspaces or RG.spaces[index] == NULL:
-        raise IndexError("no such space")
-    return RG.spaces[index]
-
-
-cdef inline Entry* find(Space* space, bytes key) noexcept:
-    return block_find(space, <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-
-
-cdef class Pending:
-    """A block on its way to the tier below: what the tier is to write, and whose it is."""
-
-    cdef readonly uint32_t space
-    cdef readonly bytes key
-    cdef readonly BlobView view
-    cdef readonly uint64_t checksum
-    cdef readonly uint32_t deadline_s
-    cdef readonly bytes group
-
-
-cdef bytes key_of(Entry* e):
-    cdef size_t n = 0
-    cdef const uint8_t* p = entry_key(e, &n)
-    return PyBytes_FromStringAndSize(<const char*>p, n)
-
-
 cdef inline void use(Entry* e) noexcept nogil:
     """A block was asked for: it becomes the youngest, one grade higher. One under lease was asked for already."""
     cdef Block* b = block_of(e)
@@ -103,20 +80,11 @@ cdef inline void use(Entry* e) noexcept nogil:
 
 cdef void use_all(Entry* e) noexcept nogil:
     """The block and its group: they go together, so they must not grow old apart."""
-    cdef Entry* mate = block_of(e).mate
+    cdef Entry* mate = block_mate(e)
     use(e)
     while mate != NULL and mate != e:
         use(mate)
-        mate = block_of(mate).mate
-
-
-cdef void lease_all(Entry* e, uint32_t end) noexcept nogil:
-    """The block, and its group as long: where one is promised, the others are needed."""
-    cdef Entry* mate = block_of(e).mate
-    block_lease(e, end)
-    while mate != NULL and mate != e:
-        block_lease(mate, end)
-        mate = block_of(mate).mate
+        mate = block_mate(mate)
 
 
 cdef Blob* blob_for(Space* space, object value) except? NULL:
@@ -198,68 +166,97 @@ def close_space(uint32_t index) -> tuple[int, list[tuple[bytes, int]]]:
 # ---------------------------------------------------------------- storing
 
 
+cdef bint is_same(const Block* b, object value) except -1:
+    """Whether the block has these bytes; of one that is not in host memory its checksum tells."""
+    cdef Py_buffer buffer
+    cdef bint same
+    PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE)
+    if <uint64_t>buffer.len != b.size:
+        same = False
+    elif b.blob != NULL:
+        same = memcmp(buffer.buf, b.blob.data, b.size) == 0
+    else:
+        same = checksum_of(<const uint8_t*>buffer.buf, b.size) == b.checksum
+    PyBuffer_Release(&buffer)
+    return same
+
+
+cdef int bring_back(Space* space, Entry* e, object value) except -1:
+    """A block that is in the tier below only is stored again: its bytes come back into host memory for nothing."""
+    cdef Blob* blob
+    cdef uint16_t pins
+    if not is_same(block_of(e), value) or not quota_room(space, block_of(e).size):
+        return 0
+    pins = block_of(e).pins
+    block_of(e).pins = pins | 1  # making room may take a group off the device, and out of the index
+    try:
+        blob = blob_for(space, value)  # evicts others
+    finally:
+        block_of(e).pins = pins
+    if blob != NULL:
+        block_take_host(e, blob)
+    return 0
+
+
 cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, bytes group, Entry** entry) except -2:
+    """1, 0 or -1, as `put`. What is stored, or was there and could go, is HELD."""
     cdef const uint8_t* name = <const uint8_t*>PyBytes_AS_STRING(key)
     cdef size_t n = PyBytes_GET_SIZE(key)
-    cdef uint64_t h = hash_bytes(name, n)
-    cdef Entry* e = block_find(space, name, n)
-    cdef Block* b
+    cdef Entry* e = block_find_any(space, name, n)
+    cdef Block* b = block_of(e) if e != NULL else NULL
     cdef Blob* blob
     cdef size_t size = len(value)
-    cdef uint64_t* slot
+    entry[0] = e
+    if e != NULL and is_expired(b):
+        if b.lease_end <= RG.now and b.pins == 0:
+            block_remove(e)
+            e = NULL
+        elif is_same(b, value):
+            b.deadline_s = deadline_s
+        else:  # somebody still reads what was there
+            space.dropped += 1
+            return -1
     if e != NULL:
-        b = block_of(e)
-        if b.blob == NULL and b.size == size and quota_room(space, size):  # it comes back for nothing
-            blob = blob_for(space, value)
-            e = block_find(space, name, n)
-            if blob != NULL and e != NULL and block_of(e).blob == NULL:
-                block_take_host(e, blob)
-            elif blob != NULL:
-                blob_release(blob)
-    if e != NULL:
-        b = block_of(e)
+        if b.blob == NULL:
+            bring_back(space, e, value)
+        if b.queue == ORDER or b.queue == LEASED or b.blob != NULL and b.queue == NOWHERE and b.pins == 0 and (b.place or b.slot):
+            block_unlink(e)
+            b.queue = HELD
         if deadline_s == 0 or (b.deadline_s and b.deadline_s < deadline_s):
             b.deadline_s = deadline_s
         space.shared += 1
-        entry[0] = e
         return 0
-    if not quota_room(space, size):
-        space.dropped += 1
-        return -1
-    blob = blob_for(space, value)  # may evict others, also expired ones
+    blob = blob_for(space, value) if quota_room(space, size) else NULL
     if blob == NULL:
         space.dropped += 1
         return -1
-    slot = table_find(&space.table, name, n, h)
-    if slot != NULL:
-        block_remove(slot_entry(slot[0]))  # it has expired
-    e = block_new(space, name, n, h)
+    e = entry[0] = block_new(space, name, n, hash_bytes(name, n))
     block_take_host(e, blob)
     b = block_of(e)
-    b.checksum = (<Extent*>blob).checksum if blob.flags & SUMMED else checksum_of(blob.data, blob.size)
+    b.queue = HELD
+    b.checksum = arena_sum_of(blob) if blob.flags & SUMMED else checksum_of(blob.data, blob.size)
     b.deadline_s = deadline_s
     if group is not None:
         block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))
     space.stored += 1
     space.bytes_in += size
-    entry[0] = e
+    GR.clock += 1
     return 1
 
 
 def put(uint32_t index, list keys not None, list values not None, uint32_t deadline_s=0, bytes group=None, bytes parent=None) -> list[int]:
-    """Stores blocks, the keys of one context in its order; `parent` is the key before the first."""
+    """See region.pyi."""
     cdef Space* space = space_at(index)
     cdef Py_ssize_t i, n = len(keys)
     cdef Entry* e = NULL
-    cdef int said
     cdef list replies = []
-    for i in range(n):
-        said = store_one(space, keys[i], values[i], deadline_s, group, &e)
-        replies.append(said)
-        if said == 1:
-            GR.clock += 1
-            block_link(e)
-    order_context(space, keys, replies, parent)
+    RG.kept = find(space, parent) if parent is not None else NULL
+    try:
+        for i in range(n):
+            replies.append(store_one(space, keys[i], values[i], deadline_s, group, &e))
+    finally:
+        RG.kept = NULL
+        order_context(space, keys, replies, parent)
     return replies
 
 
@@ -271,10 +268,10 @@ cdef void order_context(Space* space, list keys, list said, bytes parent):
     cdef Block* b
     cdef uint8_t floor = 0
     cdef bytes key
-    for i in range(len(keys) - 1, -1, -1):
+    for i in range(len(said) - 1, -1, -1):
         key = <bytes>keys[i]
-        e = find(space, key)
-        if e == NULL or block_of(e).queue != ORDER:
+        e = find_any(space, key)
+        if e == NULL or block_of(e).queue != HELD:
             continue
         b = block_of(e)
         block_unlink(e)
@@ -285,7 +282,7 @@ cdef void order_context(Space* space, list keys, list said, bytes parent):
     above = find(space, parent) if parent is not None else NULL
     if above == NULL or block_of(above).queue != ORDER:
         return
-    for i in range(len(keys)):
+    for i in range(len(said)):
         e = find(space, <bytes>keys[i])
         if e != NULL and e != above and block_of(e).queue == ORDER:
             block_unlink(e)
@@ -296,19 +293,14 @@ cdef void order_context(Space* space, list keys, list said, bytes parent):
 def replace(uint32_t index, bytes key not None, value not None, uint32_t deadline_s=0, bytes group=None) -> tuple:
     """See region.pyi."""
     cdef Space* space = space_at(index)
-    cdef Entry* e = find(space, key)
-    cdef Py_buffer buffer
-    cdef bint same
+    cdef Entry* e = find_any(space, key)
     old = None
     if e != NULL:
-        PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE)
-        same = buffer.len == block_of(e).size and checksum_of(<const uint8_t*>buffer.buf, buffer.len) == block_of(e).checksum
-        PyBuffer_Release(&buffer)
-        if not same:
+        if not is_expired(block_of(e)) and is_same(block_of(e), value):
+            block_of(e).deadline_s = deadline_s
+        else:
             old = block_of(e).place - 1 if block_of(e).place else None
             block_remove(e)
-        else:
-            block_of(e).deadline_s = deadline_s
     return put(index, [key], [value], deadline_s, group)[0], old
 
 
@@ -341,7 +333,9 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
     cdef Block* b
     cdef uint64_t* slot
     cdef bytes key
-    cdef uint32_t end = RG.now + <uint32_t>((lease_ms >> TICK_LOG) + 1) if lease_ms else 0
+    cdef uint32_t end = 0
+    if lease_ms:  # one tick more: of the running one, any part may be over
+        end = RG.now + <uint32_t>(((lease_ms + (1 << TICK_LOG) - 1) >> TICK_LOG) + 1)
     memset(bits, 0, (n + 7) // 8)
     start = 0
     while start < n:
@@ -372,7 +366,7 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
         if touch and i < prefix:
             use_all(found[i])
         if end:
-            lease_all(found[i], end)
+            block_lease(found[i], end)  # its group stays with it
     if locate:
         at = <uint64_t*>PyBytes_AS_STRING(places)
         for i in range(n):
@@ -427,9 +421,10 @@ def describe(uint32_t index, bytes key not None) -> dict | None:
     b = block_of(e)
     return {
         "size": b.size, "checksum": b.checksum, "place": <object>(b.place - 1) if b.place else None,
-        "in_host": b.blob != NULL, "slot": <object>(b.slot - 1) if b.slot else None, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
-        "pins": b.pins, "grade": b.grade, "group": key_of(b.group) if b.group != NULL else None,
-        "queue": ("nowhere", "order", "leased", "spilling")[b.queue],
+        "in_host": b.blob != NULL,
+        "slot": <object>(b.slot - 1) if b.slot else None, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
+        "pins": b.pins, "grade": b.grade, "group": key_of(block_group(e)) if b.mate != NULL else None,
+        "queue": ("nowhere", "order", "leased", "spilling", "held")[b.queue],
     }
 
 
@@ -459,7 +454,8 @@ def unlock(uint32_t index, list keys not None) -> int:
         if b.lease_end <= RG.now or b.leases == 0:
             continue
         given += 1
-        b.leases -= 1
+        if b.leases < 0xFFFF:  # from there on they are not counted
+            b.leases -= 1
         if b.leases == 0:
             if b.queue == LEASED:
                 block_unlink(e)
@@ -518,173 +514,7 @@ def set_deadline(uint32_t index, bytes key not None, uint32_t deadline_s) -> boo
     return True
 
 
-# ---------------------------------------------------------------- between host memory and the tier below
-
-
-def demote(uint32_t index, list keys not None) -> int:
-    """Blocks that nobody relies on leave host memory: at once where the tier below has them, else once it has."""
-    cdef Space* space = space_at(index)
-    cdef Entry* e
-    cdef Block* b
-    cdef int count = 0
-    for key in keys:
-        e = find(space, key)
-        if e == NULL or block_of(e).queue != ORDER:
-            continue
-        b = block_of(e)
-        if b.place:
-            block_drop_host(e)
-            count += 1
-        elif RG.spill_limit and block_spill(e):
-            count += 1
-    return count
-
-
-def take_spilling(uint64_t bytes_max) -> list[Pending]:
-    """The next blocks to be written below; each comes back through `spilled`."""
-    cdef Entry* e
-    cdef Block* b
-    cdef Pending pending
-    cdef list batch = []
-    cdef uint64_t taken = 0
-    while RG.spill.oldest != NULL and taken < bytes_max:
-        e = RG.spill.oldest
-        b = block_of(e)
-        block_unlink(e)
-        RG.spill_bytes += b.size  # until it is written
-        taken += b.size
-        pending = Pending.__new__(Pending)
-        pending.space = b.space
-        pending.key = key_of(e)
-        pending.view = view_blob(b.blob)
-        pending.checksum = b.checksum
-        pending.deadline_s = b.deadline_s
-        pending.group = key_of(b.group) if b.group != NULL else None
-        batch.append(pending)
-    return batch
-
-
-def spilled(Pending pending not None, place) -> bool:
-    """The tier below has written the block (`place`) or not (None). False: the block is gone, or another, meanwhile."""
-    cdef Space* space
-    cdef Entry* e
-    cdef Block* b
-    cdef uint32_t begun = RG.now
-    RG.spill_bytes -= pending.view.size
-    if pending.space >= RG.nspaces or RG.spaces[pending.space] == NULL:
-        return False
-    space = RG.spaces[pending.space]
-    e = find(space, pending.key)
-    if e == NULL or block_of(e).blob != pending.view.blob:
-        return False
-    b = block_of(e)
-    if place is not None:
-        b.place = <uint64_t>place + 1
-        space.spilled += 1
-        space.spilled_blocks += 1
-        space.spilled_bytes += b.size
-    if b.queue != NOWHERE or b.pins:
-        return True
-    if place is not None and b.lease_end <= RG.now:
-        space.evicted += 1
-        block_drop_host(e)
-    else:
-        block_link(e)
-    return True
-
-
-def reserve(uint64_t size, index=None):
-    """Room in host memory for a block that is yet to come: a writable view, None where no room can be made."""
-    cdef Space* space = space_at(index) if index is not None else NULL
-    cdef Blob* blob
-    cdef BlobView view
-    if size > BLOCK_MAX or (space != NULL and not quota_room(space, size)):
-        return None
-    blob = region_room(space, size if size else 1)
-    if blob == NULL:
-        return None
-    blob.size = size
-    view = view_blob(blob, True)
-    blob_release(blob)
-    return view
-
-
-def promote(uint32_t index, bytes key not None, BlobView view not None) -> bool:
-    """The block's bytes have been read into `view`; False: it is not there any more, or in memory already."""
-    cdef Space* space = space_at(index)
-    cdef Entry* e = find(space, key)
-    if e == NULL or block_of(e).blob != NULL or block_of(e).size != <uint32_t>view.size:
-        return False
-    view.writable = False
-    block_take_host(e, blob_retain(view.blob))
-    space.promoted += 1
-    block_of(e).grade = grade_returned(block_of(e).grade)
-    block_link(e)
-    return True
-
-
-def adopt(uint32_t index, bytes key not None, uint32_t size, uint64_t check, uint64_t place, uint32_t deadline_s=0, bytes group=None) -> bool:
-    """At the start: a block that the tier below has. False: the key is there already."""
-    cdef Space* space = space_at(index)
-    cdef const uint8_t* name = <const uint8_t*>PyBytes_AS_STRING(key)
-    cdef size_t n = PyBytes_GET_SIZE(key)
-    cdef uint64_t h = hash_bytes(name, n)
-    cdef Entry* e
-    cdef Block* b
-    if table_find(&space.table, name, n, h) != NULL:
-        return False
-    e = block_new(space, name, n, h)
-    b = block_of(e)
-    b.size = size
-    b.checksum = check
-    b.place = place + 1
-    b.deadline_s = deadline_s
-    space.spilled_blocks += 1
-    space.spilled_bytes += size
-    if group is not None:
-        block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))
-    return True
-
-
-def place_moved(uint32_t index, bytes key not None, uint64_t old, uint64_t new) -> bool:
-    """The tier below has moved a block; False: it is none of ours any more."""
-    cdef Entry* e
-    if index >= RG.nspaces or RG.spaces[index] == NULL:
-        return False
-    e = find(RG.spaces[index], key)
-    if e == NULL or block_of(e).place != old + 1:
-        return False
-    block_of(e).place = new + 1
-    return True
-
-
-def place_lost(uint32_t index, bytes key not None, uint64_t place) -> bool:
-    """The tier below has the block no longer, or not whole."""
-    cdef Space* space
-    cdef Entry* e
-    if index >= RG.nspaces or RG.spaces[index] == NULL:
-        return False
-    space = RG.spaces[index]
-    e = find(space, key)
-    if e == NULL or block_of(e).place != place + 1:
-        return False
-    space.spilled_blocks -= 1
-    space.spilled_bytes -= block_of(e).size
-    block_of(e).place = 0
-    if block_of(e).blob == NULL and block_of(e).slot == 0:
-        block_remove(e)
-    return True
-
-
-def has_place(uint32_t index, bytes key not None, uint64_t place) -> tuple[bool, bool]:
-    """(whether the block lies there, whether somebody relies on it or has used it more than once)."""
-    cdef Entry* e
-    if index >= RG.nspaces or RG.spaces[index] == NULL:
-        return False, False
-    e = find(RG.spaces[index], key)
-    if e == NULL or block_of(e).place != place + 1:
-        return False, False
-    return True, block_of(e).lease_end > RG.now or block_of(e).pins > 0 or block_of(e).grade > 0
+# ---------------------------------------------------------------- figures
 
 
 def relieve(uint64_t free_bytes, int most=256) -> int:
@@ -694,9 +524,6 @@ def relieve(uint64_t free_bytes, int most=256) -> int:
     while evicted < most and A.size - A.used < free_bytes and evict_block(NULL):
         evicted += 1
     return evicted
-
-
-# ---------------------------------------------------------------- figures
 
 
 cdef struct Sweep:
@@ -750,7 +577,7 @@ def index_bytes(uint32_t index) -> int:
     cdef uint64_t entries = 0
     table_scan(&space.table, 0, <size_t>-1, add_size, &entries)
     table_scan(&space.groups, 0, <size_t>-1, add_size, &entries)
-    return entries + table_memory(&space.table) + table_memory(&space.groups) + space.host_blocks * mem_footprint(sizeof(Blob))
+    return entries + table_memory(&space.table) + table_memory(&space.groups) + space.host_blocks * mem_footprint(sizeof(Extent))
 
 
 def totals() -> dict[str, int]:

@@ -18,7 +18,8 @@ from zeekdb.hot.device_slots cimport (
 )
 from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport blob_retain
-from zeekdb.hot.table cimport Entry, entry_key
+from zeekdb.hot.region_parts cimport key_of
+from zeekdb.hot.table cimport Entry
 
 cdef enum:
     PASSED_MAX = 1024        # blocks that have to stay are passed over so often in search of one that may go
@@ -38,12 +39,6 @@ cdef Entry* find(uint32_t index, bytes key) noexcept:
     if index >= RG.nspaces or RG.spaces[index] == NULL:
         return NULL
     return block_find(RG.spaces[index], <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-
-
-cdef bytes key_of(Entry* e):
-    cdef size_t n = 0
-    cdef const uint8_t* p = entry_key(e, &n)
-    return PyBytes_FromStringAndSize(<const char*>p, n)
 
 
 cdef inline bint is_kept(const Block* b) noexcept nogil:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zeekdb.commands.kv_plain import PLAIN
+from zeekdb.commands.kv_plain import PLAIN, PLAIN_TWINS
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import Engine
@@ -115,12 +115,11 @@ class Dispatcher:
         index = self.by_name.get(self.server.config.renamed_commands.get(name, name).upper().encode())
         if index is None:
             return
-        spec = replace(self.specs[index], flags=self.specs[index].flags & ~(Flag.WRITE | Flag.DENYOOM), twin="")
+        spec = replace(self.specs[index], flags=self.specs[index].flags & ~(Flag.WRITE | Flag.DENYOOM), twin=PLAIN_TWINS.get(name, ""))
         title = f"KV.PLAIN|{name}"
         flags = spec.flags | Flag.BLOBS
-        plain = self.engine.register(title, spec.arity, flags, key_range(spec), handler, "", callable=False)
+        plain = self.engine.register(title, spec.arity, flags, key_range(spec), handler, spec.twin, callable=False)
         self._note(spec, handler)
-        self.names[plain] = title.lower()
         self.engine.set_role(plain, "queues")
         self.engine.set_plain(index, plain)
 

@@ -371,7 +371,7 @@ class Server:
     def feed_monitors(self, client: Any, args: list[bytes], source: str = "") -> None:
         """One line for each MONITOR client; `source` "lua" stands for a script."""
         now = time.time()
-        words = " ".join(quoted(show(arg)) for arg in redacted(args))
+        words = " ".join(quoted(show(bytes(arg))) for arg in redacted(args))  # a large one is a BlobView
         line = f"{now:.6f} [{client.db_index} {source or client.addr}] {words}"
         for monitor in list(self.monitors):
             if monitor is not client:
@@ -440,7 +440,8 @@ class Server:
                 continue  # its subcommands are counted
             calls, us, rejected, failed, histogram = self.engine.command_stats(index)
             if calls or rejected or failed:
-                stats[name] = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
+                counters = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
+                stats[name] = counters.added_to(stats[name]) if name in stats else counters
         return stats
 
     def reset_stats(self) -> None:

@@ -23,6 +23,7 @@ from zeekdb.errors import CommandError, Unavailable
 from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.checksum import checksum
+from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.server.coding import Coding, codec_of
@@ -111,11 +112,15 @@ class Tensors:
         if config.kv_memory:
             arena.arena_open(config.kv_memory)
             self.arena_bytes = arena.arena_stats()["size"]
+            if config.kv_prefault:
+                arena.arena_fault_in()
         if config.kv_ssd_path:
             await self._open_below()
         await self.gpu.start()
         config.on_change("kv-namespace", self._name_spaces)
         self._name_spaces()
+        config.on_change("kv-exists-lease", self._promise)
+        self._promise()
 
     async def _open_below(self) -> None:
         config = self.server.config
@@ -132,6 +137,9 @@ class Tensors:
         self.below = tier
         self.spillers = [self._spawn(self._spill()) for _ in range(SPILLERS)]
         self.tick()
+
+    def _promise(self) -> None:
+        set_exists_lease(self.server.config.kv_exists_lease)
 
     def _name_spaces(self) -> None:
         """Gives each pattern of `kv-namespace` its space; a model that was not declared takes blocks of any size."""
@@ -155,6 +163,7 @@ class Tensors:
             self.below = None
         await self.gpu.stop()
         self.attached.clear()
+        self.models_path = None  # the next start needs what was declared
         for name in list(self.region.models):
             self.forget(name)
         arena.arena_close()
@@ -609,7 +618,7 @@ class Tensors:
         host = {
             "name": b"host", "state": b"ok" if self.arena_bytes else b"off", "blocks": totals.get("host_blocks", 0),
             "bytes": totals.get("host_bytes", 0), "used_bytes": arena_stats["used"],
-            "limit_bytes": self.arena_bytes,
+            "limit_bytes": self.arena_bytes, "faulted_bytes": arena_stats["faulted"],
         }  # fmt: skip
         device = self.gpu.tier()
         tiers = [host] if device is None else [device, host]

@@ -14,6 +14,8 @@ import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Final
 
 from zeekdb.errors import CommandError
@@ -25,6 +27,7 @@ MODELS_MAX: Final = 1024
 DIGEST_BYTES: Final = 16  # of a block's name by tokens: collisions would serve one context another's keys and values
 TOKEN_BYTES: Final = 4
 RANGES_MAX: Final = 65_536  # token ranges of one sequence and layer
+TIDIED: Final = 4  # ranges looked at for each that is added: those whose blocks were evicted are forgotten in time
 
 
 class NoSuchModel(CommandError):
@@ -43,6 +46,7 @@ class Tenant:
     space: int
     positions: dict[tuple[bytes, int], list[Range]] = field(default_factory=dict)  # of each sequence and layer
     cursor: int = 0  # of the walk for what has expired
+    tidy_at: int = 0  # of the walk for ranges whose blocks are gone, in the first list of `positions`
 
 
 @dataclass(slots=True, frozen=True, order=True)
@@ -69,19 +73,30 @@ class Piece:
 
 
 def newest_cover(ranges: Sequence[Range], begin: int, end: int) -> list[Piece]:
-    """Disjoint pieces of [begin, end) in order, each from the newest of the ranges that hold it."""
+    """Disjoint pieces of [begin, end) in order, each from the newest of the ranges that hold it.
+
+    `ranges` are in their order; the time is n·log n for n of them that reach into it.
+    """
     relevant = [each for each in ranges if each.begin < end and each.end > begin]
-    edges = sorted({begin, end, *(edge for each in relevant for edge in (each.begin, each.end) if begin < edge < end)})
+    holders: list[tuple[int, int, Range]] = []  # a heap, the newest first; the ended go once they are at its top
     pieces: list[Piece] = []
-    for low, high in zip(edges, edges[1:], strict=False):
-        holders = [each for each in relevant if each.begin <= low and each.end >= high]
-        if not holders:
-            continue
-        source = max(holders, key=lambda each: each.version)
-        if pieces and pieces[-1].source is source and pieces[-1].end == low:
-            pieces[-1] = Piece(pieces[-1].begin, high, source)
-        else:
-            pieces.append(Piece(low, high, source))
+    at, following = begin, 0
+    while at < end:
+        while following < len(relevant) and relevant[following].begin <= at:
+            each = relevant[following]
+            heappush(holders, (-each.version, each.end, each))
+            following += 1
+        while holders and holders[0][1] <= at:
+            heappop(holders)
+        upto = min(end, relevant[following].begin) if following < len(relevant) else end
+        if holders:
+            source = holders[0][2]
+            upto = min(upto, source.end)
+            if pieces and pieces[-1].source is source and pieces[-1].end == at:
+                pieces[-1] = Piece(pieces[-1].begin, upto, source)
+            else:
+                pieces.append(Piece(at, upto, source))
+        at = upto
     return pieces
 
 
@@ -124,10 +139,10 @@ class Region:
         if old is None and len(self.models) >= MODELS_MAX:
             raise CommandError(f"ERR there are {MODELS_MAX} models already")
         tenants = list(self.tenants_of(model.name))
-        if old is not None and (old.layout, old.codec) != (model.layout, model.codec):
-            if any(region.space_stats(tenant.space)["blocks"] for tenant in tenants):
-                shown = model.name.decode("utf-8", "surrogateescape")
-                raise CommandError(f"ERR model '{shown}' has blocks of another layout, KV.MODEL DEL removes them")
+        is_other = old is not None and (old.layout, old.codec) != (model.layout, model.codec)
+        if is_other and any(region.space_stats(tenant.space)["blocks"] for tenant in tenants):
+            shown = model.name.decode("utf-8", "surrogateescape")
+            raise CommandError(f"ERR model '{shown}' has blocks of another layout, KV.MODEL DEL removes them")
         self.models[model.name] = model
         for tenant in tenants:
             tenant.model = model
@@ -176,6 +191,7 @@ class Region:
 
     def add_range(self, tenant: Tenant, sequence: bytes, layer: int, begin: int, end: int) -> Range:
         """A new version of these tokens; ranges that it covers whole are forgotten by `covered`."""
+        self._tidy(tenant)
         ranges = tenant.positions.setdefault((sequence, layer), [])
         if len(ranges) >= RANGES_MAX:
             raise CommandError(f"ERR a sequence has at most {RANGES_MAX} ranges a layer")
@@ -183,6 +199,24 @@ class Region:
         added = Range(begin, end, self.last_version)
         insort(ranges, added)
         return added
+
+    @staticmethod
+    def _tidy(tenant: Tenant) -> None:
+        """Goes on with the walk over all ranges; nobody tells when a block is evicted."""
+        if not tenant.positions:
+            return
+        place, ranges = next(iter(tenant.positions.items()))
+        at = tenant.tidy_at
+        looked_at = ranges[at : at + TIDIED]
+        live = [each for each in looked_at if region.count_present(tenant.space, list(each.names(*place))) == 2]
+        if len(live) < len(looked_at):
+            ranges[at : at + TIDIED] = live
+        tenant.tidy_at = at + len(live)
+        if tenant.tidy_at >= len(ranges):  # to the end of the dictionary, or out of it
+            tenant.tidy_at = 0
+            del tenant.positions[place]
+            if ranges:
+                tenant.positions[place] = ranges
 
     def adopt_range(self, tenant: Tenant, name: bytes) -> None:
         """A block of keys by position that was there before the server was."""
@@ -197,16 +231,20 @@ class Region:
     def covered(tenant: Tenant, sequence: bytes, layer: int, by: Range) -> list[Range]:
         """Takes out the older ranges that `by` covers whole: nothing would be answered from them any more."""
         ranges = tenant.positions[(sequence, layer)]
-        old = [each for each in ranges if each is not by and by.begin <= each.begin and each.end <= by.end]
-        for each in old:
-            del ranges[bisect_left(ranges, each)]
+        low = bisect_left(ranges, by.begin, key=attrgetter("begin"))
+        high = bisect_left(ranges, by.end, key=attrgetter("begin"))
+        within = ranges[low:high]
+        old = [each for each in within if each is not by and each.end <= by.end]
+        if old:
+            ranges[low:high] = [each for each in within if each is by or each.end > by.end]
         return old
 
     @staticmethod
     def drop_range(tenant: Tenant, sequence: bytes, layer: int, gone: Range) -> None:
         """A range whose blocks are not there any more."""
         ranges = tenant.positions.get((sequence, layer), [])
-        if gone in ranges:
-            ranges.remove(gone)
+        at = bisect_left(ranges, gone)
+        if at < len(ranges) and ranges[at] == gone:
+            del ranges[at]
         if not ranges:
             tenant.positions.pop((sequence, layer), None)

@@ -1,10 +1,10 @@
 """A segment: a file of records that is only ever appended to. What runs in the SSD tier's threads.
 
-The first page names the file: format, the directory's nonce, the segment's number. A finished segment ends with a
-summary of its headers and a trailer that points to it, so that a start reads one stretch per file. Where they are
-missing (the process was killed) or damaged, the headers are read one by one, from each to where the next must be. A
-header that is damaged is looked for again on every page after it: what follows is lost neither to a bad sector nor to a
-hole that unordered writes have left.
+The first page names the file: format, the directory's nonce, the segment's number. The lock file has a copy. A finished
+segment ends with a summary of its headers and a trailer that points to it, so that a start reads one stretch per file.
+Where they are missing (the process was killed) or damaged, the headers are read one by one, from each to where the next
+must be. A header that is damaged is looked for again on every page after it: what follows is lost neither to a bad
+sector nor to a hole that unordered writes have left.
 
 Summary and trailer are not synced: without them a start is slower, not poorer.
 """
@@ -96,8 +96,31 @@ class SegmentFiles:
         """What the segment's headers are checked with."""
         return Seed(self.nonce, segment.number)
 
-    def find_nonce(self, segments: Sequence[Segment]) -> None:
-        """From the first file whose first page is whole; a new one where there is none. OSError: there may be one."""
+    def find_nonce(self, segments: Sequence[Segment], lock_fd: int) -> None:
+        """From the first segment whose first page is whole, else from the copy in the lock file, else a new one.
+
+        OSError: there may be one, and it cannot be read: with another everything would seem torn, and be cut off.
+        """
+        self.nonce = self._nonce_of_segments(segments) or self._nonce_of(memoryview(os.pread(lock_fd, GRID, 0)), 0)
+        if not self.nonce:
+            self.nonce = os.urandom(16)
+        body = pack_body(Kind.SEGMENT, 0, 0, FORMAT, self.nonce, 0)
+        page = pages(1)
+        Seed(NO_NONCE, 0).write(page, 0, 0, body)
+        with contextlib.suppress(OSError):  # a folder that may only be read, or a full one
+            os.pwrite(lock_fd, page, 0)
+
+    def _nonce_of(self, page: memoryview, number: int) -> bytes:
+        """What a file's first page says; empty: nothing. OSError: it is of another format."""
+        record = Seed(NO_NONCE, number).read(page, 0)
+        if record is None or record.kind != Kind.SEGMENT:
+            return b""
+        if record.fields[0] != FORMAT:
+            raise OSError(errno.EPROTONOSUPPORT, f"format {record.fields[0]} is not known here")
+        nonce: bytes = record.fields[1]
+        return nonce
+
+    def _nonce_of_segments(self, segments: Sequence[Segment]) -> bytes:
         failure: OSError | None = None
         for segment in segments:
             try:
@@ -105,13 +128,11 @@ class SegmentFiles:
             except OSError as error:
                 failure = error
                 continue
-            record = Seed(NO_NONCE, segment.number).read(page, 0)
-            if record is not None and record.kind == Kind.SEGMENT and record.fields[0] == FORMAT:
-                self.nonce = record.fields[1]
-                return
-        if failure is not None:  # with another nonce everything would seem torn, and be cut off
+            if nonce := self._nonce_of(page, segment.number):
+                return nonce
+        if failure is not None:
             raise failure
-        self.nonce = os.urandom(16)
+        return b""
 
     def create(self, number: int) -> Segment:
         """A new file, whose name and first page are safe. OSError."""

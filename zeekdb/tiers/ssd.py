@@ -177,7 +177,7 @@ class SsdTier(Tier):
             self.log.segments[number] = Segment(number, path, self.device.size(path))
             self.log.next_number = number + 1
         self.log.used_bytes = sum(segment.end for segment in self.log.segments.values())
-        self.files.find_nonce(list(self.log.segments.values()))
+        self.files.find_nonce(list(self.log.segments.values()), self._lock_fd)
 
     async def close(self) -> None:
         """Write what is queued, finish the segment, give the directory back."""

@@ -117,7 +117,7 @@ class Tier(ABC):
 
     @abstractmethod
     async def get(self, items: Sequence[Get]) -> list[bool]:
-        """Fill the views. False: absent or doubtful."""
+        """Fill the views, none of which overlap. False: absent or doubtful."""
 
     @abstractmethod
     async def delete(self, items: Sequence[Held]) -> list[bool]:
