@@ -2,8 +2,8 @@
 
 A *space* holds the blocks of one tenant (salt) of one model in a table of its own, so that the salt costs nothing per
 block and no tenant sees another's. A block is an entry of that table: its key, and a `Block` for a value, which says
-where the bytes are: in the host arena (`blob`), in the tier below (`place`), in a slot of device memory (`slot`), or in
-several of them. It leaves the index when none has it.
+where the bytes are: in the host arena (`blob`), in the tier below (`place`), in a slot of device memory (`block_slot`), or
+in several of them. It leaves the index when none has it.
 
 What may go. A block in host memory hangs in exactly one queue: its space's order of eviction, the wheel of leases, or
 the queue of those that wait to be written to the tier below; a pinned one, or one that is being written, in none. So
@@ -22,7 +22,7 @@ heap of lease ends (log n for each lookup).
 from libc.string cimport memcpy, memset
 from zeekdb.hot.arena cimport A, arena_blob
 from zeekdb.hot.arena_room cimport arena_make_room
-from zeekdb.hot.device_slots cimport device_forget
+from zeekdb.hot.device_slots cimport Device, device_forget
 from zeekdb.hot.grades cimport GR, GRADES, grade_age, grade_evicted
 from zeekdb.hot.memory cimport FIXED, blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.table cimport (
@@ -214,10 +214,9 @@ cdef void note_entry(Entry* e, uint64_t hash, void* arg) noexcept nogil:
 
 
 cdef inline void leave_device(Entry* e) noexcept nogil:
-    cdef Block* b = block_of(e)
-    if RG.spaces[b.space].device != NULL:
-        device_forget(RG.spaces[b.space].device, e, b.slot)
-        b.slot = 0
+    cdef Device* device = RG.spaces[block_of(e).space].device
+    if device != NULL:
+        device_forget(device, e)
 
 
 cdef void free_table(Table* table, bint blocks) noexcept nogil:
@@ -399,7 +398,7 @@ cdef bint is_on_device(Entry* e) noexcept nogil:
     if RG.spaces[block_of(e).space].device == NULL:
         return False
     while True:
-        if block_of(other).slot:
+        if block_slot(other):
             return True
         other = block_mate(other)
         if other == NULL or other == e:
@@ -430,15 +429,16 @@ cdef bint let_go(Entry* e, bint worth) noexcept nogil:
     cdef Block* b = block_of(e)
     cdef const uint8_t* key
     cdef size_t n = 0
+    cdef uint32_t slot = block_slot(e)
     if needs_writing(b, worth):
         block_spill(e)
         return False
-    if b.place == 0 and b.slot == 0 and is_on_device(e):
+    if b.place == 0 and slot == 0 and is_on_device(e):
         block_unlink(e)  # what its group has on the device is worth nothing without it
         block_link(e)
         return False
     RG.spaces[b.space].evicted += 1
-    if b.place or b.slot:
+    if b.place or slot:
         block_drop_host(e)
         return True
     key = entry_key(e, &n)

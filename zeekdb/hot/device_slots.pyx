@@ -4,10 +4,14 @@ The memory itself belongs to `tensors.device`; here are numbers. A slot that its
 noted in `left`, once: whoever owns the memory collects it from there and may give it to another. So what removes blocks
 need not know of devices, and no slot has two blocks.
 
-The order of last use is a list threaded through the slots, exact and without a word per block. Rejected: a place in the
-eviction order of the host (`blocks.pyx`): a block may hang there too, and the two memories fill up at different times.
+From a block to its slot there is a table of each device's own (open addressing, by the entry's address), so that a block
+which lies on no device pays nothing, and one of a model without device memory is not even looked up.
+
+The order of last use is a list threaded through the slots, exact and without a word per block. Rejected: the slot's number in
+each block (8 of 112 bytes, for the few that have one); a place in the eviction order of the host (`blocks.pyx`): a block may hang there too, and the two memories fill up at different times.
 """
 
+from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 from zeekdb.hot.memory cimport mem_alloc, mem_free
 
@@ -30,6 +34,11 @@ cdef Device* device_new(uint32_t slots, uint32_t size) noexcept nogil:
     device.slot = <Slot*>mem_alloc(slots * sizeof(Slot))
     memset(device.slot, 0, slots * sizeof(Slot))
     device.left = <uint32_t*>mem_alloc(slots * sizeof(uint32_t))
+    device.homes_mask = 15
+    while device.homes_mask < 2 * slots:
+        device.homes_mask = 2 * device.homes_mask + 1
+    device.homes = <uint32_t*>mem_alloc((device.homes_mask + <size_t>1) * sizeof(uint32_t))
+    memset(device.homes, 0, (device.homes_mask + <size_t>1) * sizeof(uint32_t))
     devices[i] = device
     return device
 
@@ -42,7 +51,46 @@ cdef void device_free(Device* device) noexcept nogil:
     devices[device.index] = NULL
     mem_free(device.slot, device.slots * sizeof(Slot))
     mem_free(device.left, device.slots * sizeof(uint32_t))
+    mem_free(device.homes, (device.homes_mask + <size_t>1) * sizeof(uint32_t))
     mem_free(device, sizeof(Device))
+
+
+# ---------------------------------------------------------------- from blocks to slots
+
+
+cdef inline uint32_t home_of(const Device* device, const Entry* e) noexcept nogil:
+    return <uint32_t>(((<uint64_t><uintptr_t>e >> 4) * <uint64_t>0x9E3779B97F4A7C15ULL) >> 32) & device.homes_mask
+
+
+cdef inline uint32_t home_at(const Device* device, const Entry* e) noexcept nogil:
+    """Where the entry is, or would be."""
+    cdef uint32_t at = home_of(device, e)
+    while device.homes[at] and device.slot[device.homes[at] - 1].entry != e:
+        at = (at + 1) & device.homes_mask
+    return at
+
+
+cdef uint32_t device_find(const Device* device, const Entry* e) noexcept nogil:
+    return device.homes[home_at(device, e)]
+
+
+cdef void move_out(Device* device, const Entry* e) noexcept nogil:
+    """What stands behind moves up, so that no search ends at the gap."""
+    cdef uint32_t gap = home_at(device, e), at = gap, home
+    while True:
+        device.homes[gap] = 0
+        while True:
+            at = (at + 1) & device.homes_mask
+            if device.homes[at] == 0:
+                return
+            home = home_of(device, device.slot[device.homes[at] - 1].entry)
+            if ((at - home) & device.homes_mask) >= ((at - gap) & device.homes_mask):
+                break
+        device.homes[gap] = device.homes[at]
+        gap = at
+
+
+# ---------------------------------------------------------------- the order of last use
 
 
 cdef void push(Device* device, uint32_t slot) noexcept nogil:
@@ -70,6 +118,7 @@ cdef void pull(Device* device, uint32_t slot) noexcept nogil:
 
 
 cdef void device_put(Device* device, uint32_t slot, Entry* e) noexcept nogil:
+    device.homes[home_at(device, e)] = slot + 1
     device.slot[slot].entry = e
     device.used += 1
     push(device, slot)
@@ -82,6 +131,7 @@ cdef void device_use(Device* device, uint32_t slot) noexcept nogil:
 
 
 cdef void device_leave(Device* device, uint32_t slot) noexcept nogil:
+    move_out(device, device.slot[slot].entry)
     pull(device, slot)
     device.slot[slot].entry = NULL
     device.used -= 1
@@ -116,7 +166,8 @@ cdef Entry* device_take_wanted(Device* device) noexcept nogil:
     return e
 
 
-cdef void device_forget(Device* device, Entry* e, uint32_t slot) noexcept nogil:
+cdef void device_forget(Device* device, Entry* e) noexcept nogil:
+    cdef uint32_t slot = device_find(device, e)
     cdef uint32_t i
     if slot:
         device_leave(device, slot - 1)

@@ -14,7 +14,7 @@ from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, are
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
-    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_take_host, block_unlink, evict_block, ghost_hash,
+    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host, block_unlink, evict_block, ghost_hash,
     is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
@@ -66,15 +66,16 @@ cdef inline void use(Entry* e) noexcept nogil:
     """A block was asked for: it becomes the youngest, one grade higher. One under lease was asked for already."""
     cdef Block* b = block_of(e)
     cdef Space* space = RG.spaces[b.space]
-    if b.slot:
-        device_use(space.device, b.slot - 1)
+    cdef uint32_t slot = block_slot(e)
+    if slot:
+        device_use(space.device, slot - 1)
     if b.queue != ORDER:
         return
     block_unlink(e)
     if b.grade < GRADES - 1:
         b.grade += 1
     block_link(e)
-    if space.device != NULL and b.slot == 0 and b.grade >= HOT_GRADE and b.size == space.device.size:
+    if space.device != NULL and slot == 0 and b.grade >= HOT_GRADE and b.size == space.device.size:
         device_want(space.device, e)
 
 
@@ -219,7 +220,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     if e != NULL:
         if b.blob == NULL:
             bring_back(space, e, value)
-        if b.queue == ORDER or b.queue == LEASED or b.blob != NULL and b.queue == NOWHERE and b.pins == 0 and (b.place or b.slot):
+        if b.queue == ORDER or b.queue == LEASED or b.blob != NULL and b.queue == NOWHERE and b.pins == 0 and (b.place or block_slot(e)):
             block_unlink(e)
             b.queue = HELD
         if deadline_s == 0 or (b.deadline_s and b.deadline_s < deadline_s):
@@ -352,7 +353,7 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
                     prefix = i
                 continue
             b = block_of(found[i])
-            tier[i] = DEVICE if b.slot else HOST if b.blob != NULL else BELOW
+            tier[i] = DEVICE if block_slot(found[i]) else HOST if b.blob != NULL else BELOW
             bits[i >> 3] |= 1 << (i & 7)
         start += AHEAD
     if prefix < 0:
@@ -399,7 +400,7 @@ def get(uint32_t index, list keys not None, bint touch=True) -> list:
             continue
         b = block_of(e)
         if b.blob == NULL:
-            found.append(-1 if b.slot else <object>(b.place - 1))
+            found.append(-1 if block_slot(e) else <object>(b.place - 1))
             continue
         found.append(view_blob(b.blob))
         space.bytes_out += b.size
@@ -422,7 +423,7 @@ def describe(uint32_t index, bytes key not None) -> dict | None:
     return {
         "size": b.size, "checksum": b.checksum, "place": <object>(b.place - 1) if b.place else None,
         "in_host": b.blob != NULL,
-        "slot": <object>(b.slot - 1) if b.slot else None, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
+        "slot": <object>(block_slot(e) - 1) if block_slot(e) else None, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
         "pins": b.pins, "grade": b.grade, "group": key_of(block_group(e)) if b.mate != NULL else None,
         "queue": ("nowhere", "order", "leased", "spilling", "held")[b.queue],
     }

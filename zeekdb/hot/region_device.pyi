@@ -40,9 +40,6 @@ def victim(index: int) -> tuple[int, bytes, bool] | None:
 def held(space: int, key: bytes) -> tuple[int, int, int] | None:
     """(slot, size, checksum) of a block that lies on the device."""
 
-def is_alone(space: int, key: bytes) -> bool:
-    """Whether the device has the block and nothing else does."""
-
 def may_leave(space: int, key: bytes) -> bool:
     """Whether the block lies on the device and nobody relies on it."""
 

@@ -11,7 +11,7 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from zeekdb.hot.arena cimport A
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    RG, Block, block_find, block_link, block_of, block_remove, block_take_host, is_expired,
+    RG, Block, block_find, block_link, block_of, block_remove, block_slot, block_take_host, is_expired,
 )
 from zeekdb.hot.device_slots cimport (
     DEVICES_MAX, Device, device_at, device_free, device_leave, device_new, device_put, device_take_wanted,
@@ -53,7 +53,6 @@ cdef void let_go(Device* device, uint32_t slot) noexcept nogil:
         block_remove(e)
         return
     device_leave(device, slot)
-    b.slot = 0
 
 
 # ---------------------------------------------------------------- devices
@@ -112,7 +111,7 @@ def take_wanted(uint32_t index):
         if e == NULL:
             return None
         b = block_of(e)
-        if b.blob != NULL and b.slot == 0 and not is_expired(b):
+        if b.blob != NULL and block_slot(e) == 0 and not is_expired(b):
             return b.space, key_of(e), view_blob(b.blob), b.checksum
 
 
@@ -122,7 +121,7 @@ def candidate(uint32_t space, bytes key not None):
     if e == NULL or RG.spaces[space].device == NULL:
         return None
     b = block_of(e)
-    if b.blob == NULL or b.slot or b.size != RG.spaces[space].device.size:
+    if b.blob == NULL or block_slot(e) or b.size != RG.spaces[space].device.size:
         return None
     return view_blob(b.blob), b.checksum
 
@@ -134,9 +133,8 @@ def placed(uint32_t index, uint32_t slot, uint32_t space, bytes key not None, ui
     if e == NULL or RG.spaces[space].device != device:
         return False
     b = block_of(e)
-    if b.slot or b.size != device.size or b.checksum != check:
+    if block_slot(e) or b.size != device.size or b.checksum != check:
         return False
-    b.slot = slot + 1
     device_put(device, slot, e)
     return True
 
@@ -168,37 +166,34 @@ def victim(uint32_t index):
 def held(uint32_t space, bytes key not None):
     cdef Entry* e = find(space, key)
     cdef Block* b
-    if e == NULL or block_of(e).slot == 0:
+    cdef uint32_t slot = block_slot(e) if e != NULL else 0
+    if slot == 0:
         return None
     b = block_of(e)
-    return b.slot - 1, b.size, b.checksum
-
-
-def is_alone(uint32_t space, bytes key not None) -> bool:
-    cdef Entry* e = find(space, key)
-    return e != NULL and block_of(e).slot != 0 and block_of(e).blob == NULL and block_of(e).place == 0
+    return slot - 1, b.size, b.checksum
 
 
 def leave(uint32_t space, bytes key not None) -> bool:
     cdef Entry* e = find(space, key)
     cdef Block* b
-    if e == NULL:
+    cdef uint32_t slot = block_slot(e) if e != NULL else 0
+    if slot == 0:
         return False
     b = block_of(e)
-    if b.slot == 0 or is_kept(b) or (b.blob == NULL and b.place == 0):
+    if is_kept(b) or (b.blob == NULL and b.place == 0):
         return False
-    let_go(RG.spaces[space].device, b.slot - 1)
+    let_go(RG.spaces[space].device, slot - 1)
     return True
 
 
 def may_leave(uint32_t space, bytes key not None) -> bool:
     cdef Entry* e = find(space, key)
-    return e != NULL and block_of(e).slot != 0 and not is_kept(block_of(e))
+    return e != NULL and block_slot(e) and not is_kept(block_of(e))
 
 
 def lost(uint32_t space, bytes key not None, uint32_t slot) -> bool:
     cdef Entry* e = find(space, key)
-    if e == NULL or block_of(e).slot != slot + 1:
+    if e == NULL or block_slot(e) != slot + 1:
         return False
     let_go(RG.spaces[space].device, slot)
     return True
@@ -229,15 +224,17 @@ def locate(uint32_t space, list keys not None, uint32_t per_slab, uint32_t strid
     cdef uint64_t* at = <uint64_t*>PyBytes_AS_STRING(places)
     cdef Entry* e
     cdef Block* b
+    cdef uint32_t slot
     for i in range(n):
         e = find(space, keys[i])
-        b = block_of(e) if e != NULL else NULL
-        if b == NULL or b.slot == 0:
+        slot = block_slot(e) if e != NULL else 0
+        if slot == 0:
             at[4 * i] = UINT64_MAX
             at[4 * i + 1] = at[4 * i + 2] = at[4 * i + 3] = 0
             continue
-        at[4 * i] = (b.slot - 1) // per_slab
-        at[4 * i + 1] = <uint64_t>((b.slot - 1) % per_slab) * stride
+        b = block_of(e)
+        at[4 * i] = (slot - 1) // per_slab
+        at[4 * i + 1] = <uint64_t>((slot - 1) % per_slab) * stride
         at[4 * i + 2] = b.size
         at[4 * i + 3] = b.checksum
     return places
