@@ -22,7 +22,8 @@ SLOTS = 8
 HOST_BLOCKS = 32
 DEVICE, HOST, SSD = 1, 2, 3
 FAKE = "from tests.contract import fake_cupy; fake_cupy.install(); from zeekdb.cli import server_main; server_main()"
-COMMON = ("--kv-memory", str(HOST_BLOCKS * BLOCK), "--kv-watermark", "100", "--kv-gpu", "m", str(SLOTS * BLOCK), "--save", "")
+MEMORY = ("--kv-memory", str(HOST_BLOCKS * BLOCK), "--kv-watermark", "100", "--save", "")
+COMMON = (*MEMORY, "--kv-gpu", "m", str(SLOTS * BLOCK))
 
 
 def start(kind: str, *more: str) -> Server:
@@ -59,7 +60,8 @@ def declare(wire: Wire, *more: Any, name: str = "m") -> None:
 
 
 def fields(flat: list[Any]) -> dict[str, Any]:
-    return {name if isinstance(name, str) else name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    names = [name if isinstance(name, str) else name.decode() for name in flat[::2]]
+    return dict(zip(names, flat[1::2], strict=True))
 
 
 def row(wire: Wire, name: bytes = b"gpu") -> dict[str, Any]:
@@ -369,7 +371,8 @@ def test_codecs_keep_slots_small(server: Server, wire: Wire) -> None:
     wire("KV.MODEL", "DEL", "m")
     wire("KV.MODEL", "SET", "m", *LAYOUT, "CODEC", "fp8")
     wait_for(lambda: row(wire)["state"] == b"ok" and row(wire)["slots"] == 2 * SLOTS)
-    values = {key: np.random.default_rng(at).standard_normal(BLOCK // 2).astype("<f2").tobytes() for at, key in enumerate("ab")}
+    numbers = np.random.default_rng(0).standard_normal((2, BLOCK // 2)).astype("<f2")
+    values = {key: each.tobytes() for key, each in zip("ab", numbers, strict=True)}
     wire("KV.MSET", "m", 2, "a", values["a"], "b", values["b"])
     heat(wire, "a", "b")
     before = wire("KV.MGET", "m", 1, "a")[0]
@@ -468,7 +471,8 @@ def test_shutdown_while_copies_are_under_way(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_above_the_ssd(kind: str, tmp_path: Any) -> None:
     """Three tiers; a restart finds what the SSD has, the model's slots are opened again."""
-    more = ("--kv-ssd-path", str(tmp_path / "ssd"), "--kv-ssd-size", "256mb", "--kv-ssd-uses", "1", "--kv-watermark", "70")
+    more = ("--kv-ssd-path", str(tmp_path / "ssd"), "--kv-ssd-size", "256mb", "--kv-ssd-uses", "1")
+    more += ("--kv-watermark", "70")
     names = [f"s{at}" for at in range(2 * HOST_BLOCKS)]
     with start(kind, *more) as server:
         with server.wire() as wire:

@@ -436,7 +436,7 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 
 @command("KV.ATTACH", arity=-1, flags=NOSCRIPT | Flag.NO_MULTI, complexity="O(1)", **READS)
 def kv_attach(ctx: Context, *words: bytes) -> Any:
-    """Hands the host arena's memory over (as SCM_RIGHTS, on a Unix socket), or with GPU the handles of a model's there."""
+    """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or with GPU the handles of a model's memory there."""
     if not words:
         return _tensors(ctx).attach(ctx.client)
     if len(words) != 2 or words[0].upper() != b"GPU":

@@ -17,7 +17,7 @@ def assign(space: int, device: int) -> None:
     """The space's blocks may lie on this device from now on. IndexError."""
 
 def device_stats(index: int) -> dict[str, int]:
-    """slots, bytes_each (of a block), blocks, bytes, hits (uses of blocks that lay there), waiting (blocks that would like to)."""
+    """slots, bytes_each (of a block), blocks, bytes, hits (uses of blocks that lay there), waiting (that want to)."""
 
 def arena_memory() -> memoryview | None:
     """All of the host arena's mapping, writable; None when closed. Not to be used after the arena is."""

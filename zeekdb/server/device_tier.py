@@ -1,4 +1,4 @@
-"""The tier above host memory: hot blocks lie in slots of a GPU's memory too, where processes beside it read them in place.
+"""The tier above host memory: hot blocks lie in slots of a GPU's memory too, where others read them in place.
 
 Each model named in `kv-gpu` has slots of its own, of exactly a block's size as it is kept (encoded, where it has a
 codec). A block that is used for the third time becomes wanted on the device and is copied there, beside what the
@@ -6,11 +6,12 @@ host has, while nobody waits. Host memory may then let go of its copy: the block
 back down when a command asks for its bytes. So the two are a hierarchy, and neither must hold what the other holds.
 
 What leaves a slot is the block used least recently on which nobody relies. If nothing else has it, it is copied down
-first; where host memory has no room for it, or too many copies wait, everything stays as it is: a promotion is a favour,
-never a duty. What is doubtful is a miss here as well: bytes that come down are held against the block's checksum.
+first; where host memory has no room for it, or too many copies wait, everything stays as it is: a promotion is a
+favour, never a duty. What is doubtful is a miss here as well: bytes that come down are held against the block's
+checksum.
 
-Encoding and decoding stay the host's: the GPU belongs to the model that runs there. Whoever attaches reads what is in the
-slot and decodes on its own stream (`tensors.codecs_gpu`).
+Encoding and decoding stay the host's: the GPU belongs to the model that runs there. Whoever attaches reads what is in
+the slot and decodes on its own stream (`tensors.codecs_gpu`).
 
 Everything here runs on the loop but three things that take long, and run in threads: opening memory, page-locking the
 host arena (once, for all models), and checksums. Copies are the arena's threads'."""
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 UPLOADS_MAX: Final = 8  # promotions under way, of one model
-DOWNLOADS_MAX: Final = 32  # the same downwards: fewer than an arena lets wait, so that what is asked for finds room there
+DOWNLOADS_MAX: Final = 32  # the same downwards: fewer than an arena lets wait, so what is asked for finds room
 DOWN_BYTES: Final = 256 << 20  # copied down at a time, over all models
 PREFETCH_MAX: Final = 4096  # blocks of one model that KV.PREFETCH … GPU may have waiting
 VICTIMS_MAX: Final = 16  # blocks that leave, or were to leave, for one promotion
@@ -81,8 +82,9 @@ class DeviceModel:
         """In KV.STATS's names."""
         stats = region_device.device_stats(self.index) if self.arena is not None else {}
         return {
-            "gpu_blocks": stats.get("blocks", 0), "gpu_bytes": stats.get("bytes", 0), "gpu_slots": stats.get("slots", 0),
-            "gpu_hits": stats.get("hits", 0), "gpu_promoted": self.up.count, "gpu_demoted": self.down.count,
+            "gpu_blocks": stats.get("blocks", 0), "gpu_bytes": stats.get("bytes", 0),
+            "gpu_slots": stats.get("slots", 0), "gpu_hits": stats.get("hits", 0),
+            "gpu_promoted": self.up.count, "gpu_demoted": self.down.count,
         }  # fmt: skip
 
 
@@ -335,18 +337,22 @@ class DeviceTier:
             if (slot := model.arena.take()) is not None:
                 return slot
             async with model.making_room:
-                if model.arena is None:
+                if not await self._make_room(model):
                     return None
-                if model.arena.free:
-                    continue
-                found = region_device.victim(model.index)
-                if found is None:
-                    return None
-                space, key, is_alone = found
-                if is_alone and await self._lower(model, space, key, is_asked=False) is None:
-                    return None
-                region_device.leave(space, key)
         return None
+
+    async def _make_room(self, model: DeviceModel) -> bool:
+        """A block leaves, unless there is room again; False: none can."""
+        if model.arena is None or model.arena.free:
+            return model.arena is not None
+        found = region_device.victim(model.index)
+        if found is None:
+            return False
+        space, key, is_alone = found
+        if is_alone and await self._lower(model, space, key, is_asked=False) is None:
+            return False
+        region_device.leave(space, key)
+        return True
 
     @staticmethod
     def _moved(model: DeviceModel, own: Flow, whole: Flow, size: int, wait_ns: int) -> None:
@@ -374,7 +380,7 @@ class DeviceTier:
         if model is None or self.tensors.stopping:
             return 0
         size = region_device.device_stats(model.index)["bytes_each"]
-        wanted = []
+        wanted: list[bytes] = []
         for key in dict.fromkeys(keys):
             if model.prefetching + len(wanted) >= PREFETCH_MAX:
                 break
@@ -396,7 +402,7 @@ class DeviceTier:
                 if away:
                     await self.tensors.promote(tenant, away)
                 found = [(key, region_device.candidate(tenant.space, key)) for key in batch]
-                await asyncio.gather(*(self._raise(model, tenant.space, key, *it) for key, it in found if it is not None))
+                await asyncio.gather(*(self._raise(model, tenant.space, key, *it) for key, it in found if it))
                 left -= len(batch)
                 model.prefetching -= len(batch)
         finally:

@@ -386,7 +386,7 @@ class Tensors:
         `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
         """
         begin_ns = time.perf_counter_ns()
-        found = region.get(tenant.space, keys)
+        found: list[Any] = region.get(tenant.space, keys)
         below = [at for at, each in enumerate(found) if type(each) is int]
         codec = codec_of(tenant) if is_block else None
         for at in below:
@@ -436,7 +436,10 @@ class Tensors:
         return count
 
     async def promote(self, tenant: Tenant, keys: list[bytes]) -> list[BlobView | None]:
-        """Blocks from below or from the GPU, in memory from then on where there is room; None for one that is not there, or not whole."""
+        """Blocks from below or from the GPU, in memory from then on where there is room.
+
+        None for one that is not there, or not whole.
+        """
         loop = asyncio.get_running_loop()
         mine: list[bytes] = []
         futures: list[asyncio.Future[BlobView | None]] = []
@@ -609,7 +612,8 @@ class Tensors:
                 sums[key] = sums.get(key, 0) + value
         if name is not None:
             return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
-        return sums | self.gpu.figures(None) | {"models": len(self.region.models), **region.totals(), "attached_clients": len(self.attached)}
+        sums |= self.gpu.figures(None)
+        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": len(self.attached)}
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""

@@ -14,6 +14,7 @@ from zeekdb.hot.checksum import checksum
 SIZE = 4096
 SLOTS = 6
 DEVICE, HOST = 1, 2
+ACTIONS = ("put", "put", "put", "use", "up", "up", "down", "leave", "remove", "victim", "lease", "lost", "time")
 
 
 @pytest.fixture
@@ -76,7 +77,8 @@ def test_a_third_use_makes_a_block_wanted(clock: Clock) -> None:
     wanted = region_device.take_wanted(shelf.device)
     assert wanted is not None
     space, key, view, check = wanted
-    assert (space, key, bytes(memoryview(view)), check) == (shelf.space, b"a", value(b"a", SIZE), checksum(value(b"a", SIZE)))
+    data = value(b"a", SIZE)
+    assert (space, key, bytes(memoryview(view)), check) == (shelf.space, b"a", data, checksum(data))
     region.lookup(shelf.space, keys)
     region.remove(shelf.space, [b"a"])
     assert region_device.take_wanted(shelf.device) is None  # it is gone
@@ -232,7 +234,7 @@ def test_random_calls(seed: int, clock: Clock) -> None:
     for _ in range(3000):
         key = dice.choice(names[: 3 * SLOTS] if dice.random() < 0.6 else names)
         data = value(key, SIZE if key[-1] & 1 else 500)
-        action = dice.choice(("put", "put", "put", "use", "up", "up", "down", "leave", "remove", "victim", "lease", "lost", "time"))
+        action = dice.choice(ACTIONS)
         if action == "put":
             group = b"g%d" % (names.index(key) // 2) if names.index(key) < 40 else None
             region.put(shelf.space, [key], [data], group=group)
