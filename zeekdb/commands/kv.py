@@ -72,7 +72,8 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
 
 
 def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes]) -> Tenant:
-    return _tensors(ctx).region.tenant(_text(model, "model"), options.get(b"SALT", b""))
+    tenant: Tenant = _tensors(ctx).region.tenant(_text(model, "model"), options.get(b"SALT", b""))
+    return tenant
 
 
 def _count(words: Sequence[Word], step: int = 1) -> Sequence[Word]:
@@ -436,7 +437,7 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 
 @command("KV.ATTACH", arity=-1, flags=NOSCRIPT | Flag.NO_MULTI, complexity="O(1)", **READS)
 def kv_attach(ctx: Context, *words: bytes) -> Any:
-    """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or with GPU the handles of a model's memory there."""
+    """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or the handles of a model's memory on the GPU."""
     if not words:
         return _tensors(ctx).attach(ctx.client)
     if len(words) != 2 or words[0].upper() != b"GPU":

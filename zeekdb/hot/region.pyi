@@ -1,7 +1,7 @@
 """The tensor region's index: blocks of bytes by key, in spaces that know nothing of each other.
 
 A block is immutable. It is in the host arena, in the tier below, on a device (`region_device`), or in several of them.
-Who asks for a block uses it; what was used least goes first where room is needed, the tail of a context before its head,
+Who asks for a block uses it; what was used least goes first where room is needed, a context's tail before its head,
 and never what is leased or pinned, nor one of a group of which another is. `index` is a space's number; one that is not
 open: IndexError. Times are those of `set_clock`. Keys are bytes of any length; the commands bound them.
 """

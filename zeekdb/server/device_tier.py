@@ -369,9 +369,10 @@ class DeviceTier:
             return
         own.errors += 1
         whole.errors += 1
-        if not model.error:
-            log.warning("kv-gpu: a copy of model '%s' failed: %s", _shown(model.name), error)
-        model.error = str(error)
+        is_news = not model.error
+        model.error = str(error)  # nothing keeps the exception: its frames hold the block
+        if is_news:
+            log.warning("kv-gpu: a copy of model '%s' failed: %s", _shown(model.name), model.error)
         model.retry_at_s = time.monotonic() + RETRY_S
 
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
