@@ -21,7 +21,17 @@ LAYOUT = ("LAYERS", 4, "HEADS", 4, "DIM", 64, "DTYPE", "f16", "BLOCK", 16)
 SLOTS = 8
 HOST_BLOCKS = 32
 DEVICE, HOST, SSD = 1, 2, 3
-FAKE = "from tests.contract import fake_cupy; fake_cupy.install(); from zeekdb.cli import server_main; server_main()"
+FAKE = """
+import os
+from tests.contract import fake_cupy
+fake_cupy.install()
+from zeekdb.cli import server_main
+try:
+    server_main()
+finally:
+    if fake_cupy.runtime.memory or fake_cupy.runtime.locked:
+        os._exit(9)  # something was not given back
+"""
 MEMORY = ("--kv-memory", str(HOST_BLOCKS * BLOCK), "--kv-watermark", "100", "--save", "")
 COMMON = (*MEMORY, "--kv-gpu", "m", str(SLOTS * BLOCK))
 
@@ -360,6 +370,11 @@ def test_attached_clients_read_slots_in_place(server: Server, wire: Wire) -> Non
     declare(wire)  # the slabs are others now: nothing is where the client looks
     put(wire, "a")
     heat(wire, "a")
+    assert fields(wire("KV.STATS"))["attached_gpu_clients"] == 1
+    with server.wire() as other:
+        other("KV.ATTACH", "GPU", "m")
+        assert fields(wire("KV.STATS"))["attached_gpu_clients"] == 2
+    wait_for(lambda: fields(wire("KV.STATS"))["attached_gpu_clients"] == 1)
     stale = wire("KV.LOOKUP", "m", "LEASE", 1000, "LOCATE", 1, "a")
     assert places_of([], stale[4]) == [None]
 

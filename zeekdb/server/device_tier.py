@@ -538,7 +538,7 @@ class DeviceTier:
         for model in models:
             for key, value in model.figures().items():
                 sums[key] = sums.get(key, 0) + value
-        return sums
+        return sums if name is not None or not self.sizes else sums | {"attached_gpu_clients": len(self.attached)}
 
     def tier(self) -> dict[str, Any] | None:
         """For KV.TIERS; None where the configuration has no kv-gpu."""

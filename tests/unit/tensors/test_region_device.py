@@ -191,6 +191,26 @@ def test_storing_again_while_groups_leave(clock: Clock) -> None:
         assert shelf.tier(chunk) in (DEVICE, HOST)
 
 
+def test_its_own_room_costs_no_block_its_life(clock: Clock) -> None:
+    """Nothing can go but the group of the very block that is stored again."""
+    shelf = Shelf()
+    put(shelf.space, b"kv", size=SIZE, group=b"g")
+    assert shelf.raise_(b"kv")
+    put(shelf.space, b"meta", size=100, group=b"g")
+    stays = 0
+    while shelf.tier(b"kv") and put(shelf.space, b"p%d" % stays, size=SIZE) == [1]:
+        region.pin(shelf.space, [b"p%d" % stays], True)
+        stays += 1
+        if not told(shelf.space, b"kv")["in_host"]:
+            break
+    assert not told(shelf.space, b"kv")["in_host"] and told(shelf.space, b"meta")["in_host"]
+    assert put(shelf.space, b"kv", size=SIZE) == [0]
+    assert (shelf.tier(b"kv"), shelf.tier(b"meta")) == (DEVICE, HOST)
+    assert put(shelf.space, b"child", size=SIZE, parent=b"kv") == [-1]  # nor does what comes behind it
+    assert (shelf.tier(b"kv"), shelf.tier(b"meta")) == (DEVICE, HOST)
+    assert region.pin(shelf.space, [b"kv"], False) == 0  # nobody's pin is left
+
+
 def test_closing(clock: Clock) -> None:
     shelf = Shelf()
     put(shelf.space, b"a", b"b", size=SIZE)
