@@ -30,7 +30,7 @@ FORMS = ("tcp", "unix", "attached")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that listens on both kinds of socket."""
     path = str(tmp_path_factory.mktemp("s") / "s")
-    with Server("--kv-memory", str(ARENA_BYTES), "--unixsocket", path, "--save", "") as server:
+    with Server("--kv-memory", str(ARENA_BYTES), "--kv-lease-max", "5000", "--unixsocket", path, "--save", "") as server:
         server.path = path  # type: ignore[attr-defined]
         yield server
         assert "Traceback" not in server.log(), server.log()
@@ -206,7 +206,7 @@ def test_many_keys_at_once(region: Region) -> None:
     into = np.zeros(count, "S8")
     assert all(region.get_into(keys, [into[at : at + 1] for at in range(count)]))
     assert into.tolist() == values
-    found = region.lookup([*keys, "absent"], 10_000)
+    found = region.lookup([*keys, "absent"], 5000)
     assert found.prefix == count and found.present.sum() == count
     assert found.lease.unlock() == count
     assert region.delete(keys) == count
@@ -315,7 +315,7 @@ def test_a_server_that_starts_again(form: str, start_server: Callable[..., Serve
         if form == "attached":
             region.attach()
         region.put_from(["a"], [b"abc"])
-        views = region.views(["a"], 60_000)
+        views = region.views(["a"], 5000)
         first.terminate(signal.SIGKILL)
         assert views[0] is not None and bytes(views[0].memory) == b"abc"  # no longer anybody's, but still there
         with pytest.raises(Unavailable):
@@ -374,7 +374,7 @@ def test_threads_take_turns(region: Region) -> None:
 def test_views_show_the_servers_memory(attached: Region) -> None:
     value = np.arange(300_000, dtype=np.float32)
     attached.put_from(["a"], [value])
-    with attached.views(["a", "absent"], 60_000) as views:
+    with attached.views(["a", "absent"], 5000) as views:
         view = views[0]
         assert view is not None and views[1] is None
         assert view.valid and not view.is_copy and view.nbytes == value.nbytes

@@ -143,9 +143,9 @@ def kv_model_get(ctx: Context, name: bytes) -> dict[bytes, Any]:
 
 
 @command("KV.MODEL|DEL", arity=3, flags=NOSCRIPT, complexity="O(N) with N the model's blocks", **STORES)
-def kv_model_del(ctx: Context, name: bytes) -> int:
+def kv_model_del(ctx: Context, name: bytes) -> Any:
     """Removes a model and all of its blocks, and tells how many there were."""
-    return _tensors(ctx).forget(name)
+    return _tensors(ctx).forget(ctx, name)
 
 
 @command("KV.MODEL|LIST", arity=2, flags=NOSCRIPT, complexity="O(N) with N the number of models", **READS)
@@ -196,7 +196,7 @@ def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
     if not locate:
         return list(region.lookup(tenant.space, keys, lease_ms)[:3])
     gpu = _tensors(ctx).gpu
-    on_host, on_gpu = _tensors(ctx).is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
+    on_host, on_gpu = _tensors(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
     if not lease_ms or not (on_host or on_gpu):
         raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
     if tenant.model.codec != "raw":  # what lies in host memory is not what came, a GPU's reader decodes
@@ -223,10 +223,10 @@ def kv_exists(ctx: Context, model: Word, *words: Word) -> int:
 
 
 @command("KV.DEL", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **STORES)
-def kv_del(ctx: Context, model: Word, *words: Word) -> int:
+def kv_del(ctx: Context, model: Word, *words: Word) -> Any:
     """Removes blocks from every tier, and tells how many there were."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).remove(tenant, keys)
+    return _tensors(ctx).delete(ctx, tenant, keys)
 
 
 @command("KV.PIN", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **STORES)
@@ -375,9 +375,10 @@ def kv_put(ctx: Context, model: Word, *words: Word) -> Any:
             raise OutOfRange(f"ERR {end - begin} tokens of a layer have {(end - begin) * layout.row_bytes} bytes")
     tensors = _tensors(ctx)
     added = tensors.region.add_range(tenant, sequence, layer, begin, end)
-    said = tensors.store_now(tenant, list(added.names(sequence, layer)), list(rest[4:]), _deadline(tenant.model, options))
+    names = list(added.names(sequence, layer))
+    said = tensors.store_now(tenant, names, list(rest[4:]), _deadline(tenant.model, options))
     if -1 in said:  # no room: nothing was stored, and nothing of what was there is lost
-        tensors.remove(tenant, list(added.names(sequence, layer)))
+        tensors.remove(tenant, names)
         tensors.region.drop_range(tenant, sequence, layer, added)
         return -1
     for old in tensors.region.covered(tenant, sequence, layer, added):
@@ -439,7 +440,7 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 def kv_attach(ctx: Context, *words: bytes) -> Any:
     """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or the handles of a model's memory on the GPU."""
     if not words:
-        return _tensors(ctx).attach(ctx.client)
+        return _tensors(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
     if len(words) != 2 or words[0].upper() != b"GPU":
         raise SyntaxError_
     return _tensors(ctx).gpu.attach(ctx.client, words[1])
@@ -449,7 +450,7 @@ def kv_attach(ctx: Context, *words: bytes) -> Any:
 def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
     """Reserves room for blocks that an attached client writes itself: offsets, -1 where there is none."""
     sizes = [parse_range(word, 1, 1 << 30) for word in _count(words)]  # type: ignore[arg-type]
-    return _tensors(ctx).reserve(ctx.client, sizes)
+    return _tensors(ctx).shared.reserve(ctx.client, sizes)
 
 
 @command("KV.COMMIT", arity=-5, flags=NOSCRIPT, complexity="O(N) with N the bytes", **STORES)
@@ -460,17 +461,10 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     pairs = _count(rest, 2)
     offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
     tensors = _tensors(ctx)
-    values = tensors.reserved(ctx.client, offsets)
+    values = tensors.shared.reserved(ctx.client, offsets)
     try:
         _check_sizes(tenant, values)
-        return tensors.store(
-            ctx,
-            tenant,
-            _keys(pairs[::2]),
-            values,
-            _deadline(tenant.model, options),
-            _group(options),
-            options.get(b"PARENT"),
-        )
+        deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
+        return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, _group(options), parent)
     finally:
-        tensors.release(ctx.client, offsets)
+        tensors.shared.release(ctx.client, offsets)

@@ -72,6 +72,11 @@ cdef enum:
     WHEEL = 4096         # ticks that the wheel of leases spans: 65 s; a longer lease goes round again
     GROUP_MAX = 1024     # blocks; walks over a group are part of a command
 
+# A blob whose block has gone while a client of the same host may still be reading it.
+ctypedef struct Late:
+    Blob* blob
+    uint32_t end         # of the lease, in ticks
+
 ctypedef struct Region:
     Space** spaces
     uint32_t nspaces
@@ -83,6 +88,9 @@ ctypedef struct Region:
     uint64_t spill_limit # 0: there is no tier below
     uint8_t spill_grade  # a block is worth to be written from this grade on
     Entry* kept          # the parent of what is being stored; NULL: none
+    Late* late
+    uint32_t lates
+    uint32_t lates_capacity
     uint32_t now         # ticks
     int64_t begin_ms     # of tick 0
     uint32_t now_s
@@ -140,4 +148,5 @@ cdef bint block_can_go(Entry* e) noexcept nogil                   # nobody relie
 cdef bint evict_block(Space* space) noexcept nogil                # of the space, or of any; False: nothing can go
 cdef Blob* region_room(Space* space, size_t size) noexcept nogil  # NULL: no room could be made
 cdef bint quota_room(Space* space, size_t size) noexcept nogil
+cdef void late_end(bint all_of_them) noexcept nogil               # blobs that nobody may be reading any more are given back
 cdef void leases_end() noexcept nogil                             # blocks whose leases have ended may go again

@@ -161,10 +161,39 @@ cdef void block_lease(Entry* e, uint32_t end) noexcept nogil:
     block_link(e)
 
 
+cdef void release_late(Blob* blob, uint32_t end) noexcept nogil:
+    """A block whose place was told under a lease is removed: its memory is nobody else's before the lease ends."""
+    cdef uint32_t capacity
+    if RG.lates == RG.lates_capacity:
+        capacity = 2 * RG.lates_capacity if RG.lates_capacity else 64
+        RG.late = <Late*>mem_resize(RG.late, RG.lates_capacity * sizeof(Late), capacity * sizeof(Late))
+        RG.lates_capacity = capacity
+    RG.late[RG.lates].blob = blob
+    RG.late[RG.lates].end = end
+    RG.lates += 1
+
+
+cdef void late_end(bint all_of_them) noexcept nogil:
+    cdef uint32_t i = 0
+    while i < RG.lates:
+        if all_of_them or RG.late[i].end <= RG.now:
+            blob_release(RG.late[i].blob)
+            RG.lates -= 1
+            RG.late[i] = RG.late[RG.lates]
+        else:
+            i += 1
+    if RG.lates == 0 and RG.late != NULL:
+        mem_free(RG.late, RG.lates_capacity * sizeof(Late))
+        RG.late = NULL
+        RG.lates_capacity = 0
+
+
 cdef void leases_end() noexcept nogil:
     cdef Queue* q
     cdef Entry* e
     cdef Entry* following
+    if RG.lates and RG.wheel_at < RG.now:
+        late_end(False)
     if RG.now - RG.wheel_at > WHEEL:
         RG.wheel_at = RG.now - WHEEL
     while RG.wheel_at < RG.now:
@@ -216,7 +245,7 @@ cdef void note_entry(Entry* e, uint64_t hash, void* arg) noexcept nogil:
 cdef inline void leave_device(Entry* e) noexcept nogil:
     cdef Device* device = RG.spaces[block_of(e).space].device
     if device != NULL:
-        device_forget(device, e)
+        device_forget(device, e, block_of(e).lease_end)
 
 
 cdef void free_table(Table* table, bint blocks) noexcept nogil:
@@ -280,7 +309,10 @@ cdef void block_drop_host(Entry* e) noexcept nogil:
     cdef Block* b = block_of(e)
     cdef Space* space = RG.spaces[b.space]
     block_unlink(e)
-    blob_release(b.blob)
+    if b.blob.flags & FIXED and b.lease_end > RG.now:
+        release_late(b.blob, b.lease_end)
+    else:
+        blob_release(b.blob)
     b.blob = NULL
     space.bytes -= b.size
     space.host_blocks -= 1

@@ -12,6 +12,11 @@ ctypedef struct Slot:
     uint32_t older           # slot plus one, 0: none
     uint32_t newer
 
+# A slot whose block is gone.
+ctypedef struct Left:
+    uint32_t slot
+    uint32_t end             # of the lease under which the block was removed, in ticks; 0: there was none
+
 # The slots of one model.
 ctypedef struct Device:
     uint32_t index
@@ -26,7 +31,7 @@ ctypedef struct Device:
     Slot* slot
     uint32_t* homes          # a table from entries to slots (plus one, 0: free), at most half full
     uint32_t homes_mask
-    uint32_t* left           # slots whose blocks are gone, for whoever owns the memory
+    Left* left               # for whoever owns the memory
     Entry* wanted[WANTED_MAX]
 
 cdef Device* device_new(uint32_t slots, uint32_t size) noexcept nogil   # NULL: too many
@@ -35,7 +40,7 @@ cdef void device_free(Device* device) noexcept nogil                    # no blo
 cdef uint32_t device_find(const Device* device, const Entry* e) noexcept nogil  # the block's slot plus one; 0: it is not there
 cdef void device_put(Device* device, uint32_t slot, Entry* e) noexcept nogil
 cdef void device_use(Device* device, uint32_t slot) noexcept nogil
-cdef void device_leave(Device* device, uint32_t slot) noexcept nogil    # the slot is nobody's from now on
+cdef void device_leave(Device* device, uint32_t slot, uint32_t end) noexcept nogil  # the slot is nobody's from now on
 cdef void device_want(Device* device, Entry* e) noexcept nogil
 cdef Entry* device_take_wanted(Device* device) noexcept nogil           # the first that asked; NULL: none
-cdef void device_forget(Device* device, Entry* e) noexcept nogil        # a block that is no more
+cdef void device_forget(Device* device, Entry* e, uint32_t end) noexcept nogil  # a block that is no more

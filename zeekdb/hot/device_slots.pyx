@@ -1,8 +1,8 @@
 """Which block lies in which slot of a device's memory, which was used last, and which would like to lie there.
 
 The memory itself belongs to `tensors.device`; here are numbers. A slot that its block leaves, for whatever reason, is
-noted in `left`, once: whoever owns the memory collects it from there and may give it to another. So what removes blocks
-need not know of devices, and no slot has two blocks.
+noted in `left`, once: whoever owns the memory collects it from there and may give it to another; not before the lease ends under which the block was removed, since
+its reader looks at the slot itself. So what removes blocks need not know of devices, and no slot has two blocks.
 
 From a block to its slot there is a table of each device's own (open addressing, by the entry's address), so that a block
 which lies on no device pays nothing, and one of a model without device memory is not even looked up.
@@ -33,7 +33,7 @@ cdef Device* device_new(uint32_t slots, uint32_t size) noexcept nogil:
     device.size = size
     device.slot = <Slot*>mem_alloc(slots * sizeof(Slot))
     memset(device.slot, 0, slots * sizeof(Slot))
-    device.left = <uint32_t*>mem_alloc(slots * sizeof(uint32_t))
+    device.left = <Left*>mem_alloc(slots * sizeof(Left))
     device.homes_mask = 15
     while device.homes_mask < 2 * slots:
         device.homes_mask = 2 * device.homes_mask + 1
@@ -50,7 +50,7 @@ cdef Device* device_at(uint32_t index) noexcept nogil:
 cdef void device_free(Device* device) noexcept nogil:
     devices[device.index] = NULL
     mem_free(device.slot, device.slots * sizeof(Slot))
-    mem_free(device.left, device.slots * sizeof(uint32_t))
+    mem_free(device.left, device.slots * sizeof(Left))
     mem_free(device.homes, (device.homes_mask + <size_t>1) * sizeof(uint32_t))
     mem_free(device, sizeof(Device))
 
@@ -130,12 +130,13 @@ cdef void device_use(Device* device, uint32_t slot) noexcept nogil:
     push(device, slot)
 
 
-cdef void device_leave(Device* device, uint32_t slot) noexcept nogil:
+cdef void device_leave(Device* device, uint32_t slot, uint32_t end) noexcept nogil:
     move_out(device, device.slot[slot].entry)
     pull(device, slot)
     device.slot[slot].entry = NULL
     device.used -= 1
-    device.left[device.left_count] = slot
+    device.left[device.left_count].slot = slot
+    device.left[device.left_count].end = end
     device.left_count += 1
 
 
@@ -166,11 +167,11 @@ cdef Entry* device_take_wanted(Device* device) noexcept nogil:
     return e
 
 
-cdef void device_forget(Device* device, Entry* e) noexcept nogil:
+cdef void device_forget(Device* device, Entry* e, uint32_t end) noexcept nogil:
     cdef uint32_t slot = device_find(device, e)
     cdef uint32_t i
     if slot:
-        device_leave(device, slot - 1)
+        device_leave(device, slot - 1, end)
     for i in range(device.wanted_count):
         if device.wanted[i] == e:
             unwant(device, i)

@@ -40,33 +40,16 @@ from zeekdb.hot.parser cimport (
 )
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
+from zeekdb.hot.receiving cimport MSG_DONTWAIT, recv, recv_line, set_wake_bytes
 from zeekdb.hot.region cimport place_argument
 from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.sockets cimport EVICTABLE, OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
 from zeekdb.hot.wire cimport TWIN_DONE, Arg, Out, out_length, out_pending, out_raw
 
-cdef extern from *:
-    """
-    #include <sys/epoll.h>
-    #include <sys/socket.h>
-    #include <unistd.h>
-    /* How many bytes must be there before the socket counts as readable. */
-    static inline void set_wake_bytes(int fd, size_t bytes) {
-        int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
-    /* n bytes, and at most two of the line end that nobody needs. */
-    static inline ssize_t recv_line(int fd, void *data, size_t n, size_t end) {
-        char ignored[2];
-        struct iovec parts[2] = {{data, n}, {ignored, end}};
-        struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-        return recvmsg(fd, &message, MSG_DONTWAIT); }
-    """
-    int epoll_wait(int epfd, epoll_event* events, int n, int timeout) nogil
+cdef extern from "<sys/epoll.h>" nogil:
+    int epoll_wait(int epfd, epoll_event* events, int n, int timeout)
     int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR
-    ssize_t recv(int fd, void* data, size_t n, int flags) nogil
-    int MSG_DONTWAIT
-    void set_wake_bytes(int fd, size_t bytes) nogil
-    ssize_t recv_line(int fd, void* data, size_t n, size_t end) nogil
 
 cdef enum:
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
@@ -333,6 +316,9 @@ cdef class Engine(Sockets):
                 if done < n:  # blocked or closing: what was parsed ahead goes back
                     used = self.requests[done].start
                     forget_half(&c.intake)
+                    if c.intake.blob != NULL:  # begun for a command that is parsed again: its bytes are still here
+                        blob_release(c.intake.blob)
+                        c.intake.blob = NULL
                     state = MORE
                     break
             if state == COMMAND and out_pending(&c.port.out) > OUTPUT_FLUSH:
@@ -566,10 +552,12 @@ cdef class Engine(Sockets):
             self.error_replies += 1
             self.on_error(owner, index, exc)
             write_error(&c.port.out, exc.message.encode("utf-8", "surrogateescape"))
+            exc.__traceback__ = None  # its frames hold the error, and the arguments: blobs would stay for the collector
         except Exception as exc:
             self.rewind(c, size, nparts)
             self.error_replies += 1
             self.on_bug(owner, index, exc)
+            exc.__traceback__ = None
             write_error(&c.port.out, b"ERR internal error, see the server's log")
         if journal:
             if kind != NULL and kind.journal_role != NESTS and journal_wants(&telling):

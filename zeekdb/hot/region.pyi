@@ -14,14 +14,32 @@ from typing_extensions import Buffer
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.region_below import (
     Pending as Pending,
+)
+from zeekdb.hot.region_below import (
     adopt as adopt,
+)
+from zeekdb.hot.region_below import (
     demote as demote,
+)
+from zeekdb.hot.region_below import (
     has_place as has_place,
+)
+from zeekdb.hot.region_below import (
     place_lost as place_lost,
+)
+from zeekdb.hot.region_below import (
     place_moved as place_moved,
+)
+from zeekdb.hot.region_below import (
     promote as promote,
+)
+from zeekdb.hot.region_below import (
     reserve as reserve,
+)
+from zeekdb.hot.region_below import (
     spilled as spilled,
+)
+from zeekdb.hot.region_below import (
     take_spilling as take_spilling,
 )
 
@@ -55,10 +73,10 @@ def put(
     """Stores blocks, the keys of one context in its order: STORED, SHARED or DROPPED for each.
 
     SHARED: a block was there under this key and stays what it is; it lives as long as the later of the two deadlines
-    (Unix seconds, 0: none). DROPPED: no room could be made. What the call has stored or found stays while it stores what
-    follows. A value that lies in the arena is taken over, another is copied there. `group`: what leaves together; 1024
-    blocks at most, those beyond are in none. `parent` is the key before the first. TypeError for a value that is no
-    buffer; those before it are stored.
+    (Unix seconds, 0: none). DROPPED: no room could be made, or another block expired under this key and is still leased
+    or pinned. What the call has stored or found stays while it stores what follows. A value that lies in the arena is
+    taken over, another is copied there. `group`: what leaves together; 1024 blocks at most, those beyond are in none.
+    `parent` is the key before the first. TypeError for a value that is no buffer; those before it are stored.
     """
 
 def replace(
@@ -121,6 +139,9 @@ def index_bytes(index: int) -> int:
 
 def totals() -> dict[str, int]:
     """Of the whole region: leased_blocks; waiting_blocks, spilling_bytes: to be written below or being written."""
+
+def release_late() -> None:
+    """At the end: blocks that were removed under a lease give their memory back at once."""
 
 def fix(view: BlobView) -> int:
     """Where a reserved blob lies in the arena's file; it stays there. ValueError: it is not in the arena."""

@@ -14,8 +14,9 @@ from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, are
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
-    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host, block_unlink, evict_block, ghost_hash,
-    is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
+    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host,
+    block_unlink, evict_block, ghost_hash, is_expired, late_end, leases_end, quota_room, region_clock, region_room, space_free,
+    space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
 from zeekdb.hot.device_slots cimport HOT_GRADE, device_use, device_want
@@ -584,6 +585,11 @@ def index_bytes(uint32_t index) -> int:
 def totals() -> dict[str, int]:
     """Of the whole region: leased blocks, bytes that wait to be written below."""
     return {"leased_blocks": RG.leased, "waiting_blocks": RG.spill.count, "spilling_bytes": RG.spill_bytes}
+
+
+def release_late() -> None:
+    """At the end: no client reads any more, whatever its lease says."""
+    late_end(True)
 
 
 def fix(BlobView view not None) -> int:

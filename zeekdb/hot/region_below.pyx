@@ -134,13 +134,11 @@ def reserve(uint64_t size, index=None):
     return view
 
 
-def promote(uint32_t index, bytes key not None, BlobView view not None, place=None) -> bool:
-    """The block's bytes have been read into `view`, from `place`; False: it is not there any more, or in memory already."""
+def promote(uint32_t index, bytes key not None, BlobView view not None) -> bool:
+    """The block's bytes have been read into `view`; False: it is not there any more, or in memory already."""
     cdef Space* space = space_at(index)
     cdef Entry* e = find(space, key)
     if e == NULL or block_of(e).blob != NULL or block_of(e).size != <uint32_t>view.size:
-        return False
-    if place is not None and block_of(e).place != <uint64_t>place + 1:  # it was replaced meanwhile
         return False
     view.writable = False
     block_take_host(e, blob_retain(view.blob))

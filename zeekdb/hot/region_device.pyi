@@ -32,7 +32,7 @@ def placed(index: int, slot: int, space: int, key: bytes, check: int) -> bool:
     """The block with this checksum lies in the slot; False: it is gone, or there already: the slot is free."""
 
 def take_left(index: int) -> list[int]:
-    """Slots whose blocks are gone since the last call."""
+    """Slots whose blocks are gone since the last call; under a lease: once it has ended."""
 
 def victim(index: int) -> tuple[int, bytes, bool] | None:
     """Of the blocks that nobody relies on the one used least recently: (space, key, whether nothing else has it)."""

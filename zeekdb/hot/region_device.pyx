@@ -52,7 +52,7 @@ cdef void let_go(Device* device, uint32_t slot) noexcept nogil:
     if b.blob == NULL and b.place == 0:
         block_remove(e)
         return
-    device_leave(device, slot)
+    device_leave(device, slot, b.lease_end)
 
 
 # ---------------------------------------------------------------- devices
@@ -144,9 +144,15 @@ def placed(uint32_t index, uint32_t slot, uint32_t space, bytes key not None, ui
 
 def take_left(uint32_t index) -> list[int]:
     cdef Device* device = device_for(index)
-    cdef uint32_t i
-    cdef list slots = [device.left[i] for i in range(device.left_count)]
-    device.left_count = 0
+    cdef uint32_t i, resting = 0
+    cdef list slots = []
+    for i in range(device.left_count):
+        if device.left[i].end <= RG.now:
+            slots.append(device.left[i].slot)
+        else:
+            device.left[resting] = device.left[i]
+            resting += 1
+    device.left_count = resting
     return slots
 
 

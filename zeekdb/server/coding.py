@@ -6,10 +6,9 @@ A command waits for its own blocks; nobody else does. What is under way is bound
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView, new_blob
 from zeekdb.tiers.tier import Budget, settle
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from zeekdb.tensors.codecs import Codec
     from zeekdb.tensors.region import Tenant
 
+Room = Callable[["Tenant", int], Awaitable["BlobView | None"]]
 CODING_BYTES: Final = 256 << 20  # of plain blocks at a time, over all commands
 
 
@@ -33,7 +33,8 @@ def codec_of(tenant: Tenant) -> Codec | None:
 class Coding:
     """Encodes and decodes blocks of one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self.room = room
         self.budget = Budget(CODING_BYTES)
 
     async def encode(self, tenant: Tenant, codec: Codec, values: Sequence[Any]) -> list[BlobView | None]:
@@ -41,14 +42,17 @@ class Coding:
         return [await self._encode(tenant, codec, value) for value in values]
 
     async def _encode(self, tenant: Tenant, codec: Codec, value: Any) -> BlobView | None:
-        out: BlobView | None = region.reserve(codec.encoded_size, tenant.space)
+        out = await self.room(tenant, codec.encoded_size)
         if out is not None:
             await self._run(codec, codec.encode, value, out)
         return out
 
     async def decode(self, codec: Codec, blocks: Sequence[BlobView | None]) -> list[BlobView | None]:
-        """The blocks as they came; None stays None."""
-        return [None if block is None else await self._decode(codec, block) for block in blocks]
+        """The blocks as they came; None stays None, and so does what is none of the codec's."""
+        return [
+            await self._decode(codec, block) if block is not None and len(block) == codec.encoded_size else None
+            for block in blocks
+        ]
 
     async def _decode(self, codec: Codec, block: BlobView) -> BlobView:
         out = new_blob(codec.layout.block_bytes)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,8 +47,6 @@ PREFETCH_MAX: Final = 4096  # blocks of one model that KV.PREFETCH … GPU may h
 VICTIMS_MAX: Final = 16  # blocks that leave, or were to leave, for one promotion
 RETRY_S: Final = 5.0  # nothing is promoted for so long after the device has failed
 ABSENT: Final = b"\xff" * 8 + b"\0" * 24  # of LOCATE, for a block that is not on the device
-
-Futures = dict[tuple[int, bytes], "asyncio.Future[BlobView | None]"]
 
 
 @dataclass(eq=False)
@@ -153,6 +151,8 @@ class DeviceTier:
         self.down = Flow()
         self.budget = Budget(DOWN_BYTES)
         self.attached: dict[Client, dict[bytes, DeviceModel]] = {}
+        self.lowering: dict[tuple[int, bytes, int], asyncio.Task[BlobView | None]] = {}  # by space, key, checksum
+        self.tasks: set[asyncio.Task[Any]] = set()
         self.unlock: Callable[[], None] | None = None
         self.is_locked = False
 
@@ -175,7 +175,7 @@ class DeviceTier:
             self._turn_off(str(error) or type(error).__name__)
             return
         self.state = "opening"
-        self.tensors._spawn(self._lock_host())
+        self._spawn(self._lock_host())
 
     def _turn_off(self, why: str) -> None:
         self.error = why
@@ -195,8 +195,16 @@ class DeviceTier:
             for model in self.tensors.region.models.values():
                 self.declare(model)
 
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
     async def stop(self) -> None:
-        """Waits for the copies under way, and gives the memory back. No task of this tier may be left."""
+        """Waits for the copies under way, and gives the memory back. `Tensors` is stopping: no others begin."""
+        while self.tasks:
+            await asyncio.wait(self.tasks)
         for model in list(self.models.values()):
             await self._close(model)
         self.models.clear()
@@ -222,7 +230,7 @@ class DeviceTier:
             return
         made = DeviceModel(model.name, model.layout, model.codec, self.sizes[model.name])
         self.models[model.name] = made
-        self.tensors._spawn(self._open(made, model))
+        self._spawn(self._open(made, model))
 
     async def _open(self, model: DeviceModel, declared: Model) -> None:
         from zeekdb.tensors.codecs import for_model
@@ -255,7 +263,7 @@ class DeviceTier:
         """A model is no more, or another."""
         model = self.models.pop(name, None)
         if model is not None:
-            self.tensors._spawn(self._close(model))
+            self._spawn(self._close(model))
 
     async def _close(self, model: DeviceModel) -> None:
         if model.closed:
@@ -290,7 +298,7 @@ class DeviceTier:
             if wanted is None:
                 return
             model.uploading += 1
-            self.tensors._spawn(self._pumped(model, *wanted))
+            self._spawn(self._pumped(model, *wanted))
 
     async def _pumped(self, model: DeviceModel, space: int, key: bytes, view: BlobView, check: int) -> None:
         try:
@@ -390,7 +398,7 @@ class DeviceTier:
                 wanted.append(key)
         if wanted:
             model.prefetching += len(wanted)
-            self.tensors._spawn(self._prefetch(model, tenant, wanted))
+            self._spawn(self._prefetch(model, tenant, wanted))
         return len(wanted)
 
     async def _prefetch(self, model: DeviceModel, tenant: Tenant, keys: list[bytes]) -> None:
@@ -401,7 +409,8 @@ class DeviceTier:
                     return
                 away = [key for key in batch if region_device.candidate(tenant.space, key) is None]
                 if away:
-                    await self.tensors.promote(tenant, away)
+                    async with self.tensors.below.bringing(tenant, away):
+                        pass
                 found = [(key, region_device.candidate(tenant.space, key)) for key in batch]
                 await asyncio.gather(*(self._raise(model, tenant.space, key, *it) for key, it in found if it))
                 left -= len(batch)
@@ -411,20 +420,27 @@ class DeviceTier:
 
     # ------------------------------------------------------------ down
 
-    async def bring(self, tenant: Tenant, keys: list[bytes], futures: Futures) -> list[bytes]:
-        """Copies down what the device has, and tells whoever waits for it; the keys of all others."""
+    async def bring(self, tenant: Tenant, keys: Sequence[bytes]) -> list[BlobView | None]:
+        """The bytes of the blocks that the device has, copied down; None for all others."""
         model = self._of(tenant)
         if model is None:
-            return keys
-        there = [key for key in keys if region_device.held(tenant.space, key) is not None]
-        if not there:
-            return keys
-        for batch in _batches(there, DOWNLOADS_MAX):
-            views = await asyncio.gather(*(self._lower(model, tenant.space, key, is_asked=True) for key in batch))
-            for key, view in zip(batch, views, strict=True):
-                if view is not None:
-                    futures[(tenant.space, key)].set_result(view)
-        return [key for key in keys if not futures[(tenant.space, key)].done()]
+            return [None] * len(keys)
+        views: list[BlobView | None] = []
+        for batch in _batches(keys, DOWNLOADS_MAX):
+            copies = [self._copy_of(model, tenant.space, key) for key in batch]
+            views += [await asyncio.shield(copy) if copy is not None else None for copy in copies]
+        return views
+
+    def _copy_of(self, model: DeviceModel, space: int, key: bytes) -> asyncio.Task[BlobView | None] | None:
+        """A block on its way down, one copy however many ask. Who asked may be cancelled: it goes on for the others."""
+        known = region_device.held(space, key)
+        if known is None or self.tensors.stopping:
+            return None
+        name = (space, key, known[2])
+        if name not in self.lowering:
+            self.lowering[name] = self._spawn(self._lower(model, space, key, is_asked=True))
+            self.lowering[name].add_done_callback(lambda _: self.lowering.pop(name))
+        return self.lowering[name]
 
     async def _lower(self, model: DeviceModel, space: int, key: bytes, is_asked: bool) -> BlobView | None:
         """A block's bytes, copied down into host memory, which has them from then on if there is room.
@@ -486,7 +502,7 @@ class DeviceTier:
             elif region_device.may_leave(tenant.space, key):
                 alone.append(key)
         if alone:
-            self.tensors._spawn(self._demote(model, tenant.space, alone))
+            self._spawn(self._demote(model, tenant.space, alone))
         return count + len(alone), others
 
     async def _demote(self, model: DeviceModel, space: int, keys: list[bytes]) -> None:

@@ -1,9 +1,9 @@
-"""The tensor region at work: its memory, the tier below it, and whoever waits for that tier.
+"""The tensor region at work: its models, what commands store and fetch, and whoever waits for that.
 
-Blocks go down by themselves: what the index wants to let go of, and what has earned it, waits in a queue of bounded
-size, from which it is written in batches; it leaves memory once it is written. Blocks come up when they are asked for:
-the command waits, everybody else does not. While the tier below fails the region forgets what it has no room for, as it
-does without one.
+A command that finds its blocks in memory is answered at once. One that needs the tier below, or a codec's threads,
+waits, its client's next commands behind it, and nobody else does. While the tier below fails the region forgets what it
+has no room for, as it does without one. `below.py` moves the blocks, `coding.py` runs the codecs, `shared_memory.py`
+hands the arena over.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import time
-from array import array
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from zeekdb.config.units import ConfigError
 from zeekdb.errors import CommandError, Unavailable
 from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
-from zeekdb.hot.checksum import checksum
 from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
-from zeekdb.hot.replies import DEFERRED, NO_REPLY
+from zeekdb.hot.replies import DEFERRED
+from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.device_tier import DeviceTier
+from zeekdb.server.shared_memory import SharedMemory
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant
-from zeekdb.tiers.ssd import SsdTier
-from zeekdb.tiers.tier import Budget, Flow, Get, Held, Meta, Put, Tier
+from zeekdb.tiers.tier import Flow
 
 if TYPE_CHECKING:
     from zeekdb.commands.context import Context
@@ -45,23 +44,10 @@ log = logging.getLogger("zeekdb")
 Value = bytes | BlobView | memoryview
 Answer = Callable[[list[Any]], Any]
 
-SPILL_SHARE: Final = 8  # of the arena's bytes, one in so many may wait to be written below
-SPILL_BATCH_BYTES: Final = 32 << 20
-SPILLERS: Final = 2  # batches written at a time
-PROMOTE_BYTES: Final = 256 << 20  # read from below at a time, over all commands
 STORE_WAIT_S: Final = 0.25  # how long a block waits for room that the tier below is making
-RESERVED_SHARE: Final = 4  # of the arena's bytes, one in so many may be reserved by one client
-RESERVED_MAX: Final = 4096  # pieces
+STORES_BYTES_MAX: Final = 1 << 30  # of commands that wait for room or a codec; beyond, what has no room is dropped
 SWEEPS_PER_TICK: Final = 8  # walks of 256 blocks for what has expired
 MODELS_FILE: Final = "models.json"
-
-
-@dataclass(slots=True)
-class Attached:
-    """A client that has the arena mapped: room that it reserved and has not committed."""
-
-    reserved: dict[int, BlobView] = field(default_factory=dict)  # by offset
-    bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -82,32 +68,28 @@ class Flows:
 
 
 class Tensors:
-    """Fills `commands.ports.TensorsPort`, and is the tiers' `Owner`."""
+    """Fills `commands.ports.TensorsPort`."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.region = Region()
         self.arena_bytes = 0
-        self.below: Tier | None = None
-        self.models_path: Path | None = None
-        self.attached: dict[Client, Attached] = {}
-        self.promoting: dict[tuple[int, bytes], asyncio.Future[BlobView | None]] = {}
-        self.promotion = Budget(PROMOTE_BYTES)
-        self.coding = Coding()
+        self.below = Below(self.region)
+        self.shared = SharedMemory()
         self.gpu = DeviceTier(self)
+        self.models_path: Path | None = None
+        self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
-        self.to_write = asyncio.Event()
-        self.room = asyncio.Event()
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.spillers: list[asyncio.Task[None]] = []
-        self.spilling = False
+        self.reading: dict[Client, asyncio.Task[None]] = {}  # what is read for nobody is not read
+        self.tasks: set[asyncio.Task[None]] = set()  # of commands that wait, at most one of a client
+        self.stores_bytes = 0
         self.sweep_at = 0
         self.stopping = False
 
     # ------------------------------------------------------------ coming and going
 
     async def start(self) -> None:
-        """Maps the arena, and opens the tier below. Unavailable: a directory that cannot be used."""
+        """Maps the arena, and opens the tier below. Unavailable: a directory or a directive that cannot be used."""
         config = self.server.config
         if config.kv_memory:
             arena.arena_open(config.kv_memory)
@@ -118,24 +100,21 @@ class Tensors:
             await self._open_below()
         await self.gpu.start()
         config.on_change("kv-namespace", self._name_spaces)
-        self._name_spaces()
+        try:
+            self._name_spaces()
+        except ConfigError as error:
+            raise Unavailable(f"kv-namespace: {error}") from None
         config.on_change("kv-exists-lease", self._promise)
         self._promise()
 
     async def _open_below(self) -> None:
         config = self.server.config
         path = Path(config.kv_ssd_path)
-        path.mkdir(parents=True, exist_ok=True)
-        self.models_path = path / MODELS_FILE
-        for model in load_models(self.models_path):
+        os.makedirs(path, exist_ok=True)
+        for model in load_models(path / MODELS_FILE):
             self.region.declare(model)
-        tier = SsdTier(path, config.kv_ssd_size, self, checksum)
-        await tier.open()
-        async for found in tier.scan():
-            for meta, place in found:
-                self._adopt(meta, place)
-        self.below = tier
-        self.spillers = [self._spawn(self._spill()) for _ in range(SPILLERS)]
+        self.models_path = path / MODELS_FILE
+        await self.below.open(path, config.kv_ssd_size, self.arena_bytes)
         self.tick()
 
     def _promise(self) -> None:
@@ -145,59 +124,49 @@ class Tensors:
         """Gives each pattern of `kv-namespace` its space; a model that was not declared takes blocks of any size."""
         patterns = []
         for pattern, name in self.server.config.kv_namespace:
-            if name not in self.region.models:
-                self.declare(Model(name))
-            patterns.append((pattern, self.region.tenant(name, b"").space))
+            try:
+                if name not in self.region.models:
+                    self.declare(Model(name))
+                if self.region.models[name].codec != "raw":
+                    raise ConfigError("plain keys can't belong to a model with a codec")
+                patterns.append((pattern, self.region.tenant(name, b"").space))
+            except CommandError as error:
+                raise ConfigError(error.message.removeprefix("ERR ")) from None
         set_namespaces(patterns)
 
     async def stop(self) -> None:
-        """Writes what waits for the tier below, and lets go of everything."""
+        """Writes what waits for the tier below, and lets go of everything. The clients are gone."""
         self.stopping = True
         set_namespaces([])
-        for task in self.spillers:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        if self.below is not None:
-            await self._write(1 << 62)
-            await self.below.close()
-            self.below = None
+        if self.tasks:
+            await asyncio.wait(self.tasks)
         await self.gpu.stop()
-        self.attached.clear()
-        self.models_path = None  # the next start needs what was declared
+        await self.below.close()
+        self.models_path = None  # the file stays as it is
+        self.shared.close()
         for name in list(self.region.models):
-            self.forget(name)
+            self._forget(name)
+        region.release_late()
         arena.arena_close()
         self.arena_bytes = 0
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    def _adopt(self, meta: Meta, place: int) -> None:
-        """A block that was there before the server was."""
-        if meta.model not in self.region.models:
-            self.region.declare(Model(meta.model))
-        tenant = self.region.tenant(meta.model, meta.salt)
-        region.adopt(tenant.space, meta.key, meta.size, meta.checksum, place, meta.deadline, meta.group or None)
-        self.region.adopt_range(tenant, meta.key)
+    def forget_client(self, client: Client) -> None:
+        """The connection has ended."""
+        self.shared.forget_client(client)
+        self.gpu.forget_client(client)
+        task = self.reading.pop(client, None)
+        if task is not None:
+            task.cancel()
 
     def tick(self) -> None:
         """Ten times a second: makes room ahead of need, removes what has expired, goes on with writing."""
         config = self.server.config
-        if not self.arena_bytes:
-            return
+        self.below.tick(config.kv_ssd_uses)
         self.gpu.tick()
-        tier = self.below
-        healthy = tier is not None and tier.stats().state == "ok"
-        if healthy != self.spilling:
-            self.spilling = healthy
-            region.configure_spilling(self.arena_bytes // SPILL_SHARE if healthy else 0, config.kv_ssd_uses)
-        region.relieve(self.arena_bytes * (100 - config.kv_watermark) // 100)
+        if self.arena_bytes:
+            region.relieve(self.arena_bytes * (100 - config.kv_watermark) // 100)
         self._sweep()
-        if region.totals()["waiting_blocks"]:
-            self.to_write.set()
+        self.below.write_soon()
 
     def _sweep(self) -> None:
         tenants = list(self.region.by_space.values())
@@ -205,29 +174,38 @@ class Tensors:
             self.sweep_at = (self.sweep_at + 1) % len(tenants)
             tenant = tenants[self.sweep_at]
             tenant.cursor, gone = region.sweep(tenant.space, tenant.cursor)
-            self._forget_below(tenant, gone)
+            self.below.forget(tenant, gone)
 
     # ------------------------------------------------------------ models
 
     def declare(self, model: Model) -> None:
         """KV.MODEL SET."""
+        if model.codec != "raw" and self._has_plain_keys(model.name):
+            raise CommandError("ERR kv-namespace gives keys to this model, which can't have a codec")
         self.region.declare(model)
         self.gpu.declare(model)
         self._save_models()
 
-    def forget(self, name: bytes) -> int:
-        """KV.MODEL DEL; how many blocks there were."""
-        if any(name == each for _, each in self.server.config.kv_namespace) and not self.stopping:
+    def _has_plain_keys(self, name: bytes) -> bool:
+        return any(name == each for _, each in self.server.config.kv_namespace)
+
+    def forget(self, ctx: Context, name: bytes) -> Any:
+        """KV.MODEL DEL; how many blocks there were, once none of them can come back."""
+        if self._has_plain_keys(name):
             raise CommandError(f"ERR kv-namespace gives keys to model '{name.decode('utf-8', 'surrogateescape')}'")
-        blocks = 0
+        blocks, buried = self._forget(name)
+        return self._once(ctx, buried, blocks)
+
+    def _forget(self, name: bytes) -> tuple[int, asyncio.Future[None] | None]:
+        blocks, buried = 0, None
         self.flows.pop(name, None)
         for tenant in self.region.forget(name):
             count, below = region.close_space(tenant.space)
-            self._forget_below(tenant, below)
+            buried = self.below.forget(tenant, below) or buried
             blocks += count
         self.gpu.forget(name)
         self._save_models()
-        return blocks
+        return blocks, buried
 
     def _save_models(self) -> None:
         if self.models_path is not None:
@@ -245,33 +223,53 @@ class Tensors:
         """Stores blocks as far as there is room, see `region.put`."""
         begin_ns = time.perf_counter_ns()
         said: list[int] = region.put(tenant.space, keys, list(values), deadline_s, group, parent)
-        self._flow(tenant).writes.record(sum(map(len, values)), time.perf_counter_ns() - begin_ns)
-        if self.spilling:
-            self.to_write.set()
+        size = sum(len(value) for value, each in zip(values, said, strict=True) if each >= 0)
+        self._flow(tenant).writes.record(size, time.perf_counter_ns() - begin_ns)
+        self.below.write_soon()
         return said
 
     def store(
         self, ctx: Context, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int,
         group: bytes | None, parent: bytes | None,
     ) -> Any:  # fmt: skip
-        """The same as a command's reply: of a model with a codec, and where the tier below is making room, it waits."""
+        """The same as a command's reply, which waits for a model's codec, and where the tier below is making room."""
         codec = codec_of(tenant)
+        size = sum(map(len, values))
         if codec is not None:
-            return self._encoded(ctx, tenant, codec, keys, values, deadline_s, group, parent)
+            if ctx.deny_blocking:
+                raise CommandError("ERR blocks of a model with a codec can't be stored inside a transaction")
+            if self._is_crowded(size):
+                return [-1] * len(keys)
+            work = self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent)
+            return self._defer(ctx.client, self._counted(size, work))
         said = self.store_now(tenant, keys, values, deadline_s, group, parent)
-        if -1 not in said or not self.spilling or ctx.deny_blocking or not region.totals()["spilling_bytes"]:
+        if -1 not in said or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(size):
             return said
-        return self._defer(ctx.client, self._store_later(tenant, keys, values, deadline_s, group, said))
+        later = self._store_later(tenant, keys, values, deadline_s, group, said)
+        return self._defer(ctx.client, self._counted(size, later))
 
-    def _encoded(
-        self, ctx: Context, tenant: Tenant, codec: Codec, keys: list[bytes], values: Sequence[Value], deadline_s: int,
-        group: bytes | None, parent: bytes | None,
-    ) -> Any:  # fmt: skip
-        if ctx.deny_blocking:
-            raise CommandError("ERR blocks of a model with a codec can't be stored inside a transaction")
-        return self._defer(
-            ctx.client, self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent)
-        )
+    def _is_crowded(self, size: int) -> bool:
+        return self.stores_bytes > 0 and self.stores_bytes + size > STORES_BYTES_MAX
+
+    async def _counted(self, size: int, work: Coroutine[Any, Any, Any]) -> Any:
+        self.stores_bytes += size
+        try:
+            return await work
+        finally:
+            self.stores_bytes -= size
+
+    def _is_open(self, tenant: Tenant) -> bool:
+        """Whether its model was not removed meanwhile; another's space may have the number of its own then."""
+        return self.region.by_space.get(tenant.space) is tenant
+
+    async def _room(self, tenant: Tenant, size: int) -> BlobView | None:
+        """Room for a block, for which the tier below may have to make some first."""
+        end_s = self.server.loop.time() + STORE_WAIT_S
+        while self._is_open(tenant):
+            view: BlobView | None = region.reserve(size, tenant.space)
+            if view is not None or not await self.below.wait_for_room(end_s):
+                return view
+        return None
 
     async def _store_encoded(
         self, tenant: Tenant, codec: Codec, keys: list[bytes], values: Sequence[Value], deadline_s: int,
@@ -280,7 +278,7 @@ class Tensors:
         said = [0 if region.count_present(tenant.space, [key]) else -1 for key in keys]
         missing = [at for at, each in enumerate(said) if each == -1]
         encoded = await self.coding.encode(tenant, codec, [values[at] for at in missing])
-        if tenant.space not in self.region.by_space:
+        if not self._is_open(tenant) or tenant.model.codec != codec.name:
             return said
         fits = [(at, view) for at, view in zip(missing, encoded, strict=True) if view is not None]
         if fits and fits[0][0]:
@@ -297,86 +295,75 @@ class Tensors:
         self, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int, group: bytes | None,
         said: list[int],
     ) -> list[int]:  # fmt: skip
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + STORE_WAIT_S
-        while -1 in said and (left_s := end_s - loop.time()) > 0 and tenant.space in self.region.by_space:
-            self.room.clear()
-            self.to_write.set()
-            try:
-                async with asyncio.timeout(left_s):
-                    await self.room.wait()
-            except TimeoutError:
-                break
+        end_s = self.server.loop.time() + STORE_WAIT_S
+        while -1 in said and await self.below.wait_for_room(end_s) and self._is_open(tenant):
             late = [at for at, each in enumerate(said) if each == -1]
+            parent = keys[late[0] - 1] if late[0] else None
             again = self.store_now(
-                tenant, [keys[at] for at in late], [values[at] for at in late], deadline_s, group,
-                keys[late[0] - 1] if late[0] else None,
-            )  # fmt: skip
+                tenant, [keys[at] for at in late], [values[at] for at in late], deadline_s, group, parent
+            )
             for at, each in zip(late, again, strict=True):
                 said[at] = each
         return said
 
     def replace(
-        self, tenant: Tenant, key: bytes, value: Value, deadline_s: int | None, group: bytes | None
-    ) -> None:  # fmt: skip
-        """SET: the block under this key is this one from now on, or none, where there is no room."""
+        self, ctx: Context, tenant: Tenant, key: bytes, value: Value, deadline_s: int | None, group: bytes | None
+    ) -> Any:  # fmt: skip
+        """SET: OK, and the block under this key is this one from now on, or none, where there is no room."""
         if deadline_s is None:
             deadline_s = int(time.time()) + tenant.model.ttl_s if tenant.model.ttl_s else 0
-        _, below = region.replace(tenant.space, key, value, deadline_s, group)
-        self._forget_below(tenant, [(key, below)])
-        if self.spilling:
-            self.to_write.set()
+        known = region.describe(tenant.space, key)
+        if known is not None and known["place"] is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1):
+            self.remove(tenant, [key])  # below it would live longer, after a restart
+        if self._replace(tenant, key, value, deadline_s, group) >= 0:
+            return "OK"
+        if ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
+            return "OK"
+        work = self._replace_later(tenant, key, value, deadline_s, group)
+        return self._defer(ctx.client, self._counted(len(value), work))
+
+    def _replace(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+        said, below = region.replace(tenant.space, key, value, deadline_s, group)
+        self.below.forget(tenant, [(key, below)])
+        self.below.write_soon()
+        return said
+
+    async def _replace_later(
+        self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
+    ) -> str:  # fmt: skip
+        end_s = self.server.loop.time() + STORE_WAIT_S
+        while await self.below.wait_for_room(end_s) and self._is_open(tenant):
+            if self._replace(tenant, key, value, deadline_s, group) >= 0:
+                break
+        return "OK"
+
+    # ------------------------------------------------------------ removing
 
     def remove(self, tenant: Tenant, keys: list[bytes]) -> int:
-        """Blocks leave every tier; how many there were."""
+        """Blocks leave every tier, the one below in time; how many there were."""
+        return self._remove(tenant, keys)[0]
+
+    def delete(self, ctx: Context, tenant: Tenant, keys: list[bytes]) -> Any:
+        """The same as a command's reply, which comes once they cannot come back."""
+        count, buried = self._remove(tenant, keys)
+        return self._once(ctx, buried, count)
+
+    def _remove(self, tenant: Tenant, keys: list[bytes]) -> tuple[int, asyncio.Future[None] | None]:
         gone = region.remove(tenant.space, keys)
-        self._forget_below(tenant, gone)
-        return len(gone)
+        return len(gone), self.below.forget(tenant, gone)
 
-    def _forget_below(self, tenant: Tenant, gone: list[tuple[bytes, int | None]]) -> None:
-        """Blocks that have left the index leave the tier below."""
-        if self.below is None:
-            return
-        held = [Held(self._meta(tenant, key), place) for key, place in gone if place is not None]
-        if held:
-            self._spawn(self.below.delete(held))
+    def _once(self, ctx: Context, buried: asyncio.Future[None] | None, reply: int) -> Any:
+        """The reply, but not before."""
+        if buried is None or ctx.deny_blocking:
+            return reply
 
-    @staticmethod
-    def _meta(tenant: Tenant, key: bytes, size: int = 0, check: int = 0) -> Meta:
-        return Meta(tenant.model.name, tenant.salt, key, size, check)
+        async def wait() -> int:
+            await asyncio.shield(buried)
+            return reply
 
-    # ------------------------------------------------------------ between memory and the tier below
+        return self._defer(ctx.client, wait(), is_read=True)
 
-    async def _spill(self) -> None:
-        while True:
-            await self.to_write.wait()
-            if not await self._write(SPILL_BATCH_BYTES):
-                self.to_write.clear()
-
-    async def _write(self, bytes_max: int) -> int:
-        """Writes what waits; how many blocks."""
-        batch = region.take_spilling(bytes_max)
-        if not batch or self.below is None:
-            return 0
-        items = []
-        for each in batch:
-            tenant = self.region.by_space[each.space]
-            meta = Meta(
-                tenant.model.name, tenant.salt, each.key, len(each.view), each.checksum, each.deadline_s,
-                each.group or b"", tenant.model.codec,
-            )  # fmt: skip
-            items.append(Put(meta, memoryview(each.view)))
-        try:
-            places = await self.below.put(items)
-        except BaseException:
-            for each in batch:
-                region.spilled(each, None)
-            raise
-        for each, item, place in zip(batch, items, places, strict=True):
-            if not region.spilled(each, place) and place is not None:
-                self._spawn(self.below.delete([Held(item.meta, place)]))
-        self.room.set()
-        return len(batch)
+    # ------------------------------------------------------------ fetching
 
     def fetch(
         self, ctx: Context, tenant: Tenant, keys: list[bytes], answer: Answer, is_block: bool = True
@@ -389,29 +376,33 @@ class Tensors:
         found: list[Any] = region.get(tenant.space, keys)
         below = [at for at, each in enumerate(found) if type(each) is int]
         codec = codec_of(tenant) if is_block else None
-        for at in below:
-            if ctx.deny_blocking or (self.below is None and found[at] >= 0):
+        if ctx.deny_blocking:
+            if codec is not None:
+                raise CommandError("ERR blocks of a model with a codec can't be read inside a transaction")
+            for at in below:
                 found[at] = None
-        below = [at for at in below if found[at] is not None]
+            below = []
         if not below and codec is None:
             self._note_read(tenant, found, begin_ns)
             return answer(found)
-        if ctx.deny_blocking:
-            raise CommandError("ERR blocks of a model with a codec can't be read inside a transaction")
-        return self._defer(ctx.client, self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns))
+        work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
+        return self._defer(ctx.client, work, is_read=True)
 
     async def _fetch_later(
-        self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None, answer: Answer,
-        begin_ns: int,
+        self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
+        answer: Answer, begin_ns: int,
     ) -> Any:  # fmt: skip
-        if below:
-            views = await self.promote(tenant, [keys[at] for at in below])
+        views = await self.gpu.bring(tenant, [keys[at] for at in below])
+        for at, view in zip(below, views, strict=True):
+            found[at] = view
+        below = [at for at in below if found[at] is None]
+        async with self.below.bringing(tenant, [keys[at] for at in below]) as views:
             for at, view in zip(below, views, strict=True):
                 found[at] = view
-        if codec is not None:
-            found = await self.coding.decode(codec, found)
-        self._note_read(tenant, found, begin_ns)
-        return answer(found)
+            if codec is not None:
+                found = await self.coding.decode(codec, found)
+            self._note_read(tenant, found, begin_ns)
+            return answer(found)
 
     def _flow(self, tenant: Tenant) -> Flows:
         return self.flows.setdefault(tenant.model.name, Flows())
@@ -422,182 +413,40 @@ class Tensors:
 
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
         """Begins to bring up what is below; how many blocks."""
-        found = region.get(tenant.space, keys, False)
-        wanted = [key for key, each in zip(keys, found, strict=True) if type(each) is int and each >= 0]
-        if wanted and self.below is not None:
-            self._spawn(self.promote(tenant, wanted))
-        return len(wanted)
+        return self.below.prefetch(tenant, keys)
 
     def demote(self, tenant: Tenant, keys: list[bytes]) -> int:
         """KV.DEMOTE."""
         count, rest = self.gpu.demote(tenant, keys)
         count += region.demote(tenant.space, rest)
-        self.to_write.set()
+        self.below.write_soon()
         return count
-
-    async def promote(self, tenant: Tenant, keys: list[bytes]) -> list[BlobView | None]:
-        """Blocks from below or from the GPU, in memory from then on where there is room.
-
-        None for one that is not there, or not whole.
-        """
-        loop = asyncio.get_running_loop()
-        mine: list[bytes] = []
-        futures: list[asyncio.Future[BlobView | None]] = []
-        for key in keys:
-            place = (tenant.space, key)
-            if place not in self.promoting:
-                self.promoting[place] = loop.create_future()
-                mine.append(key)
-            futures.append(self.promoting[place])
-        try:
-            if mine:
-                await self._read(tenant, mine)
-        finally:
-            for key in mine:
-                future = self.promoting.pop((tenant.space, key))
-                if not future.done():
-                    future.set_result(None)
-        return list(await asyncio.gather(*futures))
-
-    async def _read(self, tenant: Tenant, keys: list[bytes]) -> None:
-        """Fills the futures of these blocks, as many at a time as the budget allows."""
-        keys = await self.gpu.bring(tenant, keys, self.promoting)
-        at = 0
-        while self.below is not None and at < len(keys):
-            batch: list[tuple[bytes, BlobView, Get]] = []
-            size = 0
-            while at < len(keys) and size < SPILL_BATCH_BYTES:
-                key = keys[at]
-                at += 1
-                known = region.describe(tenant.space, key)
-                if known is None or known["place"] is None:
-                    continue
-                view = region.reserve(known["size"], tenant.space)
-                if view is None:
-                    continue  # everything is leased: a miss
-                size += known["size"]
-                meta = self._meta(tenant, key, known["size"], known["checksum"])
-                batch.append((key, view, Get(meta, known["place"], memoryview(view))))
-            if not batch:
-                continue
-            await self.promotion.take(size)
-            try:
-                whole = await self.below.get([get for _, _, get in batch])
-            finally:
-                self.promotion.give(size)
-            if tenant.space not in self.region.by_space:
-                return
-            for (key, view, get), is_whole in zip(batch, whole, strict=True):
-                get.into.release()
-                if not is_whole:
-                    region.place_lost(tenant.space, key, get.place)
-                    continue
-                region.promote(tenant.space, key, view)
-                self.promoting[(tenant.space, key)].set_result(view)
-
-    # ------------------------------------------------------------ the tiers' owner
-
-    def is_live(self, meta: Meta, place: int) -> bool:
-        return self._at_place(meta, place)[0]
-
-    def is_worth(self, meta: Meta, place: int) -> bool:
-        return self._at_place(meta, place)[1]
-
-    def _at_place(self, meta: Meta, place: int) -> tuple[bool, bool]:
-        tenant = self.region.tenants.get((meta.model, meta.salt))
-        return region.has_place(tenant.space, meta.key, place) if tenant is not None else (False, False)
-
-    def moved(self, meta: Meta, old_place: int, new_place: int) -> bool:
-        tenant = self.region.tenants.get((meta.model, meta.salt))
-        return tenant is not None and region.place_moved(tenant.space, meta.key, old_place, new_place)
-
-    def dropped(self, meta: Meta, place: int) -> None:
-        tenant = self.region.tenants.get((meta.model, meta.salt))
-        if tenant is not None:
-            region.place_lost(tenant.space, meta.key, place)
 
     # ------------------------------------------------------------ waiting
 
-    def _defer(self, client: Client, work: Coroutine[Any, Any, Any]) -> Any:
+    def _defer(self, client: Client, work: Coroutine[Any, Any, Any], is_read: bool = False) -> Any:
         """The command's reply comes when the work is done; the client's next command waits for it."""
-        self._spawn(self._finish(client, work))
+        task = self.server.loop.create_task(self._finish(client, work))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # of one that was cancelled before it began
+        if is_read:
+            self.reading[client] = task
         return DEFERRED
 
     async def _finish(self, client: Client, work: Coroutine[Any, Any, Any]) -> None:
         try:
             reply = await work
         except CommandError as error:
+            self.server.dispatcher.count_late_error(client, error)
             reply = error
         except Exception as error:
             self.server.dispatcher.report_bug(client, client.last_command_index, error)
             reply = CommandError("ERR internal error, see the server's log")
+        self.reading.pop(client, None)
         if not client.closed:
             client.finish(reply)
             self.server.settle()
-
-    # ------------------------------------------------------------ shared memory
-
-    def is_attached(self, client: Client) -> bool:
-        """Whether the client has the arena mapped."""
-        return client in self.attached
-
-    def attach(self, client: Client) -> Any:
-        """Sends the arena's descriptor with the reply's first byte."""
-        if not client.is_unix:
-            raise CommandError("ERR KV.ATTACH needs a connection over the Unix socket")
-        if not self.arena_bytes:
-            raise CommandError("ERR there is no host arena, see kv-memory")
-        if client.output_bytes:
-            raise CommandError("ERR KV.ATTACH can't be pipelined")
-        text = b"*2\r\n:%d\r\n:%d\r\n" % (self.arena_bytes, self.server.config.kv_lease_max)
-        with socket.socket(fileno=os.dup(client.fd)) as sock:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [arena.arena_fd()]))
-            try:
-                sock.sendmsg([text], [rights])
-            except OSError as error:
-                raise CommandError(f"ERR can't hand the arena over: {error.strerror}") from None
-        self.attached.setdefault(client, Attached())
-        return NO_REPLY
-
-    def reserve(self, client: Client, sizes: list[int]) -> list[int]:
-        """Room for blocks that the client writes itself: offsets, -1 where there is none."""
-        mine = self._attached(client)
-        offsets = []
-        for size in sizes:
-            allowed = mine.bytes + size <= self.arena_bytes // RESERVED_SHARE and len(mine.reserved) < RESERVED_MAX
-            view = region.reserve(size) if allowed else None
-            if view is None:
-                offsets.append(-1)
-                continue
-            offset = region.fix(view)
-            mine.reserved[offset] = view
-            mine.bytes += size
-            offsets.append(offset)
-        return offsets
-
-    def _attached(self, client: Client) -> Attached:
-        try:
-            return self.attached[client]
-        except KeyError:
-            raise CommandError("ERR the connection has not called KV.ATTACH") from None
-
-    def reserved(self, client: Client, offsets: list[int]) -> list[BlobView]:
-        """What was reserved there. CommandError."""
-        mine = self._attached(client)
-        if len(set(offsets)) < len(offsets) or any(offset not in mine.reserved for offset in offsets):
-            raise CommandError("ERR nothing was reserved at this offset")
-        return [mine.reserved[offset] for offset in offsets]
-
-    def release(self, client: Client, offsets: list[int]) -> None:
-        """The client writes there no more."""
-        mine = self._attached(client)
-        for offset in offsets:
-            mine.bytes -= len(mine.reserved.pop(offset))
-
-    def forget_client(self, client: Client) -> None:
-        """The connection has ended: what it had reserved is free again."""
-        self.attached.pop(client, None)
-        self.gpu.forget_client(client)
 
     # ------------------------------------------------------------ figures
 
@@ -613,7 +462,8 @@ class Tensors:
         if name is not None:
             return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
         sums |= self.gpu.figures(None)
-        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": len(self.attached)}
+        attached = len(self.shared.attached)
+        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""
@@ -626,13 +476,14 @@ class Tensors:
         }  # fmt: skip
         device = self.gpu.tier()
         tiers = [host] if device is None else [device, host]
-        if self.below is not None:
-            stats = self.below.stats()
+        if self.below.tier is not None:
+            stats = self.below.tier.stats()
             tiers.append({
                 "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
                 "blocks": totals.get("ssd_blocks", 0), "bytes": totals.get("ssd_bytes", 0),
                 "used_bytes": stats.used_bytes, "limit_bytes": stats.limit_bytes, "misses": stats.misses,
-                "corrupt": stats.corrupt, "dropped": stats.dropped, "moved": stats.moved, "queue_bytes": stats.queue_bytes,
+                "corrupt": stats.corrupt, "dropped": stats.dropped, "moved": stats.moved,
+                "queue_bytes": stats.queue_bytes,
                 **{f"write_{key}": value for key, value in stats.write.figures().items()},
                 **{f"read_{key}": value for key, value in stats.read.figures().items()},
             })  # fmt: skip

@@ -187,6 +187,16 @@ class Region:
         self.by_space[space] = tenant
         return tenant
 
+    def adopt_tenant(self, name: bytes, salt: bytes, codec: str) -> Tenant | None:
+        """Whose block it is that was there before the server was; None: its model keeps blocks in another form.
+
+        A model that is not known any more takes blocks of any size, as they came. CommandError.
+        """
+        if name not in self.models and codec == "raw":
+            self.declare(Model(name))
+        found = self.models.get(name)
+        return self.tenant(name, salt) if found is not None and found.codec == codec else None
+
     # ------------------------------------------------------------ by position
 
     def add_range(self, tenant: Tenant, sequence: bytes, layer: int, begin: int, end: int) -> Range:

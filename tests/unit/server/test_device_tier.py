@@ -13,7 +13,6 @@ import pytest
 from zeekdb.errors import Unavailable
 from zeekdb.hot import region, region_device
 from zeekdb.hot.arena import arena_close, arena_open
-from zeekdb.hot.blobview import BlobView
 from zeekdb.server import device_tier
 from zeekdb.server.device_tier import DeviceTier, TwinDevice
 from zeekdb.tensors.device import COPIES_MAX, ArenaBusy, DeviceArena, HostLane, HostTwin, Lane
@@ -72,22 +71,15 @@ class House:
         arena_open(size)
         self.arena_bytes = size
         self.stopping = False
-        self.tasks: set[asyncio.Task[Any]] = set()
         self.region = Region()
         config = SimpleNamespace(kv_gpu=((b"m", SLOTS * SIZE),), kv_gpu_twin=True)
         self.server = SimpleNamespace(config=config)
         self.gpu = DeviceTier(self)  # type: ignore[arg-type]
         self.device = Fake()
 
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
     async def settle(self) -> None:
-        while self.tasks:
-            await asyncio.gather(*self.tasks)
+        while self.gpu.tasks:
+            await asyncio.gather(*self.gpu.tasks)
 
     async def start(self) -> Tenant:
         self.region.declare(MODEL)
@@ -116,10 +108,7 @@ class House:
         await self.settle()
 
     async def bring(self, tenant: Tenant, key: bytes) -> bytes | None:
-        future: asyncio.Future[BlobView | None] = asyncio.get_running_loop().create_future()
-        left = await self.gpu.bring(tenant, [key], {(tenant.space, key): future})
-        assert left == ([] if future.done() else [key])
-        found = future.result() if future.done() else None
+        (found,) = await self.gpu.bring(tenant, [key])
         return bytes(memoryview(found)) if found is not None else None
 
 
@@ -128,7 +117,6 @@ async def house() -> AsyncIterator[House]:
     house = House()
     yield house
     house.stopping = True
-    await house.settle()
     await house.gpu.stop()
     for space in list(house.region.by_space):
         region.close_space(space)
@@ -249,6 +237,19 @@ async def test_a_block_removed_during_its_way_down(house: House) -> None:
     await house.heat(tenant, b"a")
     house.gpu.tick()
     assert house.arena.free == SLOTS
+
+
+async def test_many_ask_and_some_give_up(house: House) -> None:
+    tenant = await house.start()
+    put(tenant, b"a")
+    await house.heat(tenant, b"a")
+    push_out(tenant, b"a")
+    asking = [asyncio.ensure_future(house.bring(tenant, b"a")) for _ in range(5)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError) and found[1:] == [block(b"a")] * 4
+    assert house.row["demotions"] == 1  # one copy for all
 
 
 async def test_without_page_locks_copies_are_staged(house: House) -> None:

@@ -234,6 +234,19 @@ def test_closing(clock: Clock) -> None:
     region_device.close_device(shelf.device)
 
 
+def test_a_slot_rests_while_somebody_may_read_it(clock: Clock) -> None:
+    shelf = Shelf(1)
+    put(shelf.space, b"a", b"b", size=SIZE)
+    assert shelf.raise_(b"a")
+    region.lookup(shelf.space, [b"a"], 1000)
+    region.remove(shelf.space, [b"a"])
+    assert shelf.used() == 0 and not shelf.raise_(b"b")
+    clock.on(500)
+    assert not shelf.raise_(b"b")
+    clock.on(600)
+    assert shelf.raise_(b"b")
+
+
 def test_expired_blocks_give_their_slots_back(clock: Clock) -> None:
     shelf = Shelf()
     put(shelf.space, b"a", size=SIZE, deadline_s=clock.s + 2)
@@ -280,11 +293,15 @@ def test_random_calls(seed: int, clock: Clock) -> None:
         where = {name: held[0] for name in names if (held := region_device.held(shelf.space, name))}
         assert len(set(where.values())) == len(where) == shelf.used()
         shelf.collect()
-        assert sorted([*where.values(), *shelf.free]) == list(range(SLOTS))
+        taken = {*where.values(), *shelf.free}
+        assert len(taken) == len(where) + len(shelf.free)  # the others' readers may not be done
         for name in dice.sample(names, 5):
             known = region.describe(shelf.space, name)
             assert known is None or known["in_host"] or name in where
             if known is not None and known["in_host"]:
                 assert known["queue"] != "nowhere"
                 assert checksum(region.get(shelf.space, [name], False)[0]) == checksum(value(name, known["size"]))
+    clock.on(1000)
+    shelf.collect()
+    assert sorted([*where.values(), *shelf.free]) == list(range(SLOTS))
     region_device.close_device(shelf.device)
