@@ -441,7 +441,9 @@ def kv_attach(ctx: Context, *words: bytes) -> Any:
     """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or the handles of a model's memory on the GPU."""
     if not words:
         return _tensors(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
-    if len(words) != 2 or words[0].upper() != b"GPU":
+    if len(words) != 2:
+        raise WrongArity("kv.attach")
+    if words[0].upper() != b"GPU":
         raise SyntaxError_
     return _tensors(ctx).gpu.attach(ctx.client, words[1])
 
