@@ -70,9 +70,10 @@ def test_a_third_use_makes_a_block_wanted(clock: Clock) -> None:
     put(shelf.space, b"small", size=SIZE - 1)
     keys = [b"a", b"small"]
     region.lookup(shelf.space, keys)
-    assert region_device.take_wanted(shelf.device) is None
+    assert region_device.device_stats(shelf.device)["waiting"] == 0  # stored and used once
     for _ in range(4):
         region.lookup(shelf.space, keys)
+        assert region_device.device_stats(shelf.device)["waiting"] == 1
     assert region_device.device_stats(shelf.device)["waiting"] == 1  # once, and only what fits
     wanted = region_device.take_wanted(shelf.device)
     assert wanted is not None
