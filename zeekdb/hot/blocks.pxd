@@ -1,5 +1,6 @@
 # The tensor region's index: blocks by key, leases, eviction. See blocks.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from zeekdb.hot.device_slots cimport Device, device_find
 from zeekdb.hot.grades cimport GRADES
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.table cimport Entry, Table, entry_value
@@ -48,6 +49,7 @@ ctypedef struct Space:
     Queue order[GRADES]
     uint32_t index
     uint32_t block_bytes # of every block; 0: any
+    Device* device       # its model's slots; NULL: none
     uint64_t quota       # bytes in host memory; 0: no limit
     uint64_t bytes       # in host memory
     uint64_t host_blocks
@@ -114,6 +116,11 @@ cdef inline Entry* block_group(const Entry* e) noexcept nogil:
     while mate != NULL and group_of(mate) == NULL:
         mate = block_of(mate).mate
     return mate
+
+cdef inline uint32_t block_slot(const Entry* e) noexcept nogil:
+    """Where it lies in its model's device memory, plus one; 0: not there."""
+    cdef Device* device = RG.spaces[block_of(e).space].device
+    return device_find(device, e) if device != NULL else 0
 
 cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
     """A key's hash among those of all spaces."""

@@ -1,9 +1,9 @@
 """The tensor region's index: blocks of bytes by key, in spaces that know nothing of each other.
 
-A block is immutable. It is in the host arena, in the tier below, or in both. Who asks for a block uses it; what was
-used least goes first where room is needed, the tail of a context before its head, and never what is leased or pinned,
-nor one of a group of which another is. `index` is a space's number; one that is not open: IndexError. Times are those
-of `set_clock`. Keys are bytes of any length; the commands bound them.
+A block is immutable. It is in the host arena, in the tier below, on a device (`region_device`), or in several of them.
+Who asks for a block uses it; what was used least goes first where room is needed, a context's tail before its head,
+and never what is leased or pinned, nor one of a group of which another is. `index` is a space's number; one that is not
+open: IndexError. Times are those of `set_clock`. Keys are bytes of any length; the commands bound them.
 """
 
 from collections.abc import Sequence
@@ -92,17 +92,19 @@ def lookup(
 ) -> tuple[int, bytes, bytes, bytes | None]:
     """Asks which blocks are there: (how many from the first on, bitmap, tiers, places).
 
-    Bit i of the bitmap is `byte[i >> 3] >> (i & 7) & 1`. Tiers are a byte each: 0 absent, 2 host memory, 3 below only.
+    Bit i of the bitmap is `byte[i >> 3] >> (i & 7) & 1`. Tiers are a byte each: 0 absent, 1 on a device,
+    2 host memory, 3 below only.
     `lease_ms`: all that are there stay so long at least, and their groups with them. `touch` counts as a use of the
     prefix. With `locate`, places are 24 bytes each, little-endian uint64: offset in the arena's file (2^64-1 where the
     block is not in host memory), bytes, checksum; what was located is not moved any more.
     """
 
 def get(index: int, keys: list[bytes], touch: bool = True) -> list[BlobView | int | None]:
-    """Each block's bytes, its place where it is in the tier below only, None where it is not there."""
+    """Each block's bytes; its place where it is in the tier below only, -1 where it is not in host memory but on a
+    device; None where it is not there."""
 
 def describe(index: int, key: bytes) -> dict[str, Any] | None:
-    """size (bytes), checksum, place, in_host, deadline_s, leases, pins, grade, group, queue; None: it is not there."""
+    """size (bytes), checksum, place, slot, in_host, deadline_s, leases, pins, grade, group, queue; None: not there."""
 
 def count_present(index: int, keys: list[bytes]) -> int:
     """How many of the keys are there, in whatever tier."""
