@@ -31,13 +31,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import REDIS, ROOT, ZEEKDB, Server, Wire
-from zeekdb.config.options import DIRECTIVES
 
 PYTHON = ROOT / ".venv-lmcache" / "bin" / "python"
 PLAIN = ("--save", "", "--appendonly", "no")
 # How ZeekDB serves LMCache from the tensor region, once it has one; `*@*` is every key that LMCache makes.
 MODEL = "lmcache"
-REGION = ("--kv-namespace", "*@*", MODEL, "--kv-memory", "4gb", "--kv-prefault", "yes") if "kv-namespace" in DIRECTIVES else ()
+REGION = ("--kv-namespace", "*@*", MODEL, "--kv-memory", "4gb", "--kv-prefault", "yes")
 
 KEYS = 5
 # Elements of bfloat16. basic_check's blocks are of 256 tokens of two elements: test_remote always stores such, and

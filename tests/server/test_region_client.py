@@ -30,7 +30,8 @@ FORMS = ("tcp", "unix", "attached")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that listens on both kinds of socket."""
     path = str(tmp_path_factory.mktemp("s") / "s")
-    with Server("--kv-memory", str(ARENA_BYTES), "--kv-lease-max", "5000", "--unixsocket", path, "--save", "") as server:
+    options = ("--kv-memory", str(ARENA_BYTES), "--kv-lease-max", "5000", "--unixsocket", path, "--save", "")
+    with Server(*options) as server:
         server.path = path  # type: ignore[attr-defined]
         yield server
         assert "Traceback" not in server.log(), server.log()

@@ -2,8 +2,8 @@
 
 Each model named in `kv-gpu` has slots of its own, of exactly a block's size as it is kept (encoded, where it has a
 codec). A block that is used for the third time, its storing counted, becomes wanted on the device and is copied there,
-beside what the host has, while nobody waits. Host memory may then let go of its copy: the block stays, the device has it, and it comes
-back down when a command asks for its bytes. So the two are a hierarchy, and neither must hold what the other holds.
+beside what the host has, while nobody waits. Host memory may then let go of its copy: the block stays, the device has
+it, and it comes back down when a command asks for its bytes. So the two are a hierarchy, and neither must hold what the other holds.
 
 What leaves a slot is the block used least recently on which nobody relies. If nothing else has it, it is copied down
 first; where host memory has no room for it, or too many copies wait, everything stays as it is: a promotion is a
