@@ -409,8 +409,10 @@ class DeviceTier:
                     return
                 away = [key for key in batch if region_device.candidate(tenant.space, key) is None]
                 if away:
-                    async with self.tensors.below.bringing(tenant, away):
-                        pass
+                    async with self.tensors.below.bringing(tenant, away) as coming:
+                        for each in coming:
+                            if each is not None:
+                                await each.view()
                 found = [(key, region_device.candidate(tenant.space, key)) for key in batch]
                 await asyncio.gather(*(self._raise(model, tenant.space, key, *it) for key, it in found if it))
                 left -= len(batch)
