@@ -10,6 +10,7 @@
 | another process reading slots in place by CUDA IPC, device to device | the same copies within one process | 80% |
 
 Without CuPy, or without a GPU, it says so and measures nothing. Many blocks take turns, more than the caches hold.
+`--stand-in` runs all of it on tests/contract/fake_cupy.py, with small blocks: whether it runs, not how fast.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from zeekdb.tensors.codecs_gpu import ALIGN, GpuCodec, is_copy
 from zeekdb.tensors.device import Place
 from zeekdb.tensors.layout import CODECS, Layout
 
-BARS = {"upload": 0.85, "download": 0.85, "codec": 0.60, "attached": 0.80}
+BARS: dict[str, float | None] = {"upload": 0.85, "download": 0.85, "codec": 0.60, "attached": 0.80}
 SLOTS = 16
 ROUNDS_MIN = 3
 LAYOUTS = {"bf16": Layout(32, 8, 128, "bf16", 256), "f16": Layout(32, 8, 128, "f16", 256)}
@@ -51,6 +52,15 @@ def missing() -> str:
         return "" if cupy.cuda.runtime.getDeviceCount() else "the driver knows of none"
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return str(error)
+
+
+def stand_in() -> None:
+    """CuPy is a stand-in from now on, blocks are small, and no rate is held against anything."""
+    from tests.contract import fake_cupy
+
+    fake_cupy.install()
+    BARS.update(dict.fromkeys(BARS))
+    LAYOUTS.update(bf16=Layout(2, 2, 64, "bf16", 16), f16=Layout(2, 2, 64, "f16", 16))
 
 
 def rate(step: Callable[[], None], size: int, seconds: float) -> float:
@@ -225,6 +235,8 @@ async def attached(found: Table, size: int, seconds: float) -> None:
     places = [arena.ipc_handle(slot) for slot in slots]
     told = json.dumps([(place.handle.hex(), place.offset) for place in places]).encode()
     program = [sys.executable, "-m", "bench.gpu", "--attach", str(size), "--seconds", str(seconds)]
+    if "tests.contract.fake_cupy" in sys.modules:
+        program.append("--stand-in")
     process = await asyncio.create_subprocess_exec(*program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     out, _ = await process.communicate(told)
     plain = device_rate(size, seconds)
@@ -240,8 +252,12 @@ def main() -> None:
     parser.add_argument("--megabytes", type=lambda text: [int(part) for part in text.split(",")], default=[4, 32, 80])
     parser.add_argument("--seconds", type=float, default=1.0, help="for each rate")
     parser.add_argument("--write", action="store_true", help="put the table into bench/README.md as well")
+    parser.add_argument("--stand-in", action="store_true", help="run on the host, for a look at the program itself")
     parser.add_argument("--attach", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.stand_in:
+        stand_in()
+        arguments.megabytes = arguments.megabytes[:1]
     if why := missing():
         print(f"There is no GPU here, nothing was measured: {why}")
         return
@@ -251,12 +267,15 @@ def main() -> None:
     import cupy
 
     found = Table()
+    print(f"on {cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()}", file=sys.stderr)
     copies(found, arguments.megabytes, arguments.seconds)
     codecs(found, arguments.seconds)
     asyncio.run(attached(found, arguments.megabytes[-1] << 20, arguments.seconds))
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     text = f"{name}; {machine()}; CuPy {cupy.__version__}.\n\n{table(HEAD, found.rows)}"
     print(text)
+    if arguments.stand_in:
+        return
     save("gpu", {"gpu": name, "cupy": cupy.__version__, "rows": found.data})
     if arguments.write:
         write_block(Path(__file__).with_name("README.md"), "gpu", text)

@@ -25,7 +25,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import traces
-from bench.hit_ratio import info
 from bench.servers import Server, encode, machine, save, table, write_block
 
 SIZE = 1024
@@ -153,19 +152,19 @@ def replay_region(requests: traces.Chains, blocks: int, capacity: int) -> tuple[
 def room_for(blocks: int) -> int:
     """Bytes that redis-server needs for all blocks."""
     with Server("redis") as server, Connection(server) as connection:
-        before = info(server, "memory", "used_memory")
+        before = int(server.info("memory", "used_memory"))
         for at in range(0, blocks, BATCH):
             batch = range(at, min(at + BATCH, blocks))
             connection.send(*[(b"SET", key_of(block), value_of(block)) for block in batch])
             for _ in batch:
                 connection.read()
-        return info(server, "memory", "used_memory") - before
+        return int(server.info("memory", "used_memory")) - before
 
 
 def replay_redis(policy: str, requests: traces.Chains, blocks: int, room: int) -> tuple[list[int], int]:
     """Prefix hits of each request, blocks held in the end."""
     with Server("redis") as server, Connection(server) as connection:
-        limit = info(server, "memory", "used_memory") + room
+        limit = int(server.info("memory", "used_memory")) + room
         server.call("CONFIG", "SET", "maxmemory", str(limit), "maxmemory-policy", f"allkeys-{policy}")
         answers = [redis_request(connection, chain) for chain in requests]
         return [found for found, _ in answers], count_held(connection, blocks, b"EXISTS")

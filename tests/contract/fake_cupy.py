@@ -42,6 +42,9 @@ class Runtime:
     def getDeviceCount(self) -> int:
         return 1
 
+    def getDeviceProperties(self, device: int) -> dict[str, Any]:
+        return {"name": b"no GPU, but a stand-in"}
+
     def setDevice(self, device: int) -> None:
         assert device == 0
 
@@ -162,10 +165,30 @@ def full(size: int, value: int, dtype: type) -> Array:
     return array.view(Array)
 
 
+def empty(shape: int | tuple[int, ...], dtype: type) -> Array:
+    items = int(np.prod(shape))
+    return host_gpu.aligned(items * np.dtype(dtype).itemsize).view(dtype).reshape(shape).view(Array)
+
+
+def filled(value: int) -> Any:
+    """cupy.zeros, cupy.ones."""
+
+    def make(shape: int | tuple[int, ...], dtype: type) -> Array:
+        made = empty(shape, dtype)
+        made[...] = value
+        return made
+
+    return make
+
+
 def asarray(array: np.ndarray) -> Array:
-    made = full(array.nbytes, 0, np.uint8)
-    made[:] = array
+    made = empty(array.shape, array.dtype.type)
+    made[...] = array
     return made
+
+
+def standard_normal(shape: tuple[int, ...], dtype: type) -> Array:
+    return asarray(np.random.default_rng(0).standard_normal(shape, dtype))
 
 
 def alloc_pinned_memory(size: int) -> bytearray:
@@ -198,7 +221,9 @@ def modules() -> dict[str, ModuleType]:
     )  # fmt: skip
     vars(cupy).update(
         cuda=cuda, ndarray=ndarray, full=full, asarray=asarray, asnumpy=np.asarray, RawKernel=RawKernel,
-        int32=np.int32, int64=np.int64,
+        int32=np.int32, int64=np.int64, empty=empty, zeros=filled(0), ones=filled(1), __version__="none",
+        empty_like=lambda array: empty(array.shape, array.dtype.type), ascontiguousarray=asarray,
+        random=SimpleNamespace(standard_normal=standard_normal), uint8=np.uint8,
     )  # fmt: skip
     return {"cupy": cupy, "cupy.cuda": cuda}
 

@@ -1,4 +1,4 @@
-"""The tensor region's commands over the wire: replies and errors, bytes in any pieces, and everything that may interfere."""
+"""The tensor region's commands over the wire: replies, errors, bytes in any pieces, and all that may interfere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support import Failure, Server, Wire, encode, wait_for
 
 Start = Callable[..., Server]
-KIB, MIB = 1 << 10, 1 << 20
+MIB = 1 << 20
 LAYERS, HEADS, DIM, BLOCK = 4, 2, 8, 16
 LAYOUT = ("LAYERS", LAYERS, "HEADS", HEADS, "DIM", DIM, "DTYPE", "f16", "BLOCK", BLOCK)
 BLOCK_BYTES = 2 * LAYERS * BLOCK * HEADS * DIM * 2
@@ -231,7 +231,7 @@ def test_values_of_every_size_in_pieces(server: Server, wire: Wire, size: int) -
     data = dice.randbytes(size)
     command = encode("KV.MSET", "m", 2, "a", data, "b", "tail")
     head = command.index(b"$%d\r\n" % size) + len(b"$%d\r\n" % size)
-    places = [1, head - 1, head, head + 1, head + size - 1, head + size, head + size + 1, head + size + 2, len(command) - 1]
+    places = [1, head - 1, head, head + 1, *(head + size + at for at in (-1, 0, 1, 2)), len(command) - 1]
     places += [dice.randrange(1, len(command)) for _ in range(6)] + [head + 4096, head + 65_536]
     for place in sorted({place for place in places if 0 < place < len(command)}):
         with server.wire() as other:
@@ -422,6 +422,38 @@ def test_ranges_whose_blocks_are_gone_are_forgotten(wire: Wire) -> None:
 # ---- what may interfere ----------------------------------------------------------------------------------------------
 
 
+def test_a_refused_value_is_not_kept(server: Server, wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    with server.wire() as other:
+        other("SUBSCRIBE", "channel")
+        assert other("KV.MSET", "m", 1, "a", bytes(MIB)).startswith("ERR Can't execute 'kv.mset'")
+        assert wire("KV.MSET", "m", "TTL", 1, "TTL", 1, 1, "k", bytes(MIB)) == "ERR syntax error"
+        with server.wire() as silent:
+            silent.send(encode("CLIENT", "REPLY", "OFF") + encode("KV.MSET", "none", 1, "a", bytes(MIB)))
+            silent.send(encode("CLIENT", "REPLY", "ON"))
+            assert silent.read() == "OK"
+        wait_for(lambda: used(wire) == 0)
+
+
+def test_a_value_that_begins_behind_a_command_that_waits(server: Server, wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    data = payload(1, MIB)
+    call = encode("KV.MSET", "m", 1, "a", data)
+    with server.wire() as other:
+        other.send(encode("BLPOP", "list", 0) + encode("PING") + call[:2000])
+        assert other.quiet()
+        wire("RPUSH", "list", "x")
+        assert [other.read(), other.read()] == [[b"list", b"x"], "PONG"]
+        other.send(call[2000:])
+        assert other.read() == [1]
+        assert other("KV.MGET", "m", 1, "a") == [data]
+    with server.wire() as other:
+        other.send(encode("BLPOP", "list", 0) + encode("PING") + call[:2000])
+        assert other.quiet()
+    wire("KV.DEL", "m", 1, "a")
+    wait_for(lambda: used(wire) == 0)
+
+
 def test_transactions(wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
     data = payload(1, 300_000)
@@ -545,138 +577,3 @@ def test_without_an_arena_nothing_is_stored(start_server: Start) -> None:
         wire("KV.MODEL", "SET", "m")
         assert wire("KV.MSET", "m", 2, "a", "1", "b", payload(1, 100_000)) == [-1, -1]
         assert wire("KV.MGET", "m", 1, "a") == [None]
-
-
-# ---- plain keys ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[Server]:
-    names = ["--kv-namespace", "vllm@*", "lm", "--kv-namespace", "other:*", "second"]
-    with Server("--kv-memory", "16mb", "--save", "", "--kv-exists-lease", "30000", *names) as running:
-        yield running
-        assert "Traceback" not in running.log(), running.log()
-
-
-@pytest.mark.parametrize("size", [0, 5, 65_535, 65_536, MIB])
-def test_plain_keys(plain: Server, size: int) -> None:
-    data = payload(size, size)
-    with plain.wire() as wire:
-        assert wire("SET", "vllm@1", "first") == "OK"
-        assert wire("SET", "vllm@1", data) == "OK"
-        assert wire("GET", "vllm@1") == data
-        assert wire("SET", "usual", "here") == "OK"
-        assert wire("MGET", "usual", "vllm@1", "none", "vllm@none", "usual") == [b"here", data, None, None, b"here"]
-        assert wire("EXISTS", "vllm@1", "usual", "vllm@none", "vllm@1") == 3
-        assert wire("DBSIZE") == 1
-        assert wire("KV.MGET", "lm", 1, "vllm@1") == [data]
-        assert wire("DEL", "vllm@1", "usual", "vllm@none") == 2
-        assert wire("GET", "vllm@1") is None
-        assert wire("UNLINK", "vllm@1") == 0
-        assert wire("DBSIZE") == 0
-
-
-def test_plain_keys_take_options_or_say_so(plain: Server) -> None:
-    with plain.wire() as wire:
-        assert wire("SET", "vllm@t", "x", "EX", 100) == "OK"
-        assert 98 <= wire("KV.TTL", "lm", "vllm@t") <= 100
-        assert wire("SET", "vllm@t", "x") == "OK"
-        assert wire("KV.TTL", "lm", "vllm@t") == -1
-        for words in (("NX",), ("EX",), ("EX", 0), ("EX", -1), ("EX", "x"), ("EX", 1, "NX"), ("KEEPTTL",), ("EX", 1 << 62)):
-            reply = wire("SET", "vllm@t", "y", *words)
-            assert isinstance(reply, Failure) or words == ("EX", 1 << 62), (words, reply)
-        assert isinstance(wire("SET", "vllm@" + "k" * 5000, "x"), Failure)
-        assert isinstance(wire("MGET", "vllm@t", "other:t"), Failure)
-        assert wire("SET", "vllm@t", "x", "PX", 1) == "OK"
-        wait_for(lambda: wire("GET", "vllm@t") is None)
-
-
-def test_a_full_store_answers_ok(plain: Server) -> None:
-    data = payload(1, MIB)
-    with plain.wire() as wire:
-        for i in range(40):
-            assert wire("SET", f"vllm@full{i}", data) == "OK"
-            assert wire("EXISTS", f"vllm@full{i}") in (0, 1)  # which leases it
-        there = [i for i in range(40) if wire("GET", f"vllm@full{i}") == data]
-        assert there == list(range(len(there))) and len(there) >= 14
-        assert wire("SET", "vllm@huge", bytes(17 * MIB)) == "OK"
-        assert wire("GET", "vllm@huge") is None
-        assert wire("DEL", *(f"vllm@full{i}" for i in range(40))) == len(there)
-
-
-def test_both_halves_of_a_chunk_stay_or_go(plain: Server) -> None:
-    data = payload(1, 256 * KIB)
-    with plain.wire() as wire:
-        held = ["vllm@held0", "vllm@held1", "vllm@held2"]
-        for name in held:
-            wire("SET", f"{name}kv_bytes", data)
-            wire("SET", f"{name}metadata", "shape")
-        assert wire("EXISTS", *(f"{name}kv_bytes" for name in held[:2]), f"{held[2]}metadata") == 3
-        for i in range(200):
-            wire("SET", f"vllm@chunk{i}kv_bytes", data)
-            wire("SET", f"vllm@chunk{i}metadata", "shape")
-            if i % 10 == 0:
-                both = [wire("KV.LOOKUP", "lm", 2, f"vllm@chunk{j}kv_bytes", f"vllm@chunk{j}metadata")[2] for j in range(i)]
-                assert set(both) <= {b"\2\2", b"\0\0"}, both
-        for name in held:
-            assert wire("MGET", f"{name}kv_bytes", f"{name}metadata") == [data, b"shape"]
-        assert b"\0\0" in both
-        wire("DEL", *(f"vllm@chunk{i}{half}" for i in range(200) for half in ("kv_bytes", "metadata")))
-        wire("DEL", *(f"{name}{half}" for name in held for half in ("kv_bytes", "metadata")))
-        assert wire("KV.STATS", "lm")[3] == 0
-
-
-def test_plain_keys_in_transactions_under_users_and_monitors(plain: Server) -> None:
-    data = b"z" * MIB
-    with plain.wire() as wire, plain.wire() as monitor, plain.wire() as user:
-        wire("ACL", "SETUSER", "half", "on", ">pw", "~vllm@a*", "+@all")
-        assert user("AUTH", "half", "pw") == "OK"
-        assert user("SET", "vllm@a1", data) == "OK"
-        assert user("SET", "vllm@b1", data).startswith("NOPERM")
-        assert user("MGET", "vllm@a1", "vllm@b1").startswith("NOPERM")
-        assert monitor("MONITOR") == "OK"
-        assert user("GET", "vllm@a1") == data
-        assert '"GET" "vllm@a1"' in monitor.read()
-        assert user("SET", "vllm@a2", data) == "OK"
-        assert '"SET" "vllm@a2" "zzzz' in monitor.read()
-        wire("MULTI")
-        assert wire("SET", "vllm@a3", data) == "QUEUED"
-        assert wire("GET", "vllm@a3") == "QUEUED"
-        assert wire("SET", "plain", "x") == "QUEUED"
-        assert wire("DEL", "vllm@a3", "plain") == "QUEUED"
-        assert wire("EXEC") == ["OK", data, "OK", 2]
-        before = wire("CONFIG", "GET", "slowlog-log-slower-than")[1]
-        wire("CONFIG", "SET", "slowlog-log-slower-than", 0)
-        assert wire("SET", "vllm@a4", data) == "OK"
-        wire("CONFIG", "SET", "slowlog-log-slower-than", before)
-        wire("CLIENT", "PAUSE", 60_000, "WRITE")
-        user.send(encode("SET", "vllm@a5", data))
-        assert user.quiet()
-        wire("CLIENT", "UNPAUSE")
-        assert user.read() == "OK"
-        assert wire("GET", "vllm@a5") == data
-        wire("ACL", "DELUSER", "half")
-        assert wire("EVAL", "return redis.call('GET', KEYS[1])", 1, "vllm@a5") is not False
-
-
-def test_pipelined_plain_keys_among_others(plain: Server) -> None:
-    with plain.wire() as wire:
-        calls = [("SET", f"{'vllm@' if i % 3 else 'usual'}{i}", payload(i, 10 + i * 997 % 90_000)) for i in range(150)]
-        assert wire.pipeline(calls) == ["OK"] * 150
-        found = wire.pipeline([("GET", key) for _, key, _ in calls])
-        assert found == [data for _, _, data in calls]
-        assert wire.pipeline([("DEL", key) for _, key, _ in calls]) == [1] * 150
-
-
-def test_namespaces_change_at_run_time(start_server: Start) -> None:
-    server = start_server("--kv-memory", "16mb", "--save", "", "--rename-command", "GET", "FETCH")
-    with server.wire() as wire:
-        assert wire("SET", "vllm@1", "plain") == "OK"
-        assert wire("CONFIG", "SET", "kv-namespace", "vllm@* lm") == "OK"
-        assert wire("FETCH", "vllm@1") is None
-        assert wire("SET", "vllm@1", "block") == "OK"
-        assert wire("FETCH", "vllm@1") == b"block"
-        assert wire("KV.MODEL", "DEL", "lm").startswith("ERR kv-namespace gives keys to model 'lm'")
-        assert wire("CONFIG", "SET", "kv-namespace", "") == "OK"
-        assert wire("FETCH", "vllm@1") == b"plain"
-        assert wire("KV.MODEL", "DEL", "lm") == 1

@@ -1,4 +1,4 @@
-"""zeekdb.client against a real server: over TCP, over a Unix socket, and through shared memory, blocking and asyncio."""
+"""zeekdb.client against a real server: TCP, a Unix socket, shared memory, each blocking and with asyncio."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ FORMS = ("tcp", "unix", "attached")
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that listens on both; `.sock` in its directory is the Unix socket."""
+    """A server that listens on both kinds of socket."""
     path = str(tmp_path_factory.mktemp("s") / "s")
-    with Server("--kv-memory", str(ARENA_BYTES), "--unixsocket", path, "--save", "", "--enable-debug-command", "yes") as server:
+    with Server("--kv-memory", str(ARENA_BYTES), "--kv-lease-max", "5000", "--unixsocket", path, "--save", "") as server:
         server.path = path  # type: ignore[attr-defined]
         yield server
         assert "Traceback" not in server.log(), server.log()
@@ -79,7 +79,7 @@ def used_bytes(server: Server) -> int:
     with server.wire() as wire:
         host = wire("KV.TIERS")[0]
     fields = dict(zip(host[::2], host[1::2], strict=True))
-    return int(fields["used_bytes"])
+    return int(fields[b"used_bytes"])
 
 
 def blocks(count: int, size: int = 1000) -> tuple[list[str], list[bytes]]:
@@ -93,7 +93,7 @@ def blocks(count: int, size: int = 1000) -> tuple[list[str], list[bytes]]:
 def test_bytes(region: Region) -> None:
     keys, values = blocks(5)
     assert region.put_from(keys, values) == [1] * 5
-    assert region.put_from(keys[3:] + ["new"], [*values[3:], b"n"], parent=keys[2]) == [0, 0, 1]
+    assert region.put_from([*keys[3:], "new"], [*values[3:], b"n"], parent=keys[2]) == [0, 0, 1]
     assert region.get([*keys, "absent"]) == [*values, None]
     targets = [bytearray(1000) for _ in range(6)]
     assert region.get_into([*keys, "absent"], targets) == [True] * 5 + [False]
@@ -206,7 +206,7 @@ def test_many_keys_at_once(region: Region) -> None:
     into = np.zeros(count, "S8")
     assert all(region.get_into(keys, [into[at : at + 1] for at in range(count)]))
     assert into.tolist() == values
-    found = region.lookup([*keys, "absent"], 10_000)
+    found = region.lookup([*keys, "absent"], 5000)
     assert found.prefix == count and found.present.sum() == count
     assert found.lease.unlock() == count
     assert region.delete(keys) == count
@@ -245,8 +245,8 @@ def test_wrong_sizes_leave_the_connection_fit(region: Region) -> None:
 def test_the_servers_errors(region: Region) -> None:
     region._calls.model = b"undeclared"
     for call in (
-        lambda: region.get(["a"]), lambda: region.get_into(["a"], [bytearray(1)]), lambda: region.put_from(["a"], [b"x"]),
-        lambda: region.lookup(["a"]), lambda: region.delete(["a"]),
+        lambda: region.get(["a"]), lambda: region.get_into(["a"], [bytearray(1)]), lambda: region.lookup(["a"]),
+        lambda: region.put_from(["a"], [b"x"]), lambda: region.delete(["a"]),
     ):  # fmt: skip
         with pytest.raises(CommandError, match="no such model"):
             call()
@@ -279,10 +279,12 @@ def test_nobody_listens() -> None:
 
 
 def test_a_server_that_says_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with Region(f"redis://127.0.0.1:{silent.getsockname()[1]}", "m", timeout_s=0.05) as region:
-            with pytest.raises(Unavailable, match="timed out"):
-                region.get(["a"])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Region(f"redis://127.0.0.1:{silent.getsockname()[1]}", "m", timeout_s=0.05) as region,
+        pytest.raises(Unavailable, match="timed out"),
+    ):
+        region.get(["a"])
 
 
 async def test_a_server_that_says_nothing_to_a_task() -> None:
@@ -313,7 +315,7 @@ def test_a_server_that_starts_again(form: str, start_server: Callable[..., Serve
         if form == "attached":
             region.attach()
         region.put_from(["a"], [b"abc"])
-        views = region.views(["a"], 60_000)
+        views = region.views(["a"], 5000)
         first.terminate(signal.SIGKILL)
         assert views[0] is not None and bytes(views[0].memory) == b"abc"  # no longer anybody's, but still there
         with pytest.raises(Unavailable):
@@ -372,7 +374,7 @@ def test_threads_take_turns(region: Region) -> None:
 def test_views_show_the_servers_memory(attached: Region) -> None:
     value = np.arange(300_000, dtype=np.float32)
     attached.put_from(["a"], [value])
-    with attached.views(["a", "absent"], 60_000) as views:
+    with attached.views(["a", "absent"], 5000) as views:
         view = views[0]
         assert view is not None and views[1] is None
         assert view.valid and not view.is_copy and view.nbytes == value.nbytes

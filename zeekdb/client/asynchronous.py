@@ -312,34 +312,29 @@ class AsyncRegion:
         if link is not None:
             link.sock.close()
 
-    async def _wait(self, watch: Callable[..., Any], unwatch: Callable[[int], Any], fd: int) -> None:
-        """Until the socket is ready. TimeoutError after `timeout_s`."""
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        watch(fd, lambda: None if ready.done() else ready.set_result(None))
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                await ready
-        finally:
-            unwatch(fd)
-
     async def _send(self, link: SocketLink, pieces: list[Word]) -> None:
         loop = asyncio.get_running_loop()
+        ready = Readiness(loop.add_writer, loop.remove_writer, link.sock.fileno())
         unfair = 0
-        while pieces:
-            try:
-                sent = link.sock.sendmsg(pieces[:IOV_MAX])
-            except BlockingIOError:
-                await self._wait(loop.add_writer, loop.remove_writer, link.sock.fileno())
-                unfair = 0
-                continue
-            advance(pieces, sent)
-            unfair += sent
-            if unfair >= FAIR_BYTES:
-                await asyncio.sleep(0)
-                unfair = 0
+        try:
+            while pieces:
+                try:
+                    sent = link.sock.sendmsg(pieces[:IOV_MAX])
+                except BlockingIOError:
+                    await ready.wait(self.timeout_s)
+                    unfair = 0
+                    continue
+                advance(pieces, sent)
+                unfair += sent
+                if unfair >= FAIR_BYTES:
+                    await asyncio.sleep(0)
+                    unfair = 0
+        finally:
+            ready.end()
 
     async def _receive(self, link: SocketLink, sinks: Sinks = (), fds: list[int] | None = None) -> Reply:
         loop = asyncio.get_running_loop()
+        ready = Readiness(loop.add_reader, loop.remove_reader, link.sock.fileno())
         receiving = link.reader.reply(sinks)
         unfair = 0
         try:
@@ -352,7 +347,7 @@ class AsyncRegion:
                         received, ancillary, _, _ = link.sock.recvmsg_into([target], RIGHTS_SPACE, RIGHTS_FLAGS)
                         fds += rights_of(ancillary)
                 except BlockingIOError:
-                    await self._wait(loop.add_reader, loop.remove_reader, link.sock.fileno())
+                    await ready.wait(self.timeout_s)
                     unfair = 0
                     continue
                 target = receiving.send(received)
@@ -362,3 +357,47 @@ class AsyncRegion:
                     unfair = 0
         except StopIteration as done:
             return done.value
+        finally:
+            ready.end()
+
+
+class Readiness:
+    """Watches one direction of a socket during a transfer: to begin and end that for each wait would cost more."""
+
+    __slots__ = ("_fd", "_future", "_is_watching", "_unwatch", "_watch")
+
+    def __init__(self, watch: Callable[..., Any], unwatch: Callable[[int], Any], fd: int) -> None:
+        """`watch(fd, callback)` and `unwatch(fd)` are the loop's."""
+        self._watch = watch
+        self._unwatch = unwatch
+        self._fd = fd
+        self._future: asyncio.Future[None] | None = None
+        self._is_watching = False
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until the socket is ready. TimeoutError."""
+        loop = asyncio.get_running_loop()
+        self._future = loop.create_future()
+        timer = loop.call_later(timeout_s, self._time_out)
+        if not self._is_watching:
+            self._watch(self._fd, self._wake)
+            self._is_watching = True
+        try:
+            await self._future
+        finally:
+            timer.cancel()
+            self._future = None
+
+    def end(self) -> None:
+        """Watches no longer; before the socket is closed."""
+        if self._is_watching:
+            self._unwatch(self._fd)
+            self._is_watching = False
+
+    def _wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def _time_out(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(TimeoutError())

@@ -4,9 +4,9 @@ Each call is a generator of steps: an `Exchange` with the server, a `Job` to be 
 know which connection there is. Whoever drives it (`region.Region`, `asynchronous.AsyncRegion`) sends each step's result
 in. So that the two forms cannot differ, everything but waiting is here.
 
-Large calls are cut into batches of at most BATCH_KEYS keys and about BATCH_BYTES bytes: neither side ever holds more
-than that for one call. Stored batches name the last key of the one before as their parent, so that the server knows
-them for one context.
+Large calls are cut into batches of at most BATCH_KEYS keys and, through the socket, about BATCH_BYTES bytes: neither
+side ever holds more than that for one call. Stored batches name the last key of the one before as their parent, so that
+the server knows them for one context.
 
 Local memory. An exchange that is bound to a link (a connection and what is mapped through it) fails with LinkLost when
 the link is another by then: places are good for the link that named them. What fails that way, or turns out not to have
@@ -31,7 +31,8 @@ from zeekdb.client.wire import Sinks, Word, WrongSize
 from zeekdb.errors import CommandError, OutOfRange, Unavailable
 
 BATCH_KEYS: Final = 4096  # of one command; the server takes 65,536, and a client may reserve as many pieces
-BATCH_BYTES: Final = 128 << 20  # of one command, if that is more than one block
+BATCH_BYTES: Final = 64 << 20  # of one command, if that is more than one block
+COMMIT_BYTES: Final = 32 << 20  # the same of KV.COMMIT: the server sums them up while everybody else waits
 RESERVED_SHARE: Final = 8  # of the arena's bytes, one in so many is reserved at a time; the server allows one in four
 COPY_LEASE_MS: Final = 10_000  # for a copy out of the arena
 NOWHERE: Final = (1 << 64) - 1  # the place of a block that is not in host memory
@@ -181,27 +182,30 @@ class Calls:
         sinks = [memory_of(buffer, writable=True) for buffer in buffers]
         done = [False] * len(keys)
         link = yield Connected()
-        for begin, end in _batches(sinks):
-            left = list(range(begin, end))
-            if link.mapping is not None:
-                left = yield from self._get_local(link, link.mapping, keys, sinks, left, done, lease_ms)
-            if left:
-                reply = yield Exchange(self.words(b"KV.MGET", [keys[at] for at in left]), [sinks[at] for at in left])
-                for at, item in zip(left, reply, strict=True):
-                    if type(item) is WrongSize:
-                        raise _wrong_size(at, item, sinks[at])
-                    done[at] = item is True
+        left: Sequence[int] = range(len(keys))
+        if link.mapping is not None:
+            left = []
+            for begin in range(0, len(keys), BATCH_KEYS):
+                batch = range(begin, min(begin + BATCH_KEYS, len(keys)))
+                left += yield from self._get_local(link, link.mapping, keys, sinks, batch, done, lease_ms)
+        for begin, end in _batches([sinks[at] for at in left]):
+            some = left[begin:end]
+            reply = yield Exchange(self.words(b"KV.MGET", [keys[at] for at in some]), [sinks[at] for at in some])
+            for at, item in zip(some, reply, strict=True):
+                if type(item) is WrongSize:
+                    raise _wrong_size(at, item, sinks[at])
+                done[at] = item is True
         return done
 
     def _get_local(
-        self, link: Link, mapping: Mapping, keys: Sequence[bytes], sinks: Sequence[memoryview], wanted: list[int],
+        self, link: Link, mapping: Mapping, keys: Sequence[bytes], sinks: Sequence[memoryview], wanted: Sequence[int],
         done: list[bool], lease_ms: int,
     ) -> Steps[list[int]]:  # fmt: skip
         """Copies out of the mapping; which ones have to come through the socket."""
         try:
             found = yield from self._locate(link, mapping, [keys[at] for at in wanted], lease_ms)
         except LinkLost:
-            return wanted
+            return list(wanted)
         pairs, here, elsewhere = [], [], []
         for at, is_there, (offset, size, _) in zip(wanted, found.present, found.places, strict=True):
             if offset == NOWHERE:
@@ -295,7 +299,7 @@ class Calls:
         link = yield Connected()
         limit = BATCH_BYTES
         if link.mapping is not None:
-            limit = min(limit, link.mapping.size // RESERVED_SHARE)
+            limit = min(COMMIT_BYTES, link.mapping.size // RESERVED_SHARE)
         for begin, end in _batches(sources, limit):
             if link.mapping is not None:
                 said += yield from self._put_local(

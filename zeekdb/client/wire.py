@@ -10,7 +10,7 @@ A command is not joined either: small words gather in one piece, each large one 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 from zeekdb.errors import CommandError, Unavailable
@@ -43,7 +43,7 @@ def encode(words: Sequence[Word]) -> list[Word]:
     for word in words:
         size = len(word)
         if size <= JOINED_BYTES_MAX:
-            small.append(b"$%d\r\n%b\r\n" % (size, bytes(word)))
+            small.append(b"$%d\r\n%b\r\n" % (size, word if type(word) is bytes else bytes(word)))
             continue
         small.append(b"$%d\r\n" % size)
         pieces += [b"".join(small), word]
@@ -71,8 +71,6 @@ class Reader:
         self._view = memoryview(self._data)
         self._begin = 0
         self._end = 0
-        self.is_whole = False
-        """Whether all of the memory that was yielded will be filled, so that one may wait for all of it."""
 
     def reply(self, sinks: Sinks = ()) -> Receiving:
         """The next reply. Bulk strings of its outermost array go to `sinks`, one for each, as far as there are any.
@@ -149,9 +147,7 @@ class Reader:
         target[:held] = self._view[begin : begin + held]
         got = held
         while got < size:
-            self.is_whole = True
             received = yield target[got:]
-            self.is_whole = False
             if not received:
                 raise EOFError("the server closed the connection")
             got += received
@@ -179,8 +175,3 @@ def _number(text: bytes) -> int:
         return int(text)
     except ValueError:
         raise ProtocolError(f"{text!r} is no number") from None
-
-
-def total(pieces: Iterable[Word]) -> int:
-    """Bytes of all pieces."""
-    return sum(map(len, pieces))

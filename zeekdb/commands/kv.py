@@ -34,6 +34,7 @@ POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 LAYER_MAX: Final = 1 << 16
 STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
 READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
+FLAG_WORDS: Final = (b"LOCATE", b"GPU")  # options without a value
 FLAGS: Final = NOSCRIPT | Flag.BLOBS
 
 
@@ -59,7 +60,7 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
             break
         if name in given:
             raise SyntaxError_
-        if name == b"LOCATE":
+        if name in FLAG_WORDS:
             given[name] = b""
             at += 1
             continue
@@ -71,7 +72,8 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
 
 
 def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes]) -> Tenant:
-    return _tensors(ctx).region.tenant(_text(model, "model"), options.get(b"SALT", b""))
+    tenant: Tenant = _tensors(ctx).region.tenant(_text(model, "model"), options.get(b"SALT", b""))
+    return tenant
 
 
 def _count(words: Sequence[Word], step: int = 1) -> Sequence[Word]:
@@ -189,13 +191,21 @@ def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
     options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE"), 2)
     locate = b"LOCATE" in options
     lease_ms = _lease_ms(ctx, options)
-    if locate and (not lease_ms or not _tensors(ctx).shared.is_attached(ctx.client)):
-        raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
     tenant = _tenant(ctx, model, options)
-    if locate and tenant.model.codec != "raw":
-        raise CommandError("ERR blocks of a model with a codec are not in memory as they came")
-    prefix, bitmap, tiers, places = region.lookup(tenant.space, _keys(_count(rest)), lease_ms, locate)
-    return [prefix, bitmap, tiers, places] if locate else [prefix, bitmap, tiers]
+    keys = _keys(_count(rest))
+    if not locate:
+        return list(region.lookup(tenant.space, keys, lease_ms)[:3])
+    gpu = _tensors(ctx).gpu
+    on_host, on_gpu = _tensors(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
+    if not lease_ms or not (on_host or on_gpu):
+        raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
+    if tenant.model.codec != "raw":  # what lies in host memory is not what came, a GPU's reader decodes
+        if not on_gpu:
+            raise CommandError("ERR blocks of a model with a codec are not in memory as they came")
+        on_host = False
+    prefix, bitmap, tiers, places = region.lookup(tenant.space, keys, lease_ms, on_host)
+    reply = [prefix, bitmap, tiers, places or b""]
+    return [*reply, gpu.locate(ctx.client, tenant, keys)] if on_gpu else reply
 
 
 @command("KV.UNLOCK", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **READS)
@@ -235,14 +245,17 @@ def kv_unpin(ctx: Context, model: Word, *words: Word) -> int:
 
 @command("KV.PREFETCH", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **READS)
 def kv_prefetch(ctx: Context, model: Word, *words: Word) -> int:
-    """Begins to bring blocks from lower tiers into host memory, and tells how many."""
-    tenant, keys = _counted_keys(ctx, model, words)
+    """Begins to bring blocks from lower tiers into host memory, with GPU to the GPU's, and tells how many."""
+    options, rest = _options(words, (b"SALT", b"GPU"), 2)
+    tenant, keys = _tenant(ctx, model, options), _keys(_count(rest))
+    if b"GPU" in options:
+        return _tensors(ctx).gpu.prefetch(tenant, keys)  # type: ignore[no-any-return]
     return _tensors(ctx).prefetch(tenant, keys)
 
 
 @command("KV.DEMOTE", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **STORES)
 def kv_demote(ctx: Context, model: Word, *words: Word) -> int:
-    """Lets blocks leave host memory for the tier below, and tells how many will."""
+    """Lets blocks leave the highest tier that has them for the one below, and tells how many will."""
     tenant, keys = _counted_keys(ctx, model, words)
     return _tensors(ctx).demote(tenant, keys)
 
@@ -423,10 +436,16 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 # --- shared memory ------------------------------------------------------------------------------------------------
 
 
-@command("KV.ATTACH", arity=1, flags=NOSCRIPT | Flag.NO_MULTI, complexity="O(1)", **READS)
-def kv_attach(ctx: Context) -> Any:
-    """Hands the host arena's memory over (as SCM_RIGHTS, on a Unix socket): its bytes and the longest lease in ms."""
-    return _tensors(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
+@command("KV.ATTACH", arity=-1, flags=NOSCRIPT | Flag.NO_MULTI, complexity="O(1)", **READS)
+def kv_attach(ctx: Context, *words: bytes) -> Any:
+    """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or the handles of a model's memory on the GPU."""
+    if not words:
+        return _tensors(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
+    if len(words) != 2:
+        raise WrongArity("kv.attach")
+    if words[0].upper() != b"GPU":
+        raise SyntaxError_
+    return _tensors(ctx).gpu.attach(ctx.client, words[1])
 
 
 @command("KV.RESERVE", arity=-3, flags=NOSCRIPT, complexity="O(N) with N the number of sizes", **STORES)
@@ -445,10 +464,9 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
     tensors = _tensors(ctx)
     values = tensors.shared.reserved(ctx.client, offsets)
-    _check_sizes(tenant, values)
-    parent = options.get(b"PARENT")
-    said = tensors.store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), parent
-    )
-    tensors.shared.release(ctx.client, offsets)
-    return said
+    try:
+        _check_sizes(tenant, values)
+        deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
+        return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, _group(options), parent)
+    finally:
+        tensors.shared.release(ctx.client, offsets)

@@ -33,10 +33,8 @@ def _tensors(ctx: Context) -> TensorsPort:
     return tensors
 
 
-def _tenant(ctx: Context, key: Word) -> Tenant | None:
+def _tenant(ctx: Context, key: bytes) -> Tenant | None:
     """Whose block the key names; None: it is the keyspace's."""
-    if not isinstance(key, bytes):
-        return None
     space = space_of(key)
     if space is None:
         return None
@@ -69,11 +67,12 @@ def _deadline_s(ctx: Context, words: Sequence[bytes]) -> int | None:
     return min(-(-deadline_ms // 1000), 0xFFFFFFFF)
 
 
-def plain_set(ctx: Context, key: bytes, value: Word, *words: bytes) -> Any:
+def plain_set(ctx: Context, word: Word, value: Word, *words: Word) -> Any:
     """OK, whether there was room or not."""
+    key = bytes(word)
     tenant = _tenant(ctx, key)
     assert tenant is not None  # the engine has asked
-    deadline_s = _deadline_s(ctx, words)
+    deadline_s = _deadline_s(ctx, [bytes(each) for each in words])
     return _tensors(ctx).replace(ctx, tenant, key, value, deadline_s, group_of(key))
 
 
@@ -137,3 +136,4 @@ PLAIN: Final[dict[str, Callable[..., Any]]] = {
     "UNLINK": plain_del,
 }  # fmt: skip
 """The handlers by the commands that they stand in for."""
+PLAIN_TWINS: Final = {"EXISTS": "kv_exists"}

@@ -149,6 +149,7 @@ class TensorsPort(Protocol):
 
     shared: SharedMemoryPort
     region: Any  # the models and tenants: zeekdb.tensors.region.Region
+    gpu: Any  # the tier above host memory: zeekdb.server.device_tier.DeviceTier
 
     def declare(self, model: Any) -> None:
         """KV.MODEL SET. CommandError."""

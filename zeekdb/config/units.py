@@ -278,6 +278,33 @@ class Namespaces(Kind):
         return (*old, *new) if new else ()
 
 
+class ModelSizes(Namespaces):
+    """Pairs of a model's name and an amount of memory; `""` is none. In a file, further lines add up."""
+
+    def parse(self, arguments: Sequence[str]) -> tuple[tuple[bytes, Any], ...]:
+        words = [word for word in arguments if word]
+        if len(words) == 1:
+            words = words[0].split()
+        if len(words) % 2:
+            raise ConfigError("models and sizes must come in pairs")
+        if len(words) > 2 * NAMESPACES_MAX:
+            raise ConfigError(f"more than {NAMESPACES_MAX} models")
+        names = [word.encode("utf-8", "surrogateescape") for word in words[::2]]
+        if len(set(names)) < len(names):
+            raise ConfigError("a model has one size")
+        size = Memory(1)
+        return tuple((name, size.parse([word])) for name, word in zip(names, words[1::2], strict=True))
+
+    def show(self, value: Any) -> str:
+        return " ".join(f"{name.decode('utf-8', 'surrogateescape')} {size}" for name, size in value)
+
+    def lines(self, value: Any) -> list[str]:
+        return [f"{quoted(name.decode('utf-8', 'surrogateescape'))} {size}" for name, size in value] or ['""']
+
+    def describe(self) -> str:
+        return "MODEL BYTES …"
+
+
 class ReplicaOf(Words):
     """`host port`, or nothing (also `no one`)."""
 

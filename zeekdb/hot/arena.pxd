@@ -1,6 +1,7 @@
 # The host arena of the tensor region: one mapping that other processes may map too. See arena.pyx; arena_room.pxd
 # makes room where the free bytes lie scattered. Everything here is the loop's thread's alone.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from zeekdb.hot.memory cimport ARENA, FIXED, Blob
 
 cdef enum:
@@ -21,10 +22,9 @@ cdef enum:
 ctypedef struct Extent:
     Blob blob               # of a free one only data, capacity and flags count; of a span, size is what is used in it and refs
                             # the search that could not have it
-    uint64_t checksum       # of the contents, where SUMMED
     Extent* left            # neighbours by address, to the list's END at both sides
     Extent* right
-    Extent* prev            # in its bin while it is free
+    Extent* prev            # in its bin while it is free; of one in use that is SUMMED, the checksum lies here
     Extent* next            # the same; a span's is the END of the list of its small extents
     Extent* span            # that it lies in; NULL: it is a big one
 
@@ -58,8 +58,14 @@ cdef size_t arena_largest() noexcept nogil                      # bytes of the l
 
 cdef inline void arena_sum(Blob* blob, uint64_t checksum) noexcept nogil:
     """The blob's contents, which will not change any more, have this checksum."""
-    (<Extent*>blob).checksum = checksum
+    memcpy(&(<Extent*>blob).prev, &checksum, 8)
     blob.flags |= SUMMED
+
+cdef inline uint64_t arena_sum_of(const Blob* blob) noexcept nogil:
+    """The checksum of a SUMMED one."""
+    cdef uint64_t checksum
+    memcpy(&checksum, &(<const Extent*>blob).prev, 8)
+    return checksum
 
 cdef inline size_t arena_offset(const Blob* blob) noexcept nogil:
     """Where it begins in the descriptor's file, bytes."""

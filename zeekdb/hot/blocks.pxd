@@ -1,5 +1,6 @@
 # The tensor region's index: blocks by key, leases, eviction. See blocks.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from zeekdb.hot.device_slots cimport Device, device_find
 from zeekdb.hot.grades cimport GRADES
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.table cimport Entry, Table, entry_value
@@ -48,6 +49,7 @@ ctypedef struct Space:
     Queue order[GRADES]
     uint32_t index
     uint32_t block_bytes # of every block; 0: any
+    Device* device       # its model's slots; NULL: none
     uint64_t quota       # bytes in host memory; 0: no limit
     uint64_t bytes       # in host memory
     uint64_t host_blocks
@@ -70,6 +72,11 @@ cdef enum:
     WHEEL = 4096         # ticks that the wheel of leases spans: 65 s; a longer lease goes round again
     GROUP_MAX = 1024     # blocks; walks over a group are part of a command
 
+# A blob whose block has gone while a client of the same host may still be reading it.
+ctypedef struct Late:
+    Blob* blob
+    uint32_t end         # of the lease, in ticks
+
 ctypedef struct Region:
     Space** spaces
     uint32_t nspaces
@@ -81,6 +88,9 @@ ctypedef struct Region:
     uint64_t spill_limit # 0: there is no tier below
     uint8_t spill_grade  # a block is worth to be written from this grade on
     Entry* kept          # the parent of what is being stored; NULL: none
+    Late* late
+    uint32_t lates
+    uint32_t lates_capacity
     uint32_t now         # ticks
     int64_t begin_ms     # of tick 0
     uint32_t now_s
@@ -106,6 +116,11 @@ cdef inline Entry* block_group(const Entry* e) noexcept nogil:
     while mate != NULL and group_of(mate) == NULL:
         mate = block_of(mate).mate
     return mate
+
+cdef inline uint32_t block_slot(const Entry* e) noexcept nogil:
+    """Where it lies in its model's device memory, plus one; 0: not there."""
+    cdef Device* device = RG.spaces[block_of(e).space].device
+    return device_find(device, e) if device != NULL else 0
 
 cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
     """A key's hash among those of all spaces."""
@@ -133,4 +148,5 @@ cdef bint block_can_go(Entry* e) noexcept nogil                   # nobody relie
 cdef bint evict_block(Space* space) noexcept nogil                # of the space, or of any; False: nothing can go
 cdef Blob* region_room(Space* space, size_t size) noexcept nogil  # NULL: no room could be made
 cdef bint quota_room(Space* space, size_t size) noexcept nogil
+cdef void late_end(bint all_of_them) noexcept nogil               # blobs that nobody may be reading any more are given back
 cdef void leases_end() noexcept nogil                             # blocks whose leases have ended may go again

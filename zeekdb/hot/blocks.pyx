@@ -2,7 +2,8 @@
 
 A *space* holds the blocks of one tenant (salt) of one model in a table of its own, so that the salt costs nothing per
 block and no tenant sees another's. A block is an entry of that table: its key, and a `Block` for a value, which says
-where the bytes are: in the host arena (`blob`), in the tier below (`place`), or both.
+where the bytes are: in the host arena (`blob`), in the tier below (`place`), in a slot of device memory (`block_slot`), or
+in several of them. It leaves the index when none has it.
 
 What may go. A block in host memory hangs in exactly one queue: its space's order of eviction, the wheel of leases, or
 the queue of those that wait to be written to the tier below; a pinned one, or one that is being written, in none. So
@@ -21,6 +22,7 @@ heap of lease ends (log n for each lookup).
 from libc.string cimport memcpy, memset
 from zeekdb.hot.arena cimport A, arena_blob
 from zeekdb.hot.arena_room cimport arena_make_room
+from zeekdb.hot.device_slots cimport Device, device_forget
 from zeekdb.hot.grades cimport GR, GRADES, grade_age, grade_evicted
 from zeekdb.hot.memory cimport FIXED, blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.table cimport (
@@ -159,10 +161,39 @@ cdef void block_lease(Entry* e, uint32_t end) noexcept nogil:
     block_link(e)
 
 
+cdef void release_late(Blob* blob, uint32_t end) noexcept nogil:
+    """A block whose place was told under a lease is removed: its memory is nobody else's before the lease ends."""
+    cdef uint32_t capacity
+    if RG.lates == RG.lates_capacity:
+        capacity = 2 * RG.lates_capacity if RG.lates_capacity else 64
+        RG.late = <Late*>mem_resize(RG.late, RG.lates_capacity * sizeof(Late), capacity * sizeof(Late))
+        RG.lates_capacity = capacity
+    RG.late[RG.lates].blob = blob
+    RG.late[RG.lates].end = end
+    RG.lates += 1
+
+
+cdef void late_end(bint all_of_them) noexcept nogil:
+    cdef uint32_t i = 0
+    while i < RG.lates:
+        if all_of_them or RG.late[i].end <= RG.now:
+            blob_release(RG.late[i].blob)
+            RG.lates -= 1
+            RG.late[i] = RG.late[RG.lates]
+        else:
+            i += 1
+    if RG.lates == 0 and RG.late != NULL:
+        mem_free(RG.late, RG.lates_capacity * sizeof(Late))
+        RG.late = NULL
+        RG.lates_capacity = 0
+
+
 cdef void leases_end() noexcept nogil:
     cdef Queue* q
     cdef Entry* e
     cdef Entry* following
+    if RG.lates and RG.wheel_at < RG.now:
+        late_end(False)
     if RG.now - RG.wheel_at > WHEEL:
         RG.wheel_at = RG.now - WHEEL
     while RG.wheel_at < RG.now:
@@ -211,6 +242,12 @@ cdef void note_entry(Entry* e, uint64_t hash, void* arg) noexcept nogil:
     found.count += 1
 
 
+cdef inline void leave_device(Entry* e) noexcept nogil:
+    cdef Device* device = RG.spaces[block_of(e).space].device
+    if device != NULL:
+        device_forget(device, e, block_of(e).lease_end)
+
+
 cdef void free_table(Table* table, bint blocks) noexcept nogil:
     """The entries, blocks or groups, once the walk is over: it looks at entries that it has passed."""
     cdef size_t size = (table.used + 1) * sizeof(void*)
@@ -220,8 +257,10 @@ cdef void free_table(Table* table, bint blocks) noexcept nogil:
     found.count = 0
     table_scan(table, 0, <size_t>-1, note_entry, &found)
     for i in range(found.count):
-        if blocks and block_of(found.entries[i]).blob != NULL:
-            block_drop_host(found.entries[i])
+        if blocks:
+            leave_device(found.entries[i])
+            if block_of(found.entries[i]).blob != NULL:
+                block_drop_host(found.entries[i])
         entry_free(found.entries[i])
     mem_free(found.entries, size)
     table_free(table)
@@ -270,7 +309,10 @@ cdef void block_drop_host(Entry* e) noexcept nogil:
     cdef Block* b = block_of(e)
     cdef Space* space = RG.spaces[b.space]
     block_unlink(e)
-    blob_release(b.blob)
+    if b.blob.flags & FIXED and b.lease_end > RG.now:
+        release_late(b.blob, b.lease_end)
+    else:
+        blob_release(b.blob)
     b.blob = NULL
     space.bytes -= b.size
     space.host_blocks -= 1
@@ -332,11 +374,12 @@ cdef void block_join(Entry* e, const uint8_t* name, size_t n) noexcept nogil:
 
 
 cdef void block_remove(Entry* e) noexcept nogil:
-    """Out of memory and out of the index. What is in the tier below is the caller's to take back."""
+    """Out of memory, off the device and out of the index. What is in the tier below is the caller's to take back."""
     cdef Block* b = block_of(e)
     cdef Space* space = RG.spaces[b.space]
     cdef const uint8_t* key
     cdef size_t n = 0
+    leave_device(e)
     if b.blob != NULL:
         block_drop_host(e)
     if b.place:
@@ -381,16 +424,53 @@ cdef bint worth_writing(Entry* e) noexcept nogil:
             return False
 
 
+cdef bint is_on_device(Entry* e) noexcept nogil:
+    """Whether the block, or one of its group, lies in a slot."""
+    cdef Entry* other = e
+    if RG.spaces[block_of(e).space].device == NULL:
+        return False
+    while True:
+        if block_slot(other):
+            return True
+        other = block_mate(other)
+        if other == NULL or other == e:
+            return False
+
+
+cdef bint remove_group(Entry* e) noexcept nogil:
+    """A group of which host memory has only what has no other place leaves the device as well, if nobody relies on it."""
+    cdef Block* b
+    cdef Entry* other = e
+    cdef Entry* following
+    cdef uint32_t count = group_of(block_group(e)).count, i
+    for i in range(count):
+        b = block_of(other)
+        if b.place or b.pins or b.lease_end > RG.now or other == RG.kept or (b.blob != NULL and b.queue != ORDER):
+            return False
+        other = block_mate(other)
+    for i in range(count):
+        following = block_mate(other)
+        RG.spaces[block_of(other).space].evicted += 1
+        block_remove(other)
+        other = following
+    return True
+
+
 cdef bint let_go(Entry* e, bint worth) noexcept nogil:
     """Host memory is given up for the block; False: it has to be written to the tier below first, and will be."""
     cdef Block* b = block_of(e)
     cdef const uint8_t* key
     cdef size_t n = 0
+    cdef uint32_t slot = block_slot(e)
     if needs_writing(b, worth):
         block_spill(e)
         return False
+    if b.place == 0 and slot == 0 and is_on_device(e):
+        block_unlink(e)  # what its group has on the device is worth nothing without it
+        block_link(e)
+        return False
     RG.spaces[b.space].evicted += 1
-    if b.place:
+    if b.place or slot:
         block_drop_host(e)
         return True
     key = entry_key(e, &n)
@@ -434,7 +514,7 @@ cdef bint let_group_go(Entry* e) noexcept nogil:
         if block_of(other).blob != NULL:
             gone |= let_go(other, worth)
         other = following
-    return gone
+    return gone or (is_on_device(e) and remove_group(e))
 
 
 cdef Entry* oldest_that_goes(Queue* q) noexcept nogil:

@@ -40,36 +40,20 @@ from zeekdb.hot.parser cimport (
 )
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
+from zeekdb.hot.receiving cimport MSG_DONTWAIT, recv, recv_line, set_wake_bytes
 from zeekdb.hot.region cimport place_argument
 from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.sockets cimport EVICTABLE, OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
 from zeekdb.hot.wire cimport TWIN_DONE, Arg, Out, out_length, out_pending, out_raw
 
-cdef extern from *:
-    """
-    #include <sys/epoll.h>
-    #include <sys/socket.h>
-    #include <unistd.h>
-    /* How many bytes must be there before the socket counts as readable. */
-    static inline void set_wake_bytes(int fd, size_t bytes) {
-        int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
-    /* n bytes, and at most two of the line end that nobody needs. */
-    static inline ssize_t recv_line(int fd, void *data, size_t n, size_t end) {
-        char ignored[2];
-        struct iovec parts[2] = {{data, n}, {ignored, end}};
-        struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-        return recvmsg(fd, &message, MSG_DONTWAIT); }
-    """
-    int epoll_wait(int epfd, epoll_event* events, int n, int timeout) nogil
+cdef extern from "<sys/epoll.h>" nogil:
+    int epoll_wait(int epfd, epoll_event* events, int n, int timeout)
     int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR
-    ssize_t recv(int fd, void* data, size_t n, int flags) nogil
-    int MSG_DONTWAIT
-    void set_wake_bytes(int fd, size_t bytes) nogil
-    ssize_t recv_line(int fd, void* data, size_t n, size_t end) nogil
 
 cdef enum:
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
+    RECEIVE_AT_ONCE = 1048576     # bytes of a large argument; then others have their turn
     TURN_US = 2000                # time in the engine before the event loop has its turn
     WAKE_BYTES = 262144           # of a large argument that are waited for at a time
     BUSY_EVENTS = 64              # connections served at once while a script runs on
@@ -288,8 +272,9 @@ cdef class Engine(Sockets):
         """Reads the rest of a large argument into its blob, the line end beside it, and no byte beyond."""
         cdef size_t length = c.intake.blob_want - 2
         cdef size_t here = min(c.intake.blob.size, length)
-        cdef size_t line_end = c.intake.blob_want - max(c.intake.blob.size, length)
-        cdef ssize_t n = recv_line(c.fd, c.intake.blob.data + here, length - here, line_end)
+        cdef size_t left = min(length - here, <size_t>RECEIVE_AT_ONCE)
+        cdef size_t line_end = c.intake.blob_want - max(c.intake.blob.size, length) if here + left == length else 0
+        cdef ssize_t n = recv_line(c.fd, c.intake.blob.data + here, left, line_end)
         if not self.received(c, n):
             return 0
         c.intake.blob.size += n
@@ -331,6 +316,9 @@ cdef class Engine(Sockets):
                 if done < n:  # blocked or closing: what was parsed ahead goes back
                     used = self.requests[done].start
                     forget_half(&c.intake)
+                    if c.intake.blob != NULL:  # begun for a command that is parsed again: its bytes are still here
+                        blob_release(c.intake.blob)
+                        c.intake.blob = NULL
                     state = MORE
                     break
             if state == COMMAND and out_pending(&c.port.out) > OUTPUT_FLUSH:
@@ -564,10 +552,12 @@ cdef class Engine(Sockets):
             self.error_replies += 1
             self.on_error(owner, index, exc)
             write_error(&c.port.out, exc.message.encode("utf-8", "surrogateescape"))
+            exc.__traceback__ = None  # its frames hold the error, and the arguments: blobs would stay for the collector
         except Exception as exc:
             self.rewind(c, size, nparts)
             self.error_replies += 1
             self.on_bug(owner, index, exc)
+            exc.__traceback__ = None
             write_error(&c.port.out, b"ERR internal error, see the server's log")
         if journal:
             if kind != NULL and kind.journal_role != NESTS and journal_wants(&telling):

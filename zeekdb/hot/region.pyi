@@ -1,9 +1,9 @@
 """The tensor region's index: blocks of bytes by key, in spaces that know nothing of each other.
 
-A block is immutable. It is in the host arena, in the tier below, or in both. Who asks for a block uses it; what was used
-least goes first where room is needed, the tail of a context before its head, and never what is leased or pinned, nor one
-of a group of which another is. `index` is a space's number; one that is not open: IndexError. Times are those of
-`set_clock`. Keys are bytes of any length; the commands bound them.
+A block is immutable. It is in the host arena, in the tier below, on a device (`region_device`), or in several of them.
+Who asks for a block uses it; what was used least goes first where room is needed, a context's tail before its head,
+and never what is leased or pinned, nor one of a group of which another is. `index` is a space's number; one that is not
+open: IndexError. Times are those of `set_clock`. Keys are bytes of any length; the commands bound them.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,32 @@ from typing_extensions import Buffer
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.region_below import (
     Pending as Pending,
+)
+from zeekdb.hot.region_below import (
     adopt as adopt,
+)
+from zeekdb.hot.region_below import (
     demote as demote,
+)
+from zeekdb.hot.region_below import (
     has_place as has_place,
+)
+from zeekdb.hot.region_below import (
     place_lost as place_lost,
+)
+from zeekdb.hot.region_below import (
     place_moved as place_moved,
+)
+from zeekdb.hot.region_below import (
     promote as promote,
+)
+from zeekdb.hot.region_below import (
     reserve as reserve,
+)
+from zeekdb.hot.region_below import (
     spilled as spilled,
+)
+from zeekdb.hot.region_below import (
     take_spilling as take_spilling,
 )
 
@@ -55,10 +73,10 @@ def put(
     """Stores blocks, the keys of one context in its order: STORED, SHARED or DROPPED for each.
 
     SHARED: a block was there under this key and stays what it is; it lives as long as the later of the two deadlines
-    (Unix seconds, 0: none). DROPPED: no room could be made. What the call has stored or found stays while it stores what
-    follows. A value that lies in the arena is taken over, another is copied there. `group`: what leaves together; 1024
-    blocks at most, those beyond are in none. `parent` is the key before the first. TypeError for a value that is no
-    buffer; those before it are stored.
+    (Unix seconds, 0: none). DROPPED: no room could be made, or another block expired under this key and is still leased
+    or pinned. What the call has stored or found stays while it stores what follows. A value that lies in the arena is
+    taken over, another is copied there. `group`: what leaves together; 1024 blocks at most, those beyond are in none.
+    `parent` is the key before the first. TypeError for a value that is no buffer; those before it are stored.
     """
 
 def replace(
@@ -74,17 +92,19 @@ def lookup(
 ) -> tuple[int, bytes, bytes, bytes | None]:
     """Asks which blocks are there: (how many from the first on, bitmap, tiers, places).
 
-    Bit i of the bitmap is `byte[i >> 3] >> (i & 7) & 1`. Tiers are a byte each: 0 absent, 2 host memory, 3 below only.
+    Bit i of the bitmap is `byte[i >> 3] >> (i & 7) & 1`. Tiers are a byte each: 0 absent, 1 on a device,
+    2 host memory, 3 below only.
     `lease_ms`: all that are there stay so long at least, and their groups with them. `touch` counts as a use of the
     prefix. With `locate`, places are 24 bytes each, little-endian uint64: offset in the arena's file (2^64-1 where the
     block is not in host memory), bytes, checksum; what was located is not moved any more.
     """
 
 def get(index: int, keys: list[bytes], touch: bool = True) -> list[BlobView | int | None]:
-    """Each block's bytes, its place where it is in the tier below only, None where it is not there."""
+    """Each block's bytes; its place where it is in the tier below only, -1 where it is not in host memory but on a
+    device; None where it is not there."""
 
 def describe(index: int, key: bytes) -> dict[str, Any] | None:
-    """size (bytes), checksum, place, in_host, deadline_s, leases, pins, grade, group, queue; None: it is not there."""
+    """size (bytes), checksum, place, slot, in_host, deadline_s, leases, pins, grade, group, queue; None: not there."""
 
 def count_present(index: int, keys: list[bytes]) -> int:
     """How many of the keys are there, in whatever tier."""
@@ -119,6 +139,9 @@ def index_bytes(index: int) -> int:
 
 def totals() -> dict[str, int]:
     """Of the whole region: leased_blocks; waiting_blocks, spilling_bytes: to be written below or being written."""
+
+def release_late() -> None:
+    """At the end: blocks that were removed under a lease give their memory back at once."""
 
 def fix(view: BlobView) -> int:
     """Where a reserved blob lies in the arena's file; it stays there. ValueError: it is not in the arena."""

@@ -7,17 +7,19 @@ region_below.pyx's.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
-from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_trim
+from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
-    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_take_host, block_unlink, evict_block, ghost_hash,
-    is_expired, leases_end, quota_room, region_clock, region_room, space_free, space_new,
+    block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host,
+    block_unlink, evict_block, ghost_hash, is_expired, late_end, leases_end, quota_room, region_clock, region_room, space_free,
+    space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
+from zeekdb.hot.device_slots cimport HOT_GRADE, device_use, device_want
 from zeekdb.hot.grades cimport GR, GRADES, grade_stored
 from zeekdb.hot.memory cimport ARENA, FIXED, Blob, blob_retain, mem_footprint
 from zeekdb.hot.namespaces cimport NS, namespace_of
@@ -34,6 +36,7 @@ from zeekdb.hot.region_below import (  # noqa: F401  # handed on
 
 cdef enum:
     AHEAD = 128              # keys whose entries are fetched together
+    DEVICE = 1               # what KV.LOOKUP says of a block in a slot of device memory, wherever else it may be
     HOST = 2                 # what KV.LOOKUP says of a block in host memory
     BELOW = 3                # and of one on the SSD alone
 
@@ -63,12 +66,18 @@ cdef Blob* place_argument(const Arg* argv, uint32_t argc, size_t n) noexcept nog
 cdef inline void use(Entry* e) noexcept nogil:
     """A block was asked for: it becomes the youngest, one grade higher. One under lease was asked for already."""
     cdef Block* b = block_of(e)
+    cdef Space* space = RG.spaces[b.space]
+    cdef uint32_t slot = block_slot(e)
+    if slot:
+        device_use(space.device, slot - 1)
     if b.queue != ORDER:
         return
     block_unlink(e)
     if b.grade < GRADES - 1:
         b.grade += 1
     block_link(e)
+    if space.device != NULL and slot == 0 and b.grade >= HOT_GRADE and b.size == space.device.size:
+        device_want(space.device, e)
 
 
 cdef void use_all(Entry* e) noexcept nogil:
@@ -177,9 +186,15 @@ cdef bint is_same(const Block* b, object value) except -1:
 cdef int bring_back(Space* space, Entry* e, object value) except -1:
     """A block that is in the tier below only is stored again: its bytes come back into host memory for nothing."""
     cdef Blob* blob
+    cdef uint16_t pins
     if not is_same(block_of(e), value) or not quota_room(space, block_of(e).size):
         return 0
-    blob = blob_for(space, value)  # evicts others; what is not in memory stays in the index
+    pins = block_of(e).pins
+    block_of(e).pins = pins | 1  # making room may take a group off the device, and out of the index
+    try:
+        blob = blob_for(space, value)  # evicts others
+    finally:
+        block_of(e).pins = pins
     if blob != NULL:
         block_take_host(e, blob)
     return 0
@@ -206,7 +221,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     if e != NULL:
         if b.blob == NULL:
             bring_back(space, e, value)
-        if b.queue == ORDER or b.queue == LEASED or b.blob != NULL and b.queue == NOWHERE and b.pins == 0 and b.place:
+        if b.queue == ORDER or b.queue == LEASED or b.blob != NULL and b.queue == NOWHERE and b.pins == 0 and (b.place or block_slot(e)):
             block_unlink(e)
             b.queue = HELD
         if deadline_s == 0 or (b.deadline_s and b.deadline_s < deadline_s):
@@ -221,7 +236,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     block_take_host(e, blob)
     b = block_of(e)
     b.queue = HELD
-    b.checksum = (<Extent*>blob).checksum if blob.flags & SUMMED else checksum_of(blob.data, blob.size)
+    b.checksum = arena_sum_of(blob) if blob.flags & SUMMED else checksum_of(blob.data, blob.size)
     b.deadline_s = deadline_s
     if group is not None:
         block_join(e, <const uint8_t*>PyBytes_AS_STRING(group), PyBytes_GET_SIZE(group))
@@ -339,7 +354,7 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
                     prefix = i
                 continue
             b = block_of(found[i])
-            tier[i] = HOST if b.blob != NULL else BELOW
+            tier[i] = DEVICE if block_slot(found[i]) else HOST if b.blob != NULL else BELOW
             bits[i >> 3] |= 1 << (i & 7)
         start += AHEAD
     if prefix < 0:
@@ -386,7 +401,7 @@ def get(uint32_t index, list keys not None, bint touch=True) -> list:
             continue
         b = block_of(e)
         if b.blob == NULL:
-            found.append(<object>(b.place - 1))
+            found.append(-1 if block_slot(e) else <object>(b.place - 1))
             continue
         found.append(view_blob(b.blob))
         space.bytes_out += b.size
@@ -408,7 +423,8 @@ def describe(uint32_t index, bytes key not None) -> dict | None:
     b = block_of(e)
     return {
         "size": b.size, "checksum": b.checksum, "place": <object>(b.place - 1) if b.place else None,
-        "in_host": b.blob != NULL, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
+        "in_host": b.blob != NULL,
+        "slot": <object>(block_slot(e) - 1) if block_slot(e) else None, "deadline_s": b.deadline_s, "leases": b.leases if b.lease_end > RG.now else 0,
         "pins": b.pins, "grade": b.grade, "group": key_of(block_group(e)) if b.mate != NULL else None,
         "queue": ("nowhere", "order", "leased", "spilling", "held")[b.queue],
     }
@@ -569,6 +585,11 @@ def index_bytes(uint32_t index) -> int:
 def totals() -> dict[str, int]:
     """Of the whole region: leased blocks, bytes that wait to be written below."""
     return {"leased_blocks": RG.leased, "waiting_blocks": RG.spill.count, "spilling_bytes": RG.spill_bytes}
+
+
+def release_late() -> None:
+    """At the end: no client reads any more, whatever its lease says."""
+    late_end(True)
 
 
 def fix(BlobView view not None) -> int:

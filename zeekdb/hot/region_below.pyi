@@ -29,11 +29,12 @@ def demote(index: int, keys: list[bytes]) -> int:
     """
 
 def take_spilling(bytes_max: int) -> list[Pending]:
-    """The next blocks to be written below, until they are `bytes_max` bytes or more; each comes back through `spilled`."""
+    """The next blocks to be written below, until they have `bytes_max` bytes; each comes back through `spilled`."""
 
 def spilled(pending: Pending, place: int | None) -> bool:
-    """The tier below has written the block (`place`) or not (None). It leaves host memory, unless somebody relies on it.
+    """The tier below has written the block (`place`) or not (None).
 
+    Written it leaves host memory, unless somebody relies on it.
     False: the block is gone, is another meanwhile, or was written already: nothing refers to `place`.
     """
 

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
-    block_mate, block_new, block_of, block_remove, block_spill, block_take_host, block_unlink, quota_room, region_room,
+    block_mate, block_new, block_of, block_remove, block_slot, block_spill, block_take_host, block_unlink, quota_room, region_room,
 )
 from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain
@@ -196,7 +196,7 @@ def place_lost(uint32_t index, bytes key not None, uint64_t place) -> bool:
     space.spilled_blocks -= 1
     space.spilled_bytes -= block_of(e).size
     block_of(e).place = 0
-    if block_of(e).blob == NULL:
+    if block_of(e).blob == NULL and block_slot(e) == 0:
         block_remove(e)
     return True
 

@@ -40,6 +40,7 @@ cdef extern from *:
 
 
 cdef enum:
+    SEND_AT_ONCE = 1048576   # bytes; then others have their turn: it takes about 0.2 ms
     BUCKET_LOG = 15          # of the bytes at which the second bucket begins
 
 
@@ -256,11 +257,12 @@ cdef class Sockets(CommandTable):
                 self.flush(connection.c)
 
     cdef bint send_out(self, Conn* c, Out* out):
-        """True when all went out. Closes the connection on a broken pipe."""
+        """True when all went out that may at a time. Closes the connection on a broken pipe."""
         cdef iovec vectors[IOVECS]
         cdef msghdr message
         cdef ssize_t n
-        while True:
+        cdef size_t left = SEND_AT_ONCE
+        while left:
             if out.first_part == out.nparts:
                 if out.sent == out.size:
                     return True
@@ -268,7 +270,7 @@ cdef class Sockets(CommandTable):
             else:
                 memset(&message, 0, sizeof(message))
                 message.msg_iov = vectors
-                message.msg_iovlen = fill_vectors(out, vectors)
+                message.msg_iovlen = fill_vectors(out, vectors, left)
                 n = sendmsg(c.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
             if n < 0:
                 if errno == EINTR:
@@ -280,6 +282,8 @@ cdef class Sockets(CommandTable):
             self.total_out += n
             self.writes += 1
             advance(out, n)
+            left -= min(left, <size_t>n)
+        return out.first_part == out.nparts and out.sent == out.size
 
     cdef void watch(self, Conn* c) noexcept:
         """Tells epoll what the connection waits for."""

@@ -134,6 +134,6 @@ cdef inline size_t out_pending(Out* out) noexcept nogil:
     """Bytes not sent yet."""
     return out.size - out.sent + out.part_bytes
 
-cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil  # the next pieces to send, IOVECS at most; how many
+cdef size_t fill_vectors(Out* out, iovec* vectors, size_t most) noexcept nogil  # the next pieces to send, IOVECS at most; how many
 cdef void advance(Out* out, size_t n) noexcept nogil               # books n bytes as sent
 cdef void shift_parts(Out* out) noexcept nogil                      # forgets the small bytes sent

@@ -267,12 +267,12 @@ cdef bint parse_double(const uint8_t* p, size_t n, double* value) noexcept nogil
 # ---------------------------------------------------------------- sending
 
 
-cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil:
-    """The next pieces to send, small bytes and parts in their order; how many."""
-    cdef size_t at = out.sent, n = 0
+cdef size_t fill_vectors(Out* out, iovec* vectors, size_t most) noexcept nogil:
+    """The next pieces to send, small bytes and parts in their order, of large values `most` bytes; how many."""
+    cdef size_t at = out.sent, n = 0, size
     cdef uint32_t i = out.first_part
     cdef Part* part
-    while n + 2 <= IOVECS:
+    while n + 2 <= IOVECS and most:
         if i == out.nparts:
             if at < out.size:
                 vectors[n].iov_base = out.data + at
@@ -285,10 +285,12 @@ cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil:
             vectors[n].iov_len = part.at - at
             n += 1
             at = part.at
+        size = min(part.end - part.sent, most)
         vectors[n].iov_base = part.blob.data + part.sent
-        vectors[n].iov_len = part.end - part.sent
+        vectors[n].iov_len = size
         n += 1
         i += 1
+        most -= size
     return n
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zeekdb.commands.kv_plain import PLAIN
+from zeekdb.commands.kv_plain import PLAIN, PLAIN_TWINS
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import Engine
@@ -115,10 +115,11 @@ class Dispatcher:
         index = self.by_name.get(self.server.config.renamed_commands.get(name, name).upper().encode())
         if index is None:
             return
-        spec = replace(self.specs[index], flags=self.specs[index].flags & ~(Flag.WRITE | Flag.DENYOOM), twin="")
+        flags = self.specs[index].flags & ~(Flag.WRITE | Flag.DENYOOM)
+        spec = replace(self.specs[index], flags=flags, twin=PLAIN_TWINS.get(name, ""))
         title = f"KV.PLAIN|{name}"
-        flags = spec.flags | Flag.BLOBS
-        plain = self.engine.register(title, spec.arity, flags, key_range(spec), handler, "", callable=False)
+        flags = spec.flags | (Flag.BLOBS if name == "SET" else 0)
+        plain = self.engine.register(title, spec.arity, flags, key_range(spec), handler, spec.twin, callable=False)
         self._note(spec, handler)
         self.engine.set_role(plain, "queues")
         self.engine.set_plain(index, plain)
@@ -210,7 +211,10 @@ class Dispatcher:
             reply = error
         finally:
             keyspace.touching = True
-        return self._answer(client, reply, silent)
+        try:
+            return self._answer(client, reply, silent)
+        finally:
+            del reply  # of an error the frames would hold the arguments, and this one the error
 
     @staticmethod
     def run_told(spec: Command, db_index: int, args: list[bytes], run: Callable[[], Any]) -> Any:
@@ -305,7 +309,7 @@ class Dispatcher:
             reply = self.run_told(self.specs[index], client.db_index, args, lambda: self.gated(client, index, args))
         except CommandError as error:
             self.count_error(client, index, error)
-            reply = error
+            reply = error.with_traceback(None)
         except Exception as error:
             self.report_bug(client, index, error)
             reply = CommandError("ERR internal error, see the server's log")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 RESERVED_SHARE: Final = 4  # of the arena's bytes, one in so many may be reserved by one client
 RESERVED_MAX: Final = 4096  # pieces
+REST_S: Final = 2.0  # for a client that was disconnected while it wrote to what it had reserved
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class SharedMemory:
 
     def __init__(self) -> None:
         self.attached: dict[Client, Attached] = {}
+        self.resting: deque[Attached] = deque()  # of clients that have gone: one of them may still be copying
 
     def is_attached(self, client: Client) -> bool:
         """Whether the client has the arena mapped."""
@@ -94,5 +98,17 @@ class SharedMemory:
             mine.bytes -= len(mine.reserved.pop(offset))
 
     def forget_client(self, client: Client) -> None:
-        """The connection has ended: what it had reserved is free again."""
-        self.attached.pop(client, None)
+        """The connection has ended: what it had reserved is free again once its process has had time to notice."""
+        gone = self.attached.pop(client, None)
+        if gone is not None and gone.reserved:
+            self.resting.append(gone)
+            asyncio.get_running_loop().call_later(REST_S, self._wake)
+
+    def _wake(self) -> None:
+        if self.resting:
+            self.resting.popleft()
+
+    def close(self) -> None:
+        """No client reads or writes any more."""
+        self.attached.clear()
+        self.resting.clear()

@@ -22,10 +22,12 @@ from zeekdb.config.units import ConfigError
 from zeekdb.errors import CommandError, Unavailable
 from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
+from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
+from zeekdb.server.device_tier import DeviceTier
 from zeekdb.server.shared_memory import SharedMemory
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.models_file import load_models, save_models
@@ -75,6 +77,7 @@ class Tensors:
         self.arena_bytes = 0
         self.below = Below(self.region)
         self.shared = SharedMemory()
+        self.gpu = DeviceTier(self)
         self.models_path: Path | None = None
         self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
@@ -96,12 +99,15 @@ class Tensors:
                 arena.arena_fault_in()
         if config.kv_ssd_path:
             await self._open_below()
+        await self.gpu.start()
         config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
             self._name_spaces()
         except ConfigError as error:
             raise Unavailable(f"kv-namespace: {error}") from None
+        config.on_change("kv-exists-lease", self._promise)
+        self._promise()
 
     async def _open_below(self) -> None:
         config = self.server.config
@@ -112,6 +118,9 @@ class Tensors:
         self.models_path = path / MODELS_FILE
         await self.below.open(path, config.kv_ssd_size, self.arena_bytes)
         self.tick()
+
+    def _promise(self) -> None:
+        set_exists_lease(self.server.config.kv_exists_lease)
 
     def _name_spaces(self) -> None:
         """Gives each pattern of `kv-namespace` its space; a model that was not declared takes blocks of any size."""
@@ -133,11 +142,13 @@ class Tensors:
         set_namespaces([])
         if self.tasks:
             await asyncio.wait(self.tasks)
+        await self.gpu.stop()
         await self.below.close()
         self.models_path = None  # the file stays as it is
-        self.shared.attached.clear()
+        self.shared.close()
         for name in list(self.region.models):
             self._forget(name)
+        region.release_late()
         gc.collect()  # clients, and what they held
         arena.arena_close()
         self.arena_bytes = 0
@@ -145,6 +156,7 @@ class Tensors:
     def forget_client(self, client: Client) -> None:
         """The connection has ended."""
         self.shared.forget_client(client)
+        self.gpu.forget_client(client)
         client.blocked_call = []  # which may hold large values until somebody collects the garbage
         task = self.reading.pop(client, None)
         if task is not None:
@@ -154,6 +166,7 @@ class Tensors:
         """Ten times a second: makes room ahead of need, removes what has expired, goes on with writing."""
         config = self.server.config
         self.below.tick(config.kv_ssd_uses)
+        self.gpu.tick()
         if self.arena_bytes:
             region.relieve(self.arena_bytes * (100 - config.kv_watermark) // 100)
         self._sweep()
@@ -174,6 +187,7 @@ class Tensors:
         if model.codec != "raw" and self._has_plain_keys(model.name):
             raise CommandError("ERR kv-namespace gives keys to this model, which can't have a codec")
         self.region.declare(model)
+        self.gpu.declare(model)
         self._save_models()
 
     def _has_plain_keys(self, name: bytes) -> bool:
@@ -193,6 +207,7 @@ class Tensors:
             count, below = region.close_space(tenant.space)
             buried = self.below.forget(tenant, below) or buried
             blocks += count
+        self.gpu.forget(name)
         self._save_models()
         return blocks, buried
 
@@ -382,6 +397,7 @@ class Tensors:
         self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
         answer: Answer, begin_ns: int,
     ) -> Any:  # fmt: skip
+        below = await self._from_gpu(tenant, keys, found, below)
         async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
             for at, each in zip(below, coming, strict=True):
                 found[at] = await each.view() if each is not None else None
@@ -389,6 +405,13 @@ class Tensors:
                 found = await self.coding.decode(codec, found)
             self._note_read(tenant, found, begin_ns)
             return answer(found)
+
+    async def _from_gpu(self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int]) -> list[int]:
+        """Fills in what only the GPU has; where there is still nothing."""
+        views = await self.gpu.bring(tenant, [keys[at] for at in below])
+        for at, view in zip(below, views, strict=True):
+            found[at] = view
+        return [at for at in below if found[at] is None]
 
     @staticmethod
     def _may_stream(client: Client) -> bool:
@@ -400,8 +423,9 @@ class Tensors:
     ) -> Any:  # fmt: skip
         """The blocks one after the other, each as soon as it is there: the device and the socket work side by side."""
         size = 0
-        places = set(below)
         try:
+            below = await self._from_gpu(tenant, keys, found, below)
+            places = set(below)
             async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
                 client.write_raw(b"*%d\r\n" % len(found))
                 later = iter(coming)
@@ -431,7 +455,8 @@ class Tensors:
 
     def demote(self, tenant: Tenant, keys: list[bytes]) -> int:
         """KV.DEMOTE."""
-        count = region.demote(tenant.space, keys)
+        count, rest = self.gpu.demote(tenant, keys)
+        count += region.demote(tenant.space, rest)
         self.below.write_soon()
         return count
 
@@ -474,7 +499,8 @@ class Tensors:
             for key, value in region.space_stats(tenant.space).items():
                 sums[key] = sums.get(key, 0) + value
         if name is not None:
-            return sums | self.flows.get(name, Flows()).figures()
+            return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
+        sums |= self.gpu.figures(None)
         attached = len(self.shared.attached)
         return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
 
@@ -487,7 +513,8 @@ class Tensors:
             "bytes": totals.get("host_bytes", 0), "used_bytes": arena_stats["used"],
             "limit_bytes": self.arena_bytes, "faulted_bytes": arena_stats["faulted"],
         }  # fmt: skip
-        tiers = [host]
+        device = self.gpu.tier()
+        tiers = [host] if device is None else [device, host]
         if self.below.tier is not None:
             stats = self.below.tier.stats()
             tiers.append({

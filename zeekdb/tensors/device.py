@@ -49,6 +49,7 @@ SLOTS_MAX: Final = 1 << 24
 STAGING_BYTES: Final = 4 << 20  # of one piece; there are PIECES in each direction
 PIECES: Final = 2
 IN_FLIGHT_MAX: Final = 8  # copies of registered memory on the bus at a time, so that it need not wait for our thread
+NOWHERE: Final = (1 << 64) - 1  # in KV.LOOKUP's reply: the slab of a block that is in none
 COPIES_MAX: Final = 256  # queued or under way in one direction
 
 
@@ -62,6 +63,12 @@ class Place(NamedTuple):
     handle: bytes
     offset: int
     size: int
+
+
+def places_of(handles: list[bytes], located: bytes) -> list[Place | None]:
+    """What KV.LOOKUP … LOCATE says of blocks on the device, by the slabs' handles of KV.ATTACH GPU; None: not there."""
+    rows = np.frombuffer(located, "<u8").reshape(-1, 4).tolist()
+    return [Place(handles[slab], offset, size) if slab != NOWHERE else None for slab, offset, size, _ in rows]
 
 
 class Copy(asyncio.Future[None]):
@@ -116,6 +123,7 @@ class DeviceArena(ABC):
         self._leaving: set[int] = set()  # given back, with copies under way
         self._busy: dict[int, list[Job]] = {}  # by slot, oldest first
         self._registered: list[tuple[int, int]] = []  # addresses: begin, end
+        self._pinned: list[tuple[int, int]] = []  # those of them that were page-locked here
         self._slabs: list[Any] = []
         self._lanes: dict[bool, _LaneThread] = {}  # by whether they upload
         self._closed = False
@@ -171,16 +179,20 @@ class DeviceArena(ABC):
         """Copies the beginning of a slot to host bytes, as many as the view has. ArenaBusy; ValueError."""
         return self._copy(False, slot, view)
 
-    def register(self, view: Buffer) -> None:
+    def register(self, view: Buffer, is_locked: bool = False) -> None:
         """Page-locks host memory that lives as long as the arena: copies from and to it need no staging.
 
-        Slow, and the memory must stay mapped until `close`. Unavailable where the device refuses.
+        Slow, and the memory must stay mapped until `close`. `is_locked`: it is page-locked already, and stays so until
+        then; CUDA locks a page once, so several arenas share a memory this way. Unavailable where the device refuses.
         """
         self._check_open()
         host = _bytes(view)
-        self._pin(host)
         begin = address_of(host)
-        self._registered.append((begin, begin + host.nbytes))
+        place = begin, begin + host.nbytes
+        if not is_locked:
+            self._pin(host)
+            self._pinned.append(place)
+        self._registered.append(place)
 
     # --- sharing ---
 
@@ -189,6 +201,21 @@ class DeviceArena(ABC):
         self._check_taken(slot)
         slab, offset = self._where(slot)
         return Place(self._handle(slab), offset, self.slot_bytes)
+
+    @property
+    def stride(self) -> int:
+        """Bytes from the beginning of one slot to that of the next in the same slab."""
+        return self._stride
+
+    @property
+    def slots_per_slab(self) -> int:
+        """Slot s lies in slab s // slots_per_slab."""
+        return self._per_slab
+
+    def handles(self) -> list[bytes]:
+        """Of all slabs, as `ipc_handle` has them."""
+        self._check_open()
+        return [self._handle(slab) for slab in self._slabs]
 
     # --- the end ---
 
@@ -202,8 +229,9 @@ class DeviceArena(ABC):
     def _release(self) -> None:
         for lane in self._lanes.values():
             lane.end()
-        while self._registered:
-            begin, end = self._registered.pop()
+        self._registered.clear()
+        while self._pinned:
+            begin, end = self._pinned.pop()
             self._unpin(begin, end - begin)
         while self._slabs:
             self._deallocate(self._slabs.pop())
@@ -329,6 +357,7 @@ class _LaneThread(threading.Thread):
                 self._start(job)
             except Exception as error:
                 self._report(job, error)
+            del job  # while it waits for the next the thread must not hold the last one's memory
         self._lane.close()
 
     def _next(self) -> Job | None:
@@ -485,6 +514,13 @@ class HostAttachment:
             finally:
                 os.close(fd)
         return self._slabs[place.handle][place.offset : place.offset + place.size]
+
+    def read(self, place: Place, out: Bytes, codec: Any = None) -> None:
+        """Copies a slot's bytes to `out`, decoded by a `codecs.Codec`."""
+        if codec is None:
+            np.copyto(out, self.array(place))
+        else:
+            codec.decode(self.array(place), out)
 
     def close(self) -> None:
         """Lets go; arrays that are still in use keep their memory."""

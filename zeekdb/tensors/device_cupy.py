@@ -64,16 +64,36 @@ class CupyLane(Lane):
         self.stream.synchronize()
 
 
+def page_lock(host: Bytes, device: int = 0) -> None:
+    """Page-locks host memory for the copy engines of every GPU; it takes all of it, now. Unavailable."""
+    try:
+        with cupy.cuda.Device(device):
+            runtime.hostRegister(address_of(host), host.nbytes, HOST_REGISTER_PORTABLE)
+    except runtime.CUDARuntimeError as error:
+        raise Unavailable(f"{host.nbytes} bytes cannot be page-locked: {error}") from error
+
+
+def page_unlock(address: int, device: int = 0) -> None:
+    """Undoes `page_lock` of what begins there."""
+    with cupy.cuda.Device(device):
+        runtime.hostUnregister(address)
+
+
+def device_count() -> int:
+    """How many GPUs there are. Unavailable where that cannot be known."""
+    try:
+        return int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        raise Unavailable(f"no GPU: {error}") from error
+
+
 class CupyArena(DeviceArena):
     """An arena on one GPU. Unavailable if there is none, or too little memory."""
 
     def __init__(self, slots: int, slot_bytes: int, staging_bytes: int = STAGING_BYTES, device: int = 0) -> None:
         self.device = device
-        try:
-            if device >= runtime.getDeviceCount():
-                raise Unavailable(f"there is no GPU {device}")
-        except runtime.CUDARuntimeError as error:
-            raise Unavailable(f"no GPU: {error}") from error
+        if device >= device_count():
+            raise Unavailable(f"there is no GPU {device}")
         super().__init__(slots, slot_bytes, staging_bytes)
 
     def _allocate(self, size: int) -> Slab:
@@ -89,15 +109,10 @@ class CupyArena(DeviceArena):
         return np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
 
     def _pin(self, host: Bytes) -> None:
-        try:
-            with cupy.cuda.Device(self.device):
-                runtime.hostRegister(address_of(host), host.nbytes, HOST_REGISTER_PORTABLE)
-        except runtime.CUDARuntimeError as error:
-            raise Unavailable(f"{host.nbytes} bytes cannot be page-locked: {error}") from error
+        page_lock(host, self.device)
 
     def _unpin(self, address: int, size: int) -> None:
-        with cupy.cuda.Device(self.device):
-            runtime.hostUnregister(address)
+        page_unlock(address, self.device)
 
     def _handle(self, slab: Slab) -> bytes:
         with cupy.cuda.Device(self.device):
@@ -120,6 +135,20 @@ class CupyAttachment:
             with cupy.cuda.Device(self.device):
                 self._slabs[place.handle] = runtime.ipcOpenMemHandle(place.handle)
         return _view(self._slabs[place.handle] + place.offset, place.size, self, self.device)
+
+    def read(self, place: Place, out: Any, codec: Any = None, stream: Any = None) -> None:
+        """Queues a copy of a slot's bytes to `out`, an array of uint8 on the device, decoded by a `GpuCodec`.
+
+        The slot must stay under lease until the stream (the current one unless told) has come past it.
+        """
+        source = self.array(place)
+        if codec is not None:
+            codec.decode(source, out, stream)
+            return
+        if out.nbytes != place.size:
+            raise ValueError(f"{place.size} bytes to {out.nbytes}")
+        with stream or cupy.cuda.get_current_stream():
+            out.data.copy_from_device_async(source.data, place.size)
 
     def close(self) -> None:
         """Detaches; arrays from here must not be used any more."""

@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import Final
 
 from zeekdb.errors import CommandError
-from zeekdb.hot import region
+from zeekdb.hot import region, region_device
 from zeekdb.tensors.layout import Model
 
 SALT_BYTES_MAX: Final = 256
@@ -121,6 +121,7 @@ class Region:
         self.models: dict[bytes, Model] = {}
         self.tenants: dict[tuple[bytes, bytes], Tenant] = {}
         self.by_space: dict[int, Tenant] = {}
+        self.devices: dict[bytes, int] = {}  # of models that have slots on a GPU, see hot/region_device.pyi
         self.last_version = 0
 
     # ------------------------------------------------------------ models
@@ -179,6 +180,8 @@ class Region:
             space = region.open_space(model.quota_bytes, self._block_bytes(model))
         except MemoryError:
             raise CommandError("ERR too many tenants") from None
+        if name in self.devices:
+            region_device.assign(space, self.devices[name])
         tenant = Tenant(model, salt, space)
         self.tenants[(name, salt)] = tenant
         self.by_space[space] = tenant

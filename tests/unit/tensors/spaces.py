@@ -43,6 +43,7 @@ def opened(size: int) -> Iterator[Clock]:
             with contextlib.suppress(IndexError):
                 region.close_space(space)
         region.configure_spilling(0, 1)
+        region.release_late()
         gc.collect()
         totals = region.totals()
         stats = arena_stats()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -41,9 +42,9 @@ def test_the_newest_answers(seed: int) -> None:
         newest = max((each.version for each in ranges if each.begin <= at < each.end), default=None)
         assert (shown[at][0] if at in shown else None) == newest, at
     pieces = newest_cover(sorted(ranges), low, high)
-    assert all(a.end <= b.begin for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a.end <= b.begin for a, b in pairwise(pieces))
     assert all(low <= each.begin < each.end <= high for each in pieces)
-    assert all(a.source != b.source or a.end < b.begin for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a.source != b.source or a.end < b.begin for a, b in pairwise(pieces))
 
 
 def test_covered_ranges_are_taken_out(tenant: tuple[Region, Tenant]) -> None:

@@ -138,7 +138,7 @@ def test_leased_blocks_outlive_ten_times_the_room() -> None:
         clock.on(10_100)  # the leases are over
         for turn in range(4):
             region.put(space, [b"%031dy" % (turn * 50_000 + i) for i in range(50_000)], [payload] * 50_000)
-        assert region.count_present(space, keys) == 0
+        assert region.count_present(space, keys) < count // 10, "they can leave like others again"
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
