@@ -141,6 +141,13 @@ async def tiered(folder: Path, source: memoryview, target: memoryview, size: int
 MGET_BYTES = 64 * MIB
 
 
+def is_faulted_in(server: Server, size: int) -> bool:
+    """Whether the host arena has all of its memory."""
+    with server.connect() as sock:
+        sock.sendall(b"KV.TIERS\r\n")
+        return b"faulted_bytes\r\n:%d" % size in sock.recv(65536)
+
+
 def served(folder: Path, source: memoryview, target: memoryview, size: int) -> tuple[float, float, float]:
     """The same of a server: blocks in its host memory are written below, read again, and got over its Unix socket.
 
@@ -166,6 +173,8 @@ def served(folder: Path, source: memoryview, target: memoryview, size: int) -> t
                 time.sleep(0.02)
             return time.perf_counter() - began
 
+        while not is_faulted_in(server, 2 * total):
+            time.sleep(0.05)
         for at in range(0, len(keys), each):
             views = [source[begin : begin + size] for begin in range(at * size, min((at + each) * size, total), size)]
             assert region.put_from(keys[at : at + each], views) == [1] * len(views)

@@ -27,6 +27,7 @@ ALIGNED: Final = 512  # bytes; what direct I/O asks of an address
 RUN_BYTES_MAX: Final = 4 << 20  # a run is a job of one thread; a larger record goes alone
 RUN_RECORDS_MAX: Final = 256  # two buffers each, and the system takes 1,024
 FILES_OPEN_MAX: Final = 128
+SCRATCH_PAGES_MAX: Final = 64  # kept by each thread; larger runs map their own
 
 
 class Device:
@@ -132,12 +133,28 @@ def pages(count: int) -> memoryview:
     return memoryview(mmap(-1, max(count, 1) * GRID))
 
 
+_local = threading.local()
+
+
+def _scratch(count: int) -> memoryview:
+    """Zeroed pages, this thread's until it asks again. A mapping for each run waits while the arena is faulted in."""
+    if count > SCRATCH_PAGES_MAX:
+        return pages(count)
+    kept: memoryview | None = getattr(_local, "scratch", None)
+    if kept is None:
+        kept = _local.scratch = pages(SCRATCH_PAGES_MAX)
+    part = kept[: max(count, 1) * GRID]
+    part[:] = bytes(part.nbytes)
+    return part
+
+
 def layout(records: Sequence[tuple[int, memoryview]]) -> tuple[memoryview, list[int], list[memoryview]]:
     """(scratch, where each header begins in it, the buffers in the order of the file) of adjacent records.
 
-    A record is (pages of its header, data). Its tail follows its header in scratch.
+    A record is (pages of its header, data). Its tail follows its header in scratch, which is the thread's until it
+    calls again.
     """
-    scratch = pages(sum(count + (data.nbytes % GRID > 0) for count, data in records))
+    scratch = _scratch(sum(count + (data.nbytes % GRID > 0) for count, data in records))
     headers, buffers, begin, at = [], [], 0, 0
     for count, data in records:
         headers.append(at)
