@@ -3,7 +3,8 @@
 Each model named in `kv-gpu` has slots of its own, of exactly a block's size as it is kept (encoded, where it has a
 codec). A block that is used for the third time, its storing counted, becomes wanted on the device and is copied there,
 beside what the host has, while nobody waits. Host memory may then let go of its copy: the block stays, the device has
-it, and it comes back down when a command asks for its bytes. So the two are a hierarchy, and neither must hold what the other holds.
+it, and it comes back down when a command asks for its bytes. So the two are a hierarchy, and neither must hold what the
+other holds.
 
 What leaves a slot is the block used least recently on which nobody relies. If nothing else has it, it is copied down
 first; where host memory has no room for it, or too many copies wait, everything stays as it is: a promotion is a
@@ -153,6 +154,7 @@ class DeviceTier:
         self.attached: dict[Client, dict[bytes, DeviceModel]] = {}
         self.lowering: dict[tuple[int, bytes, int], asyncio.Task[BlobView | None]] = {}  # by space, key, checksum
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.closing: dict[bytes, asyncio.Task[None]] = {}  # the last memory that a model had
         self.unlock: Callable[[], None] | None = None
         self.is_locked = False
 
@@ -205,9 +207,10 @@ class DeviceTier:
         """Waits for the copies under way, and gives the memory back. `Tensors` is stopping: no others begin."""
         while self.tasks:
             await asyncio.wait(self.tasks)
-        for model in list(self.models.values()):
-            await self._close(model)
-        self.models.clear()
+        for name in list(self.models):
+            self.forget(name)
+        while self.tasks:
+            await asyncio.wait(self.tasks)
         self.attached.clear()
         if self.unlock is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.unlock)
@@ -239,6 +242,10 @@ class DeviceTier:
         size = for_model(declared.codec, model.layout).encoded_size
         slots = model.bytes // (-(-size // SLOT_ALIGN) * SLOT_ALIGN)
         loop = asyncio.get_running_loop()
+        if before := self.closing.pop(model.name, None):
+            await asyncio.wait([before])  # there may not be room for both
+        if model.closed:
+            return
         try:
             if not slots:
                 raise Unavailable(f"{model.bytes} bytes hold no block of {size}")
@@ -262,18 +269,14 @@ class DeviceTier:
     def forget(self, name: bytes) -> None:
         """A model is no more, or another."""
         model = self.models.pop(name, None)
-        if model is not None:
-            self._spawn(self._close(model))
-
-    async def _close(self, model: DeviceModel) -> None:
-        if model.closed:
+        if model is None:
             return
-        model.closed = True
+        model.closed = True  # at once: its spaces are closed already, and their numbers may be others' soon
         arena, model.arena = model.arena, None
         if arena is not None:
-            self.tensors.region.devices.pop(model.name, None)
+            self.tensors.region.devices.pop(name, None)
             region_device.close_device(model.index)
-            await arena.close()
+            self.closing[name] = self._spawn(arena.close())
 
     def _of(self, tenant: Tenant) -> DeviceModel | None:
         model = self.models.get(tenant.model.name)

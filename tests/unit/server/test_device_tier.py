@@ -41,6 +41,14 @@ class FailingTwin(HostTwin):
 
     fails = False
 
+    def __init__(self, slots: int, slot_bytes: int, device: Fake) -> None:
+        self.device = device
+        super().__init__(slots, slot_bytes)
+
+    def _release(self) -> None:
+        super()._release()
+        self.device.open_now -= 1
+
     def _lane(self, upload: bool) -> Lane:
         lane = FailingLane(upload)
         lane.arena = self
@@ -51,12 +59,16 @@ class Fake(TwinDevice):
     """Memory of failing twins."""
 
     no_lock = ""
+    open_now = 0
+    most_open = 0
     no_memory = ""
 
     def open(self, slots: int, slot_bytes: int) -> DeviceArena:
         if self.no_memory:
             raise Unavailable(self.no_memory)
-        return FailingTwin(slots, slot_bytes)
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+        return FailingTwin(slots, slot_bytes, self)
 
     def lock(self, memory: memoryview) -> Callable[[], None]:
         if self.no_lock:
@@ -278,6 +290,7 @@ async def test_another_layout_gets_other_slots(house: House) -> None:
     house.region.declare(wider)
     house.gpu.declare(wider)
     await house.settle()
+    assert house.device.most_open == 1  # the device may have no room for both
     assert house.arena is not first and house.arena.slot_bytes == 2 * SIZE and house.arena.slots == SLOTS // 2
     house.region.declare(Model(b"m", ttl_s=5))
     house.gpu.declare(Model(b"m"))  # opaque: none
