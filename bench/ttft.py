@@ -22,6 +22,7 @@ runs the server where it is not the one that runs this.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 from dataclasses import asdict, dataclass, field
@@ -48,6 +49,7 @@ BAR = 5.0  # times lower for BAR_PREFIX tokens
 BAR_PREFIX = 2_048
 SPARE_BYTES = 64 << 20  # of the region, beyond twice what is stored
 CHART_COLUMNS = 60
+BUSY_LOAD = 0.5  # runnable threads per core, before ours
 
 
 @dataclass
@@ -269,28 +271,35 @@ def run(arguments: argparse.Namespace) -> tuple[list[Row], Shape]:
     return rows, shape
 
 
-def main() -> int:
-    arguments = words()
-    torch.set_num_threads(arguments.threads)
-    try:
-        rows, shape = run(arguments)
-    except (NotAModel, OSError) as error:
-        print(f"{arguments.checkpoint}: {error}", file=sys.stderr)
-        return 2
+def describe(shape: Shape, arguments: argparse.Namespace) -> tuple[str, str]:
+    """The model's size, and all that the figures depend on."""
     size = (
         f"{shape.parameters / 1e6:,.0f} million parameters ({shape.layers} layers of {shape.hidden}, "
         f"{shape.heads} heads, {shape.kv_heads} of keys and values × {shape.dim})"
     )
     kind = f"the checkpoint {arguments.checkpoint.name}" if arguments.checkpoint else "random weights"
-    about = f"{size}, {kind}; torch {torch.__version__} on {torch.get_num_threads()} threads"
-    text = (
-        f"{machine()}. {about}. Blocks of {arguments.block} tokens, suffixes of {arguments.suffix}:\n\n{report(rows)}"
+    return size, (
+        f"{size}, {kind}; torch {torch.__version__}, threads: {arguments.threads}. "
+        f"Blocks of {arguments.block} tokens, suffixes of {arguments.suffix}"
     )
+
+
+def main() -> int:
+    arguments = words()
+    torch.set_num_threads(arguments.threads)
+    if (load := os.getloadavg()[0]) > BUSY_LOAD * (os.cpu_count() or 1):
+        print(f"the machine is busy (load {load:.1f}): times will be too long, see --threads", file=sys.stderr)
+    try:
+        rows, shape = run(arguments)
+    except (NotAModel, OSError) as error:
+        print(f"{arguments.checkpoint}: {error}", file=sys.stderr)
+        return 2
+    size, about = describe(shape, arguments)
+    text = f"{machine()}. {about}:\n\n{report(rows)}"
     print(f"{text}\n\n{chart(rows)}")
     if arguments.write:
-        data = {"model": {"parameters": shape.parameters, "weights": kind, **asdict(shape)}, "torch": torch.__version__,
-                "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}  # fmt: skip
-        save("ttft", data)
+        figures = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        save("ttft", {"about": about, "parameters": shape.parameters, "model": asdict(shape), "rows": figures})
         write_block(Path(__file__).with_name("README.md"), "ttft", text)
         if not plot(rows, size, RESULTS / "ttft.png"):
             print("no plot: pip install matplotlib", file=sys.stderr)
