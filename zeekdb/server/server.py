@@ -662,8 +662,8 @@ class Server:
         for client in self.clients():
             client.close()
         self.engine.settle()
-        self.snapshots.end()
         self.loop.run_until_complete(self.tensors.stop())
+        self.snapshots.end()
         tasks = asyncio.all_tasks(self.loop)  # who was writing a file removes it, unless the disk holds it up
         for task in tasks:
             task.cancel()
