@@ -13,9 +13,9 @@ from libc.string cimport memcmp, memcpy, memset
 from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
+    HELD, LEASED, NOWHERE, ORDER, RG, Block, Space, block_find_any, block_group, block_join, block_lease,
     block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host,
-    block_unlink, evict_block, ghost_hash, is_expired, late_end, leases_end, quota_room, region_clock, region_room, space_free,
+    block_unlink, evict_block, ghost_hash, is_expired, late_end, lease_end, leases_end, quota_room, region_clock, region_room, space_free,
     space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
@@ -55,11 +55,11 @@ cdef bint is_word(const Arg* word, const char* upper, size_t n) noexcept nogil:
 
 cdef Blob* place_argument(const Arg* argv, uint32_t argc, size_t n) noexcept nogil:
     if NS.count and argc == 2 and is_word(&argv[0], b"SET", 3) and namespace_of(argv[1].p, argv[1].n) >= 0:
-        return region_room(NULL, n)
+        return region_room(n)
     if argc < 3 or argv[0].n < 6 or argv[0].p[2] != 46:  # KV.
         return NULL
     if is_word(&argv[0], b"KV.MSET", 7) or is_word(&argv[0], b"KV.STORE", 8) or is_word(&argv[0], b"KV.PUT", 6):
-        return region_room(NULL, n)
+        return region_room(n)
     return NULL
 
 
@@ -89,7 +89,7 @@ cdef void use_all(Entry* e) noexcept nogil:
         mate = block_mate(mate)
 
 
-cdef Blob* blob_for(Space* space, object value) except? NULL:
+cdef Blob* blob_for(object value) except? NULL:
     """The value in the arena, where it is already or whereto it is copied; NULL: no room. One reference."""
     cdef BlobView view
     cdef Blob* blob
@@ -101,7 +101,7 @@ cdef Blob* blob_for(Space* space, object value) except? NULL:
         return blob
     PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE)
     try:
-        blob = region_room(space, buffer.len if buffer.len else 1)
+        blob = region_room(buffer.len if buffer.len else 1)
         if blob != NULL:
             memcpy(blob.data, buffer.buf, buffer.len)
             blob.size = buffer.len
@@ -187,12 +187,12 @@ cdef int bring_back(Space* space, Entry* e, object value) except -1:
     """A block that is in the tier below only is stored again: its bytes come back into host memory for nothing."""
     cdef Blob* blob
     cdef uint16_t pins
-    if not is_same(block_of(e), value) or not quota_room(space, block_of(e).size):
+    if not is_same(block_of(e), value):
         return 0
     pins = block_of(e).pins
     block_of(e).pins = pins | 1  # making room may take a group off the device, and out of the index
     try:
-        blob = blob_for(space, value)  # evicts others
+        blob = blob_for(value) if quota_room(space, block_of(e).size) else NULL  # evict others
     finally:
         block_of(e).pins = pins
     if blob != NULL:
@@ -228,7 +228,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
             b.deadline_s = deadline_s
         space.shared += 1
         return 0
-    blob = blob_for(space, value) if quota_room(space, size) else NULL
+    blob = blob_for(value) if quota_room(space, size) else NULL
     if blob == NULL:
         space.dropped += 1
         return -1
@@ -336,8 +336,8 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
     cdef uint64_t* slot
     cdef bytes key
     cdef uint32_t end = 0
-    if lease_ms:  # one tick more: of the running one, any part may be over
-        end = RG.now + <uint32_t>(((lease_ms + (1 << TICK_LOG) - 1) >> TICK_LOG) + 1)
+    if lease_ms:
+        end = lease_end(lease_ms)
     memset(bits, 0, (n + 7) // 8)
     start = 0
     while start < n:
@@ -462,6 +462,7 @@ def unlock(uint32_t index, list keys not None) -> int:
             if b.queue == LEASED:
                 block_unlink(e)
                 b.lease_end = 0
+                b.blob.flags &= ~<uint32_t>FIXED  # as when it ends
                 block_link(e)
             else:
                 b.lease_end = 0

@@ -9,17 +9,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
+    BLOCK_MAX, NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
     block_mate, block_new, block_of, block_remove, block_slot, block_spill, block_take_host, block_unlink, quota_room, region_room,
 )
 from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain
 from zeekdb.hot.region_parts cimport find, find_any, key_of, space_at
 from zeekdb.hot.table cimport Entry, hash_bytes, table_find
-
-cdef enum:
-    BLOCK_MAX = 0x7FFFFFFF   # bytes
-
 
 cdef class Pending:
     """A block on its way to the tier below: what the tier is to write, and whose it is."""
@@ -123,9 +119,9 @@ def reserve(uint64_t size, index=None):
     cdef Space* space = space_at(index) if index is not None else NULL
     cdef Blob* blob
     cdef BlobView view
-    if size > BLOCK_MAX or (space != NULL and not quota_room(space, size)):
+    if size > BLOCK_MAX or space != NULL and not quota_room(space, size):
         return None
-    blob = region_room(space, size if size else 1)
+    blob = region_room(size if size else 1)
     if blob == NULL:
         return None
     blob.size = size
