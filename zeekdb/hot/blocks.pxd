@@ -48,7 +48,6 @@ ctypedef struct Space:
     Table groups
     Queue order[GRADES]
     uint32_t index
-    uint32_t block_bytes # of every block; 0: any
     Device* device       # its model's slots; NULL: none
     uint64_t quota       # bytes in host memory; 0: no limit
     uint64_t bytes       # in host memory

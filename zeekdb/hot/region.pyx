@@ -36,11 +36,10 @@ from zeekdb.hot.region_below import (  # noqa: F401  # handed on
 
 cdef enum:
     AHEAD = 128              # keys whose entries are fetched together
+    MATES_MAX = 65536        # of groups, that one call touches as well
     DEVICE = 1               # what KV.LOOKUP says of a block in a slot of device memory, wherever else it may be
     HOST = 2                 # what KV.LOOKUP says of a block in host memory
     BELOW = 3                # and of one on the SSD alone
-
-STORED, SHARED, DROPPED = 1, 0, -1
 
 
 cdef bint is_word(const Arg* word, const char* upper, size_t n) noexcept nogil:
@@ -80,13 +79,16 @@ cdef inline void use(Entry* e) noexcept nogil:
         device_want(space.device, e)
 
 
-cdef void use_all(Entry* e) noexcept nogil:
-    """The block and its group: they go together, so they must not grow old apart."""
+cdef uint32_t use_all(Entry* e) noexcept nogil:
+    """The block and its group, which go together, so they must not grow old apart; how many beside it."""
     cdef Entry* mate = block_mate(e)
+    cdef uint32_t mates = 0
     use(e)
     while mate != NULL and mate != e:
         use(mate)
+        mates += 1
         mate = block_mate(mate)
+    return mates
 
 
 cdef Blob* blob_for(object value) except? NULL:
@@ -114,19 +116,17 @@ def set_clock(int64_t now_ms) -> None:
     region_clock(now_ms)
 
 
-def open_space(uint64_t quota=0, uint32_t block_bytes=0) -> int:
+def open_space(uint64_t quota=0) -> int:
     cdef Space* space = space_new()
     if space == NULL:
         raise MemoryError("too many tenants")
     space.quota = quota
-    space.block_bytes = block_bytes
     return space.index
 
 
-def configure_space(uint32_t index, uint64_t quota, uint32_t block_bytes) -> None:
+def configure_space(uint32_t index, uint64_t quota) -> None:
     cdef Space* space = space_at(index)
     space.quota = quota
-    space.block_bytes = block_bytes
     quota_room(space, 0)
 
 
@@ -335,7 +335,7 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
     cdef Block* b
     cdef uint64_t* slot
     cdef bytes key
-    cdef uint32_t end = 0
+    cdef uint32_t end = 0, mates = 0
     if lease_ms:
         end = lease_end(lease_ms)
     memset(bits, 0, (n + 7) // 8)
@@ -366,7 +366,10 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
         if found[i] == NULL:
             continue
         if touch and i < prefix:
-            use_all(found[i])
+            if mates < MATES_MAX:
+                mates += use_all(found[i])
+            else:
+                use(found[i])
         if end:
             block_lease(found[i], end)  # its group stays with it
     if locate:
@@ -507,14 +510,6 @@ def remove(uint32_t index, list keys not None) -> list[tuple[bytes, int | None]]
         gone.append((key, <object>(b.place - 1) if b.place else None))
         block_remove(e)
     return gone
-
-
-def set_deadline(uint32_t index, bytes key not None, uint32_t deadline_s) -> bool:
-    cdef Entry* e = find(space_at(index), key)
-    if e == NULL:
-        return False
-    block_of(e).deadline_s = deadline_s
-    return True
 
 
 # ---------------------------------------------------------------- figures

@@ -14,7 +14,7 @@ from zeekdb.hot.blocks cimport (
     RG, Block, block_find, block_link, block_of, block_remove, block_slot, block_take_host, is_expired,
 )
 from zeekdb.hot.device_slots cimport (
-    DEVICES_MAX, Device, device_at, device_free, device_leave, device_new, device_put, device_take_wanted,
+    Device, device_at, device_free, device_leave, device_new, device_put, device_take_wanted,
 )
 from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport blob_retain
@@ -23,8 +23,6 @@ from zeekdb.hot.table cimport Entry
 
 cdef enum:
     PASSED_MAX = 1024        # blocks that have to stay are passed over so often in search of one that may go
-
-MODELS_MAX = DEVICES_MAX
 
 
 cdef Device* device_for(uint32_t index) except NULL:

@@ -222,7 +222,7 @@ def test_a_quota_that_is_full_does_not_remove_what_is_stored_again(clock: Clock)
         fill(shelf.space, 1, SIZE, b"f%d-" % at)
         at += 1
     region.remove(shelf.space, [b"f%d-0" % i for i in range(at)])
-    region.configure_space(shelf.space, SIZE + 50, 0)
+    region.configure_space(shelf.space, SIZE + 50)
     assert (shelf.tier(b"kv"), shelf.tier(b"meta")) == (DEVICE, HOST)
     assert put(shelf.space, b"kv", size=SIZE) == [0]
     assert (shelf.tier(b"kv"), shelf.tier(b"meta")) == (DEVICE, HOST)
