@@ -524,10 +524,28 @@ cdef bint let_group_go(Entry* e) noexcept nogil:
     return gone or (is_on_device(e) and remove_group(e))
 
 
+cdef uint64_t renew_group(Queue* q, Entry* e) noexcept nogil:
+    """The block and those of its group that hang in the same queue become the newest; how many."""
+    cdef Entry* other = e
+    cdef Block* b
+    cdef uint8_t grade = block_of(e).grade
+    cdef uint64_t count = 0
+    while True:
+        b = block_of(other)
+        if b.queue == ORDER and b.grade == grade and other != RG.kept:
+            take_out(q, other)
+            b.used = GR.clock
+            push_newest(q, other)
+            count += 1
+        other = block_mate(other)
+        if other == e:
+            return count
+
+
 cdef Entry* oldest_that_goes(Queue* q) noexcept nogil:
-    """Of one grade. A block whose group has to stay is as good as in use: it becomes the newest, and is not in the way."""
+    """Of one grade. A group that has to stay is as good as in use: it becomes the newest, and is not in the way."""
     cdef Entry* e = q.oldest
-    cdef Entry* following
+    cdef Entry* before = NULL
     cdef uint64_t left = min(q.count, <uint64_t>PASSED_MAX)
     cdef uint32_t tries = 0
     cdef int what
@@ -535,17 +553,15 @@ cdef Entry* oldest_that_goes(Queue* q) noexcept nogil:
         what = may_go(e, worth_writing(e))
         if what == GOES:
             return e
-        following = block_of(e).newer
-        left -= 1
         if what == STAYS and block_of(e).mate != NULL and e != RG.kept:
-            take_out(q, e)
-            block_of(e).used = GR.clock
-            push_newest(q, e)
+            left -= min(left, renew_group(q, e))
         else:
+            left -= 1
             tries += 1
             if tries == TRIES_MAX:
                 break
-        e = following
+            before = e
+        e = block_of(before).newer if before != NULL else q.oldest
     return NULL
 
 
