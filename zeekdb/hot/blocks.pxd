@@ -129,6 +129,10 @@ cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
 cdef inline bint is_expired(const Block* b) noexcept nogil:
     return b.deadline_s != 0 and b.deadline_s <= RG.now_s
 
+cdef inline bint is_kept(const Block* b) noexcept nogil:
+    """Somebody relies on it."""
+    return b.pins != 0 or b.lease_end > RG.now
+
 cdef inline uint32_t lease_end(int64_t ms) noexcept nogil:
     """In ticks, of a lease that is given now; one tick more: of the running one, any part may be over."""
     return RG.now + <uint32_t>(((ms + (1 << TICK_LOG) - 1) >> TICK_LOG) + 1)

@@ -452,7 +452,7 @@ cdef bint remove_group(Entry* e) noexcept nogil:
     cdef uint32_t count = group_of(block_group(e)).count, i
     for i in range(count):
         b = block_of(other)
-        if b.place or b.pins or b.lease_end > RG.now or other == RG.kept or (b.blob != NULL and b.queue != ORDER):
+        if b.place or is_kept(b) or other == RG.kept or (b.blob != NULL and b.queue != ORDER):
             return False
         other = block_mate(other)
     for i in range(count):

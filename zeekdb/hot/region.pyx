@@ -15,8 +15,8 @@ from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     HELD, LEASED, NOWHERE, ORDER, RG, Block, Space, block_find_any, block_group, block_join, block_lease,
     block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host,
-    block_unlink, evict_block, ghost_hash, is_expired, late_end, lease_end, leases_end, quota_room, region_clock, region_room, space_free,
-    space_new,
+    block_unlink, evict_block, ghost_hash, is_expired, is_kept, late_end, lease_end, leases_end, quota_room, region_clock,
+    region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
 from zeekdb.hot.device_slots cimport HOT_GRADE, device_use, device_want
@@ -210,7 +210,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     cdef size_t size = len(value)
     entry[0] = e
     if e != NULL and is_expired(b):
-        if b.lease_end <= RG.now and b.pins == 0:
+        if not is_kept(b):
             block_remove(e)
             e = NULL
         elif is_same(b, value):
@@ -531,7 +531,7 @@ cdef struct Sweep:
 
 cdef void note_expired(Entry* e, uint64_t hash, void* arg) noexcept nogil:
     cdef Sweep* sweep = <Sweep*>arg
-    if is_expired(block_of(e)) and sweep.count < 64 and block_of(e).pins == 0 and block_of(e).lease_end <= RG.now:
+    if is_expired(block_of(e)) and sweep.count < 64 and not is_kept(block_of(e)):
         sweep.expired[sweep.count] = e
         sweep.count += 1
 
