@@ -454,6 +454,29 @@ def test_a_value_that_begins_behind_a_command_that_waits(server: Server, wire: W
     wait_for(lambda: used(wire) == 0)
 
 
+def test_a_value_begun_again_leaves_nothing_of_the_first_time(server: Server, wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    call = encode("KV.MSET", "m", 1, "a", bytes(100_000))
+
+    def blocked() -> bool:
+        return b"blocked_clients:1\r" in wire("INFO", "clients")
+
+    def memory() -> int:
+        return int(wire("INFO", "memory").split(b"used_memory:")[1].split(b"\r")[0])
+
+    with server.wire() as other:
+        began = 0
+        for at in range(300):
+            other.send(encode("BLPOP", "list", 0) + encode("PING") + call[:2000])
+            wait_for(blocked)
+            wire("RPUSH", "list", "x")
+            assert [other.read(), other.read()] == [[b"list", b"x"], "PONG"]
+            other.send(call[2000:])
+            assert other.read() == [int(at == 0)]
+            began = began or memory()
+        assert memory() - began < 20_000
+
+
 def test_transactions(wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
     data = payload(1, 300_000)

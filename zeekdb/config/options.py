@@ -309,7 +309,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-watermark", Int(1, 100), 95, "How full the arena may be before blocks leave it ahead of need.", "%", ours=True),
         D("kv-lease-max", Int(1, INT_MAX), 600000, "Longest lease of a block.", "ms", ours=True),
         D("kv-namespace", Namespaces(), (), "Serve SET, GET, MGET, EXISTS and DEL of keys like PATTERN as blocks of MODEL: PATTERN MODEL …", ours=True, hook="kv-namespace"),
-        D("kv-exists-lease", COUNT, 10000, "How long a block of such a key stays at least once EXISTS has promised it; 0 gives no lease.", "ms", ours=True),
+        D("kv-exists-lease", NATURAL, 10000, "How long a block of such a key stays at least once EXISTS has promised it; 0 gives no lease.", "ms", ours=True),
         D("kv-gpu", ModelSizes(), (), "GPU memory for the blocks of MODEL, which has a layout; kv-memory is then page-locked at the start: MODEL BYTES …", immutable=True, ours=True),
         D("kv-gpu-twin", YES_NO, False, "Let host memory stand in for the GPU's, for tests.", immutable=True, hidden=True, ours=True),
         D("kv-ssd-path", TEXT, "", "Folder of the SSD tier, which survives a restart; none without.", immutable=True, ours=True),

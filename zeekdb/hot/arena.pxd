@@ -54,7 +54,6 @@ cdef Arena A
 # whoever fills it knows its place; whoever keeps it, and looks at blob.data anew each time, clears the flag.
 cdef Blob* arena_blob(size_t capacity) noexcept nogil
 cdef void arena_trim(Blob* blob, size_t size) noexcept nogil    # gives back what lies beyond `size` bytes
-cdef size_t arena_largest() noexcept nogil                      # bytes of the largest free extent
 
 cdef inline void arena_sum(Blob* blob, uint64_t checksum) noexcept nogil:
     """The blob's contents, which will not change any more, have this checksum."""

@@ -331,7 +331,8 @@ cdef void arena_trim(Blob* blob, size_t size) noexcept nogil:
     cut(e, keep)
 
 
-cdef size_t arena_largest() noexcept nogil:
+cdef size_t largest_free() noexcept nogil:
+    """Bytes of the largest free extent."""
     cdef Bins* b = &A.bins[0]
     cdef size_t largest = 0
     cdef uint32_t row
@@ -477,7 +478,7 @@ def arena_stats():
         faulted, error = F.done, F.error
         pthread_mutex_unlock(&F.lock)
     return {
-        "size": A.size, "used": A.used, "free": A.size - A.used, "largest": arena_largest(), "blobs": A.blobs,
+        "size": A.size, "used": A.used, "free": A.size - A.used, "largest": largest_free(), "blobs": A.blobs,
         "high": A.high, "faulted": faulted, "fault_errno": error, "moved_blobs": A.moved_blobs,
         "moved_bytes": A.moved_bytes,
     }

@@ -1,14 +1,13 @@
 """Room in the arena where the free bytes suffice but no free extent does.
 
-Extents of many sizes leave holes between them. Three ways to make one that is large enough, the cheapest first:
+Extents of many sizes leave holes between them. Two ways to make one that is large enough, the cheapest first:
 
 - *Empty* a run of neighbours: its blobs move to holes elsewhere. It costs the bytes in use in a stretch as long as what
   is wanted, but each blob needs a hole of its size elsewhere.
 - *Slide* a run together: its blobs move down to where it begins, and its holes become one at its end. It needs nothing
   elsewhere and so cannot fail, but at one tenth free it costs nine times what is wanted.
-- *Evict*: name the run of blobs whose loss costs least. That is the caller's to do.
 
-All are one search: two pointers go over the extents, the run between them has room enough, and the cheapest run wins.
+Both are one search: two pointers go over the extents, the run between them has room enough, and the cheapest run wins.
 A blob that may not move ends every run. The search goes SEARCH_STEPS extents far, and the next goes on from there.
 
 A blob is its extent's header, and holders know it by that, so headers stay with their blobs: two extents exchange
@@ -19,10 +18,9 @@ less than half in use are emptied into others when the free bytes lie in them.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 from zeekdb.hot.arena cimport (
-    A, BIG_MIN, BIG_STEP, END, FREE, HELD, SPAN, Extent, arena_footprint, arena_offset, bin_out, extent_drop, find, give,
+    A, BIG_MIN, BIG_STEP, END, FREE, HELD, SPAN, Extent, arena_footprint, bin_out, extent_drop, find, give,
     link, make_free, reserve, take,
 )
 from zeekdb.hot.memory cimport FIXED, Blob
@@ -34,21 +32,17 @@ cdef enum:
     SEARCH_STEPS = 16384    # extents that one search looks at; up to a millisecond
     TRIES = 4               # searches for a run without small blobs that stay, which only a look at each of them tells
     STUCK_SEARCHES = 16     # for which a span is left out after that
-    SAMPLE = 256            # small blobs by which a span is priced
 
     EMPTY = 0               # what shall be done to the run
     SLIDE = 1
-    EVICT = 2
 
 ctypedef struct Search:
     int way
     size_t need
     size_t steps            # left
-    Price price
-    void* arg
     Extent* first           # the run found, NULL: none
     Extent* last
-    uint64_t cost           # bytes to be moved, or the price
+    uint64_t cost           # bytes to be moved
     uint64_t limit          # the most it may cost
 
 cdef uint32_t SEARCHES = 0
@@ -59,10 +53,6 @@ cdef uint32_t SEARCHES = 0
 
 cdef inline bint stays(const Extent* e) noexcept nogil:
     return e.blob.refs != 1 or e.blob.flags & FIXED
-
-
-cdef inline uint64_t price_of(const Search* s, Extent* e) noexcept nogil:
-    return s.price(&e.blob, s.arg) if s.price != NULL else e.blob.capacity
 
 
 cdef inline size_t room_of(const Search* s, const Extent* e) noexcept nogil:
@@ -78,41 +68,19 @@ cdef bint weigh(Search* s, Extent* e, uint64_t* cost) noexcept nogil:
     if not e.blob.flags & SPAN:
         if stays(e):
             return False
-        cost[0] = price_of(s, e) if s.way == EVICT else e.blob.capacity
-        return cost[0] != UINT64_MAX
+        cost[0] = e.blob.capacity
+        return True
     if e.blob.refs and SEARCHES - e.blob.refs < STUCK_SEARCHES:
         return False
     cost[0] = e.blob.capacity if s.way == SLIDE else e.blob.size
-    return price_span(s, e, cost) if s.way == EVICT and s.price != NULL else cost[0] <= s.limit
+    return cost[0] <= s.limit
 
 
-cdef bint price_span(Search* s, Extent* span, uint64_t* cost) noexcept nogil:
-    """An estimate from the first SAMPLE small extents: there may be thousands."""
-    cdef Extent* small = (<Extent*>span.next).right
-    cdef uint64_t price
-    cdef size_t seen = 0
-    cdef int n = SAMPLE
-    cost[0] = 0
-    while n and not small.blob.flags & END:
-        n -= 1
-        s.steps -= s.steps > 0
-        if not small.blob.flags & FREE:
-            price = price_of(s, small)
-            if price == UINT64_MAX:
-                return False
-            cost[0] += price
-            seen += small.blob.capacity
-        small = small.right
-    if seen:
-        cost[0] = <uint64_t>(<double>cost[0] * span.blob.size / seen)
-    return True
-
-
-cdef bint span_stays(Search* s, Extent* span) noexcept nogil:
+cdef bint span_stays(Extent* span) noexcept nogil:
     """Whether one of its blobs does. Searches leave it out for a while then."""
     cdef Extent* e = (<Extent*>span.next).right
     while not e.blob.flags & END:
-        if not e.blob.flags & FREE and (stays(e) or s.way == EVICT and price_of(s, e) == UINT64_MAX):
+        if not e.blob.flags & FREE and stays(e):
             span.blob.refs = SEARCHES if SEARCHES else 1
             return True
         e = e.right
@@ -123,7 +91,7 @@ cdef bint run_stays(Search* s) noexcept nogil:
     """Whether the run found cannot be had after all, for a small blob that the search did not look at."""
     cdef Extent* e = s.first
     while True:
-        if e.blob.flags & SPAN and span_stays(s, e):
+        if e.blob.flags & SPAN and span_stays(e):
             return True
         if e == s.last:
             return False
@@ -189,7 +157,7 @@ cdef void search_spans(Search* s) noexcept nogil:
     s.steps = SEARCH_STEPS
     while s.steps and not e.blob.flags & END:
         s.steps -= 1
-        if e.blob.flags & SPAN and (s.way == EVICT or e.blob.capacity - e.blob.size >= s.need):
+        if e.blob.flags & SPAN and e.blob.capacity - e.blob.size >= s.need:
             search(s, (<Extent*>e.next).right)
         e = e.right
 
@@ -370,7 +338,7 @@ cdef void squeeze_spans(size_t budget) noexcept nogil:
         s.limit = budget
         next = e.right
         if e.blob.flags & SPAN and 2 * e.blob.size <= e.blob.capacity and weigh(&s, e, &cost) \
-                and not span_stays(&s, e):
+                and not span_stays(e):
             budget -= cost
             if next.blob.flags & FREE:  # or it may be gone
                 next = next.right
@@ -394,7 +362,6 @@ cdef void spend(size_t* budget, uint64_t moved_before) noexcept nogil:
 cdef bint make_big_room(size_t need, size_t budget) noexcept nogil:
     cdef Search s
     cdef uint64_t moved = A.moved_bytes
-    s.price = NULL
     if find(False, need) != NULL:
         return True
     begin(&s, EMPTY, need, budget)
@@ -428,7 +395,6 @@ cdef bint arena_make_room(size_t size, size_t move_bytes_max) noexcept nogil:
         if find(True, need) != NULL:
             return True
         begin(&s, SLIDE, need, move_bytes_max)
-        s.price = NULL
         if find(False, whole_steps(need)) == NULL:
             search_spans(&s)
         if s.first != NULL:
@@ -437,63 +403,8 @@ cdef bint arena_make_room(size_t size, size_t move_bytes_max) noexcept nogil:
     return make_big_room(whole_steps(need), move_bytes_max)
 
 
-cdef size_t arena_window(size_t size, Price price, void* arg, Blob** out, size_t most) noexcept nogil:
-    cdef size_t need = arena_footprint(size)
-    cdef size_t n = 0
-    cdef Extent* e
-    cdef Extent* small
-    cdef Search s
-    if size > A.size:
-        return 0
-    s.price = price
-    s.arg = arg
-    begin(&s, EVICT, whole_steps(need), UINT64_MAX)
-    search_big(&s)
-    if need < BIG_MIN:
-        s.need = need
-        search_spans(&s)
-    e = s.first
-    while e != NULL:
-        if e.blob.flags & SPAN:
-            small = (<Extent*>e.next).right
-            while not small.blob.flags & END:
-                n = name_blob(small, out, n, most)
-                small = small.right
-        else:
-            n = name_blob(e, out, n, most)
-        e = NULL if e == s.last else e.right
-    return n
-
-
-cdef inline size_t name_blob(Extent* e, Blob** out, size_t n, size_t most) noexcept nogil:
-    if e.blob.flags & FREE:
-        return n
-    if n < most:
-        out[n] = &e.blob
-    return n + 1
-
-
 # ---------------------------------------------------------------- doors
 
 
 def make_room(size_t size, size_t move_bytes_max):
     return arena_make_room(size, move_bytes_max)
-
-
-cdef uint64_t price_from(Blob* blob, void* prices) noexcept with gil:
-    return (<dict>prices)[arena_offset(blob)]
-
-
-def window(size_t size, dict prices=None):
-    cdef Price price = NULL
-    cdef size_t i, n = A.blobs
-    cdef Blob** blobs = <Blob**>malloc(max(n, <size_t>1) * sizeof(Blob*))
-    if blobs == NULL:
-        raise MemoryError
-    if prices is not None:
-        price = price_from
-    try:
-        n = arena_window(size, price, <void*>prices, blobs, n)
-        return [arena_offset(blobs[i]) for i in range(n)]
-    finally:
-        free(blobs)

@@ -1,5 +1,4 @@
 # A blob as Python sees it. See blobview.pyx.
-from libc.stdint cimport uint64_t
 from zeekdb.hot.memory cimport Blob
 
 cdef class BlobView:

@@ -48,7 +48,6 @@ ctypedef struct Space:
     Table groups
     Queue order[GRADES]
     uint32_t index
-    uint32_t block_bytes # of every block; 0: any
     Device* device       # its model's slots; NULL: none
     uint64_t quota       # bytes in host memory; 0: no limit
     uint64_t bytes       # in host memory
@@ -70,6 +69,7 @@ ctypedef struct Space:
 cdef enum:
     TICK_LOG = 4         # a tick is 16 ms
     WHEEL = 4096         # ticks that the wheel of leases spans: 65 s; a longer lease goes round again
+    BLOCK_MAX = 0x7FFFFFFF   # bytes
     GROUP_MAX = 1024     # blocks; walks over a group are part of a command
 
 # A blob whose block has gone while a client of the same host may still be reading it.
@@ -129,6 +129,14 @@ cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
 cdef inline bint is_expired(const Block* b) noexcept nogil:
     return b.deadline_s != 0 and b.deadline_s <= RG.now_s
 
+cdef inline bint is_kept(const Block* b) noexcept nogil:
+    """Somebody relies on it."""
+    return b.pins != 0 or b.lease_end > RG.now
+
+cdef inline uint32_t lease_end(int64_t ms) noexcept nogil:
+    """In ticks, of a lease that is given now; one tick more: of the running one, any part may be over."""
+    return RG.now + <uint32_t>(((ms + (1 << TICK_LOG) - 1) >> TICK_LOG) + 1)
+
 cdef void region_clock(int64_t now_ms) noexcept nogil
 cdef Space* space_new() noexcept nogil                            # NULL: too many
 cdef void space_free(Space* space) noexcept nogil
@@ -146,7 +154,7 @@ cdef void block_join(Entry* e, const uint8_t* group, size_t n) noexcept nogil  #
 cdef bint block_spill(Entry* e) noexcept nogil                    # False: there is no room below for now
 cdef bint block_can_go(Entry* e) noexcept nogil                   # nobody relies on it or its group, and there is room below
 cdef bint evict_block(Space* space) noexcept nogil                # of the space, or of any; False: nothing can go
-cdef Blob* region_room(Space* space, size_t size) noexcept nogil  # NULL: no room could be made
+cdef Blob* region_room(size_t size) noexcept nogil                # NULL: no room could be made
 cdef bint quota_room(Space* space, size_t size) noexcept nogil
 cdef void late_end(bint all_of_them) noexcept nogil               # blobs that nobody may be reading any more are given back
 cdef void leases_end() noexcept nogil                             # blocks whose leases have ended may go again

@@ -19,7 +19,7 @@ Rejected: a reference count per lease holder (a client that dies would leave it 
 heap of lease ends (log n for each lookup).
 """
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from zeekdb.hot.arena cimport A, arena_blob
 from zeekdb.hot.arena_room cimport arena_make_room
 from zeekdb.hot.device_slots cimport Device, device_forget
@@ -34,9 +34,11 @@ cdef enum:
     SPACES_MAX = 65536       # tenants of all models together
     TRIES_MAX = 64           # blocks that the tier below has no room for are passed over so often
     PASSED_MAX = 16384       # and those whose groups have to stay
-    ROUNDS_MAX = 65536       # evictions for one block
+    ROUNDS_MAX = 65536       # evictions for one block, or for one quota
     MOVE_MAX = 67108864      # bytes moved at a time for one block's room
     SPACES_LOOKED_AT = 32    # when the one with the oldest block is chosen among many
+    SPACES_PASSED = 1024     # and those of which none can go, once one was found
+    LEASES_AT_ONCE = 65536   # that end in one call, a few milliseconds
 
     # Whether a block can go.
     GOES = 0
@@ -192,21 +194,26 @@ cdef void leases_end() noexcept nogil:
     cdef Queue* q
     cdef Entry* e
     cdef Entry* following
+    cdef uint32_t ended = 0
     if RG.lates and RG.wheel_at < RG.now:
         late_end(False)
     if RG.now - RG.wheel_at > WHEEL:
         RG.wheel_at = RG.now - WHEEL
     while RG.wheel_at < RG.now:
-        RG.wheel_at += 1
-        q = &RG.wheel[RG.wheel_at & (WHEEL - 1)]
+        q = &RG.wheel[(RG.wheel_at + 1) & (WHEEL - 1)]
         e = q.oldest
         while e != NULL:
             following = block_of(e).newer
             if block_of(e).lease_end <= RG.now:
+                if ended == LEASES_AT_ONCE:
+                    return  # the next call goes on here
+                ended += 1
                 block_unlink(e)
                 block_of(e).leases = 0
+                block_of(e).blob.flags &= ~<uint32_t>FIXED  # nobody reads it where it lies any more
                 block_link(e)
             e = following
+        RG.wheel_at += 1
 
 
 # ---------------------------------------------------------------- spaces and blocks
@@ -445,7 +452,7 @@ cdef bint remove_group(Entry* e) noexcept nogil:
     cdef uint32_t count = group_of(block_group(e)).count, i
     for i in range(count):
         b = block_of(other)
-        if b.place or b.pins or b.lease_end > RG.now or other == RG.kept or (b.blob != NULL and b.queue != ORDER):
+        if b.place or is_kept(b) or other == RG.kept or (b.blob != NULL and b.queue != ORDER):
             return False
         other = block_mate(other)
     for i in range(count):
@@ -517,10 +524,28 @@ cdef bint let_group_go(Entry* e) noexcept nogil:
     return gone or (is_on_device(e) and remove_group(e))
 
 
+cdef uint64_t renew_group(Queue* q, Entry* e) noexcept nogil:
+    """The block and those of its group that hang in the same queue become the newest; how many."""
+    cdef Entry* other = e
+    cdef Block* b
+    cdef uint8_t grade = block_of(e).grade
+    cdef uint64_t count = 0
+    while True:
+        b = block_of(other)
+        if b.queue == ORDER and b.grade == grade and other != RG.kept:
+            take_out(q, other)
+            b.used = GR.clock
+            push_newest(q, other)
+            count += 1
+        other = block_mate(other)
+        if other == e:
+            return count
+
+
 cdef Entry* oldest_that_goes(Queue* q) noexcept nogil:
-    """Of one grade. A block whose group has to stay is as good as in use: it becomes the newest, and is not in the way."""
+    """Of one grade. A group that has to stay is as good as in use: it becomes the newest, and is not in the way."""
     cdef Entry* e = q.oldest
-    cdef Entry* following
+    cdef Entry* before = NULL
     cdef uint64_t left = min(q.count, <uint64_t>PASSED_MAX)
     cdef uint32_t tries = 0
     cdef int what
@@ -528,17 +553,15 @@ cdef Entry* oldest_that_goes(Queue* q) noexcept nogil:
         what = may_go(e, worth_writing(e))
         if what == GOES:
             return e
-        following = block_of(e).newer
-        left -= 1
         if what == STAYS and block_of(e).mate != NULL and e != RG.kept:
-            take_out(q, e)
-            block_of(e).used = GR.clock
-            push_newest(q, e)
+            left -= min(left, renew_group(q, e))
         else:
+            left -= 1
             tries += 1
             if tries == TRIES_MAX:
                 break
-        e = following
+            before = e
+        e = block_of(before).newer if before != NULL else q.oldest
     return NULL
 
 
@@ -564,18 +587,18 @@ cdef Entry* oldest() noexcept nogil:
     cdef Entry* e
     cdef Space* space
     cdef double age = 0, own = 0
-    cdef uint32_t i, looked_at = 0
+    cdef uint32_t i, looked_at = 0, last = 0
     for i in range(RG.nspaces):
         space = RG.spaces[(RG.next_space + i) % RG.nspaces]
         e = oldest_of(space, &own) if space != NULL and space.host_blocks else NULL
-        if e == NULL:
-            continue
-        if best == NULL or own > age:
-            best = e
-            age = own
-        looked_at += 1
-        if looked_at == SPACES_LOOKED_AT:
-            RG.next_space = (RG.next_space + i + 1) % RG.nspaces
+        if e != NULL:
+            if best == NULL or own > age:
+                best = e
+                age = own
+            looked_at += 1
+            last = space.index
+        if looked_at == SPACES_LOOKED_AT or best != NULL and i >= SPACES_PASSED:
+            RG.next_space = last  # a space that has some: the next search need not pass the empty ones again
             break
     return best
 
@@ -594,31 +617,36 @@ cdef bint evict_block(Space* space) noexcept nogil:
     return False
 
 
-cdef Blob* region_room(Space* space, size_t size) noexcept nogil:
+cdef Blob* region_room(size_t size) noexcept nogil:
     """A blob of the arena, for which others leave."""
     cdef Blob* blob
-    cdef uint32_t rounds = 0
-    if size > A.size:
+    cdef uint32_t rounds
+    cdef size_t enough = size, step = size  # bytes free that are worth a search, which takes a millisecond in vain
+    if size > A.size or size > BLOCK_MAX:
         return NULL
-    while rounds < ROUNDS_MAX:
+    for rounds in range(ROUNDS_MAX):
         blob = arena_blob(size)
         if blob != NULL:
             return blob
-        if A.size - A.used >= size and arena_make_room(size, MOVE_MAX):
-            continue
+        if A.size - A.used >= enough:
+            if arena_make_room(size, MOVE_MAX):
+                continue
+            enough = A.size - A.used + step
+            step *= 2
         if not evict_block(NULL):
             return NULL
-        rounds += 1
     return NULL
 
 
 cdef bint quota_room(Space* space, size_t size) noexcept nogil:
     """A space that has a quota makes room among its own blocks."""
+    cdef uint32_t rounds = 0
     if space.quota == 0:
         return True
     if size > space.quota:
         return False
     while space.bytes + size > space.quota:
-        if not evict_block(space):
+        if rounds == ROUNDS_MAX or not evict_block(space):
             return False
+        rounds += 1
     return True

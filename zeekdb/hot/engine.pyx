@@ -36,7 +36,7 @@ from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.namespaces cimport NS, any_namespaced
 from zeekdb.hot.notes cimport N
 from zeekdb.hot.parser cimport (
-    COMMAND, FAULT, MORE, Parser, Request, count_received, drop_half, forget_half, parse, release_blobs,
+    COMMAND, FAULT, MORE, Parser, Request, count_received, drop_blob, drop_half, forget_half, parse, release_blobs,
 )
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
@@ -316,9 +316,7 @@ cdef class Engine(Sockets):
                 if done < n:  # blocked or closing: what was parsed ahead goes back
                     used = self.requests[done].start
                     forget_half(&c.intake)
-                    if c.intake.blob != NULL:  # begun for a command that is parsed again: its bytes are still here
-                        blob_release(c.intake.blob)
-                        c.intake.blob = NULL
+                    drop_blob(&c.intake)  # begun for a command that is parsed again: its bytes are still here
                     state = MORE
                     break
             if state == COMMAND and out_pending(&c.port.out) > OUTPUT_FLUSH:

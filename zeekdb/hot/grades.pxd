@@ -23,4 +23,3 @@ cdef inline double grade_age(uint8_t grade, uint32_t used) noexcept nogil:
 cdef void grade_evicted(uint64_t hash, uint8_t grade) noexcept nogil     # a block was
 cdef uint8_t grade_stored(uint64_t hash) noexcept nogil                  # what a block begins with that comes now
 cdef uint8_t grade_returned(uint8_t grade) noexcept nogil                # what one has that was away too early
-cdef void grades_forget() noexcept nogil

@@ -86,13 +86,6 @@ cdef uint8_t grade_returned(uint8_t grade) noexcept nogil:
     return <uint8_t>min(GRADES - 1, grade + 1)
 
 
-def state() -> dict[str, list[float] | int]:
-    return {
-        "lives": [GR.life[i] for i in range(GRADES)], "shares": [GR.share[i] for i in range(GRADES)],
-        "clock": GR.clock, "evictions": GR.evictions,
-    }
-
-
 def forget() -> None:
     grades_forget()
 

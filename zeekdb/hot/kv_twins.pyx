@@ -1,11 +1,14 @@
 """Twins of plain keys that the tensor region serves: EXISTS, which an engine asks for each chunk of a prompt."""
 
-from libc.stdint cimport int64_t, uint32_t
-from zeekdb.hot.blocks cimport RG, TICK_LOG, Space, block_find, block_lease
+from libc.stdint cimport int64_t
+from zeekdb.hot.blocks cimport RG, Space, block_find, block_lease, lease_end
 from zeekdb.hot.namespaces cimport namespace_of
 from zeekdb.hot.region cimport use_all
 from zeekdb.hot.table cimport Entry
 from zeekdb.hot.wire cimport TWIN_DONE, TWIN_PASS, out_int
+
+cdef enum:
+    KEY_BYTES_MAX = 4096     # as commands/kv_plain.py has it
 
 cdef int64_t EXISTS_LEASE_MS = 0
 
@@ -20,7 +23,7 @@ cdef int twin_kv_exists(Port* port, Arg* argv, int argc) noexcept nogil:
     cdef int index = namespace_of(argv[1].p, argv[1].n) if argc == 2 else -1
     cdef Space* space
     cdef Entry* e
-    if index < 0:
+    if index < 0 or argv[1].n > KEY_BYTES_MAX:  # no key at all, as the handler will say
         return TWIN_PASS
     space = RG.spaces[index]
     e = block_find(space, argv[1].p, argv[1].n)
@@ -31,6 +34,6 @@ cdef int twin_kv_exists(Port* port, Arg* argv, int argc) noexcept nogil:
     space.hits += 1
     use_all(e)
     if EXISTS_LEASE_MS:
-        block_lease(e, RG.now + <uint32_t>(EXISTS_LEASE_MS >> TICK_LOG) + 1)
+        block_lease(e, lease_end(EXISTS_LEASE_MS))
     out_int(&port.out, 1)
     return TWIN_DONE

@@ -1,7 +1,5 @@
 """Which plain keys the tensor region serves (`kv-namespace`)."""
 
-PATTERNS_MAX: int
-
 def set_namespaces(patterns: list[tuple[bytes, int]]) -> None:
     """Keys that match a glob belong to that space, the first match decides. ValueError beyond PATTERNS_MAX."""
 

@@ -50,5 +50,6 @@ ctypedef struct Parser:
 cdef int parse(Parser* b, Intake* c, uint8_t* data, size_t size, size_t* used, Request* r) noexcept nogil
 cdef void forget_half(Intake* c) noexcept nogil
 cdef void count_received(Intake* c, size_t before) noexcept nogil   # the blob had so many bytes, line end included
+cdef void drop_blob(Intake* c) noexcept nogil                       # what was being received, and its sum
 cdef void drop_half(Parser* b, Intake* c) noexcept nogil
 cdef void release_blobs(Parser* b, Request* first) noexcept nogil

@@ -169,6 +169,15 @@ cdef void count_received(Intake* c, size_t before) noexcept nogil:
         c.sum = NULL
 
 
+cdef void drop_blob(Intake* c) noexcept nogil:
+    if c.blob != NULL:
+        blob_release(c.blob)
+        c.blob = NULL
+    if c.sum != NULL:
+        mem_free(c.sum, sizeof(Checksum))
+        c.sum = NULL
+
+
 cdef int keep_half(Parser* b, Intake* c, Request* r, uint8_t* start, uint8_t* p, int64_t left, int64_t bulk) noexcept nogil:
     """Keeps the parser's place, so that a command that comes in a thousand pieces is read once."""
     cdef uint32_t i, argc = b.args_used - r.first

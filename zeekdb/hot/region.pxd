@@ -5,4 +5,4 @@ from zeekdb.hot.table cimport Entry
 from zeekdb.hot.wire cimport Arg
 
 cdef Blob* place_argument(const Arg* argv, uint32_t argc, size_t n) noexcept nogil
-cdef void use_all(Entry* e) noexcept nogil                        # the block and its group were asked for
+cdef uint32_t use_all(Entry* e) noexcept nogil                    # the block and its group were asked for; its mates

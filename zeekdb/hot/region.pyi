@@ -43,18 +43,14 @@ from zeekdb.hot.region_below import (
     take_spilling as take_spilling,
 )
 
-STORED: int
-SHARED: int
-DROPPED: int
-
 def set_clock(now_ms: int) -> None:
     """Unix time; the engine sets it at every turn. Set back, it ends no lease and prolongs none."""
 
-def open_space(quota: int = 0, block_bytes: int = 0) -> int:
+def open_space(quota: int = 0) -> int:
     """A new space; `quota` bytes in host memory at most, 0: no limit. MemoryError beyond 65,536 spaces."""
 
-def configure_space(index: int, quota: int, block_bytes: int) -> None:
-    """A smaller quota evicts at once what can go."""
+def configure_space(index: int, quota: int) -> None:
+    """A smaller quota evicts what can go: 65,536 blocks at once, the rest as others are stored."""
 
 def configure_spilling(limit: int, uses: int) -> None:
     """`limit`: bytes that may wait for the tier below, 0: there is none; `uses` make a block worth to be written."""
@@ -70,10 +66,10 @@ def put(
     group: bytes | None = None,
     parent: bytes | None = None,
 ) -> list[int]:
-    """Stores blocks, the keys of one context in its order: STORED, SHARED or DROPPED for each.
+    """Stores blocks, the keys of one context in its order: 1 (stored), 0 (shared) or -1 (dropped) for each.
 
-    SHARED: a block was there under this key and stays what it is; it lives as long as the later of the two deadlines
-    (Unix seconds, 0: none). DROPPED: no room could be made, or another block expired under this key and is still leased
+    Shared: a block was there under this key and stays what it is; it lives as long as the later of the two deadlines
+    (Unix seconds, 0: none). Dropped: no room could be made, or another block expired under this key and is still leased
     or pinned. What the call has stored or found stays while it stores what follows. A value that lies in the arena is
     taken over, another is copied there. `group`: what leaves together; 1024 blocks at most, those beyond are in none.
     `parent` is the key before the first. TypeError for a value that is no buffer; those before it are stored.
@@ -96,7 +92,7 @@ def lookup(
     2 host memory, 3 below only.
     `lease_ms`: all that are there stay so long at least, and their groups with them. `touch` counts as a use of the
     prefix. With `locate`, places are 24 bytes each, little-endian uint64: offset in the arena's file (2^64-1 where the
-    block is not in host memory), bytes, checksum; what was located is not moved any more.
+    block is not in host memory), bytes, checksum; what was located is not moved before its lease is over.
     """
 
 def get(index: int, keys: list[bytes], touch: bool = True) -> list[BlobView | int | None]:
@@ -118,11 +114,11 @@ def pin(index: int, keys: list[bytes], pinned: bool) -> int:
 def remove(index: int, keys: list[bytes]) -> list[tuple[bytes, int | None]]:
     """Blocks leave every tier, leased or not: (key, place in the tier below or None) of those that were there."""
 
-def set_deadline(index: int, key: bytes, deadline_s: int) -> bool:
-    """Unix seconds, 0: none. False: it is not there."""
-
 def relieve(free_bytes: int, most: int = 256) -> int:
-    """Ends leases that are over; evicts until the arena has so many bytes free, `most` blocks at a time. How many."""
+    """Evicts until the arena has so many bytes free, `most` blocks at a time; how many.
+
+    Before that, leases that are over are ended, 65,536 at a time.
+    """
 
 def sweep(index: int, cursor: int) -> tuple[int, list[tuple[bytes, int | None]]]:
     """Removes the expired among some more blocks, 0 to begin: (next cursor, 0 at the end; [(key, place), …]).

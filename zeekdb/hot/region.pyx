@@ -13,10 +13,10 @@ from libc.string cimport memcmp, memcpy, memset
 from zeekdb.hot.arena cimport SUMMED, A, Extent, arena_offset, arena_sum_of, arena_trim
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    HELD, LEASED, NOWHERE, ORDER, RG, TICK_LOG, Block, Space, block_find_any, block_group, block_join, block_lease,
+    HELD, LEASED, NOWHERE, ORDER, RG, Block, Space, block_find_any, block_group, block_join, block_lease,
     block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host,
-    block_unlink, evict_block, ghost_hash, is_expired, late_end, leases_end, quota_room, region_clock, region_room, space_free,
-    space_new,
+    block_unlink, evict_block, ghost_hash, is_expired, is_kept, late_end, lease_end, leases_end, quota_room, region_clock,
+    region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
 from zeekdb.hot.device_slots cimport HOT_GRADE, device_use, device_want
@@ -36,11 +36,10 @@ from zeekdb.hot.region_below import (  # noqa: F401  # handed on
 
 cdef enum:
     AHEAD = 128              # keys whose entries are fetched together
+    MATES_MAX = 65536        # of groups, that one call touches as well
     DEVICE = 1               # what KV.LOOKUP says of a block in a slot of device memory, wherever else it may be
     HOST = 2                 # what KV.LOOKUP says of a block in host memory
     BELOW = 3                # and of one on the SSD alone
-
-STORED, SHARED, DROPPED = 1, 0, -1
 
 
 cdef bint is_word(const Arg* word, const char* upper, size_t n) noexcept nogil:
@@ -55,11 +54,11 @@ cdef bint is_word(const Arg* word, const char* upper, size_t n) noexcept nogil:
 
 cdef Blob* place_argument(const Arg* argv, uint32_t argc, size_t n) noexcept nogil:
     if NS.count and argc == 2 and is_word(&argv[0], b"SET", 3) and namespace_of(argv[1].p, argv[1].n) >= 0:
-        return region_room(NULL, n)
+        return region_room(n)
     if argc < 3 or argv[0].n < 6 or argv[0].p[2] != 46:  # KV.
         return NULL
     if is_word(&argv[0], b"KV.MSET", 7) or is_word(&argv[0], b"KV.STORE", 8) or is_word(&argv[0], b"KV.PUT", 6):
-        return region_room(NULL, n)
+        return region_room(n)
     return NULL
 
 
@@ -80,16 +79,19 @@ cdef inline void use(Entry* e) noexcept nogil:
         device_want(space.device, e)
 
 
-cdef void use_all(Entry* e) noexcept nogil:
-    """The block and its group: they go together, so they must not grow old apart."""
+cdef uint32_t use_all(Entry* e) noexcept nogil:
+    """The block and its group, which go together, so they must not grow old apart; how many beside it."""
     cdef Entry* mate = block_mate(e)
+    cdef uint32_t mates = 0
     use(e)
     while mate != NULL and mate != e:
         use(mate)
+        mates += 1
         mate = block_mate(mate)
+    return mates
 
 
-cdef Blob* blob_for(Space* space, object value) except? NULL:
+cdef Blob* blob_for(object value) except? NULL:
     """The value in the arena, where it is already or whereto it is copied; NULL: no room. One reference."""
     cdef BlobView view
     cdef Blob* blob
@@ -101,7 +103,7 @@ cdef Blob* blob_for(Space* space, object value) except? NULL:
         return blob
     PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE)
     try:
-        blob = region_room(space, buffer.len if buffer.len else 1)
+        blob = region_room(buffer.len if buffer.len else 1)
         if blob != NULL:
             memcpy(blob.data, buffer.buf, buffer.len)
             blob.size = buffer.len
@@ -114,19 +116,17 @@ def set_clock(int64_t now_ms) -> None:
     region_clock(now_ms)
 
 
-def open_space(uint64_t quota=0, uint32_t block_bytes=0) -> int:
+def open_space(uint64_t quota=0) -> int:
     cdef Space* space = space_new()
     if space == NULL:
         raise MemoryError("too many tenants")
     space.quota = quota
-    space.block_bytes = block_bytes
     return space.index
 
 
-def configure_space(uint32_t index, uint64_t quota, uint32_t block_bytes) -> None:
+def configure_space(uint32_t index, uint64_t quota) -> None:
     cdef Space* space = space_at(index)
     space.quota = quota
-    space.block_bytes = block_bytes
     quota_room(space, 0)
 
 
@@ -187,12 +187,12 @@ cdef int bring_back(Space* space, Entry* e, object value) except -1:
     """A block that is in the tier below only is stored again: its bytes come back into host memory for nothing."""
     cdef Blob* blob
     cdef uint16_t pins
-    if not is_same(block_of(e), value) or not quota_room(space, block_of(e).size):
+    if not is_same(block_of(e), value):
         return 0
     pins = block_of(e).pins
     block_of(e).pins = pins | 1  # making room may take a group off the device, and out of the index
     try:
-        blob = blob_for(space, value)  # evicts others
+        blob = blob_for(value) if quota_room(space, block_of(e).size) else NULL  # evict others
     finally:
         block_of(e).pins = pins
     if blob != NULL:
@@ -210,7 +210,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
     cdef size_t size = len(value)
     entry[0] = e
     if e != NULL and is_expired(b):
-        if b.lease_end <= RG.now and b.pins == 0:
+        if not is_kept(b):
             block_remove(e)
             e = NULL
         elif is_same(b, value):
@@ -228,7 +228,7 @@ cdef int store_one(Space* space, bytes key, object value, uint32_t deadline_s, b
             b.deadline_s = deadline_s
         space.shared += 1
         return 0
-    blob = blob_for(space, value) if quota_room(space, size) else NULL
+    blob = blob_for(value) if quota_room(space, size) else NULL
     if blob == NULL:
         space.dropped += 1
         return -1
@@ -335,9 +335,9 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
     cdef Block* b
     cdef uint64_t* slot
     cdef bytes key
-    cdef uint32_t end = 0
-    if lease_ms:  # one tick more: of the running one, any part may be over
-        end = RG.now + <uint32_t>(((lease_ms + (1 << TICK_LOG) - 1) >> TICK_LOG) + 1)
+    cdef uint32_t end = 0, mates = 0
+    if lease_ms:
+        end = lease_end(lease_ms)
     memset(bits, 0, (n + 7) // 8)
     start = 0
     while start < n:
@@ -366,7 +366,10 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
         if found[i] == NULL:
             continue
         if touch and i < prefix:
-            use_all(found[i])
+            if mates < MATES_MAX:
+                mates += use_all(found[i])
+            else:
+                use(found[i])
         if end:
             block_lease(found[i], end)  # its group stays with it
     if locate:
@@ -462,6 +465,7 @@ def unlock(uint32_t index, list keys not None) -> int:
             if b.queue == LEASED:
                 block_unlink(e)
                 b.lease_end = 0
+                b.blob.flags &= ~<uint32_t>FIXED  # as when it ends
                 block_link(e)
             else:
                 b.lease_end = 0
@@ -508,14 +512,6 @@ def remove(uint32_t index, list keys not None) -> list[tuple[bytes, int | None]]
     return gone
 
 
-def set_deadline(uint32_t index, bytes key not None, uint32_t deadline_s) -> bool:
-    cdef Entry* e = find(space_at(index), key)
-    if e == NULL:
-        return False
-    block_of(e).deadline_s = deadline_s
-    return True
-
-
 # ---------------------------------------------------------------- figures
 
 
@@ -535,7 +531,7 @@ cdef struct Sweep:
 
 cdef void note_expired(Entry* e, uint64_t hash, void* arg) noexcept nogil:
     cdef Sweep* sweep = <Sweep*>arg
-    if is_expired(block_of(e)) and sweep.count < 64 and block_of(e).pins == 0 and block_of(e).lease_end <= RG.now:
+    if is_expired(block_of(e)) and sweep.count < 64 and not is_kept(block_of(e)):
         sweep.expired[sweep.count] = e
         sweep.count += 1
 

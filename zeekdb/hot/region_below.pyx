@@ -9,17 +9,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
-    block_mate, block_new, block_of, block_remove, block_slot, block_spill, block_take_host, block_unlink, quota_room, region_room,
+    BLOCK_MAX, NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
+    block_mate, block_new, block_of, block_remove, block_slot, block_spill, block_take_host, block_unlink, is_kept, quota_room,
+    region_room,
 )
 from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain
 from zeekdb.hot.region_parts cimport find, find_any, key_of, space_at
 from zeekdb.hot.table cimport Entry, hash_bytes, table_find
-
-cdef enum:
-    BLOCK_MAX = 0x7FFFFFFF   # bytes
-
 
 cdef class Pending:
     """A block on its way to the tier below: what the tier is to write, and whose it is."""
@@ -46,7 +43,7 @@ def demote(uint32_t index, list keys not None) -> int:
         if b.place:
             block_drop_host(e)
             count += 1
-        elif RG.spill_limit and block_spill(e):
+        elif block_spill(e):
             count += 1
     return count
 
@@ -79,7 +76,7 @@ cdef bint is_relied_on(Entry* e) noexcept nogil:
     """Whether the block or one of its group is leased or pinned."""
     cdef Entry* other = e
     while True:
-        if block_of(other).pins or block_of(other).lease_end > RG.now:
+        if is_kept(block_of(other)):
             return True
         other = block_mate(other)
         if other == NULL or other == e:
@@ -123,9 +120,9 @@ def reserve(uint64_t size, index=None):
     cdef Space* space = space_at(index) if index is not None else NULL
     cdef Blob* blob
     cdef BlobView view
-    if size > BLOCK_MAX or (space != NULL and not quota_room(space, size)):
+    if size > BLOCK_MAX or space != NULL and not quota_room(space, size):
         return None
-    blob = region_room(space, size if size else 1)
+    blob = region_room(size if size else 1)
     if blob == NULL:
         return None
     blob.size = size
@@ -209,4 +206,4 @@ def has_place(uint32_t index, bytes key not None, uint64_t place) -> tuple[bool,
     e = find(RG.spaces[index], key)
     if e == NULL or block_of(e).place != place + 1:
         return False, False
-    return True, block_of(e).lease_end > RG.now or block_of(e).pins > 0 or block_of(e).grade > 0
+    return True, is_kept(block_of(e)) or block_of(e).grade > 0

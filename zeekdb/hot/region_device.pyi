@@ -5,8 +5,6 @@ Spaces and devices are numbers; a space that is gone has no blocks, a device tha
 
 from zeekdb.hot.blobview import BlobView
 
-MODELS_MAX: int
-
 def open_device(slots: int, size: int) -> int:
     """The number of a new device, all of whose slots are free; blocks of `size` bytes fit. MemoryError: too many."""
 

@@ -11,10 +11,10 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from zeekdb.hot.arena cimport A
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    RG, Block, block_find, block_link, block_of, block_remove, block_slot, block_take_host, is_expired,
+    RG, Block, block_find, block_link, block_of, block_remove, block_slot, block_take_host, is_expired, is_kept,
 )
 from zeekdb.hot.device_slots cimport (
-    DEVICES_MAX, Device, device_at, device_free, device_leave, device_new, device_put, device_take_wanted,
+    Device, device_at, device_free, device_leave, device_new, device_put, device_take_wanted,
 )
 from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport blob_retain
@@ -23,8 +23,6 @@ from zeekdb.hot.table cimport Entry
 
 cdef enum:
     PASSED_MAX = 1024        # blocks that have to stay are passed over so often in search of one that may go
-
-MODELS_MAX = DEVICES_MAX
 
 
 cdef Device* device_for(uint32_t index) except NULL:
@@ -39,10 +37,6 @@ cdef Entry* find(uint32_t index, bytes key) noexcept:
     if index >= RG.nspaces or RG.spaces[index] == NULL:
         return NULL
     return block_find(RG.spaces[index], <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-
-
-cdef inline bint is_kept(const Block* b) noexcept nogil:
-    return b.pins != 0 or b.lease_end > RG.now
 
 
 cdef void let_go(Device* device, uint32_t slot) noexcept nogil:

@@ -14,11 +14,11 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
-from zeekdb.hot.checksum cimport Checksum
 from zeekdb.hot.eviction cimport E
 from zeekdb.hot.keyspace cimport G
 from zeekdb.hot.kinds cimport CommandTable
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free
+from zeekdb.hot.parser cimport drop_blob
 from zeekdb.hot.queue cimport queue_free
 from zeekdb.hot.wire cimport IOVECS, Arg, Out, Part, advance, fill_vectors, iovec, out_pending, shift_parts
 
@@ -360,10 +360,7 @@ cdef class Sockets(CommandTable):
             for i in range(c.intake.argc):
                 if c.intake.args[i].blob != NULL:
                     blob_release(c.intake.args[i].blob)
-            if c.intake.blob != NULL:
-                blob_release(c.intake.blob)
-            if c.intake.sum != NULL:
-                mem_free(c.intake.sum, sizeof(Checksum))
+            drop_blob(&c.intake)
             queue_free(&c.queue)
             mem_free(c.intake.args, c.intake.args_capacity * sizeof(Arg))
             connection = <Link>c.owner

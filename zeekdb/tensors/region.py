@@ -146,7 +146,7 @@ class Region:
         self.models[model.name] = model
         for tenant in tenants:
             tenant.model = model
-            region.configure_space(tenant.space, model.quota_bytes, self._block_bytes(model))
+            region.configure_space(tenant.space, model.quota_bytes)
 
     def forget(self, name: bytes) -> list[Tenant]:
         """Removes a model: the tenants, whose spaces the caller closes. NoSuchModel."""
@@ -162,10 +162,6 @@ class Region:
         """Of one model, all salts."""
         return (tenant for (model, _), tenant in self.tenants.items() if model == name)
 
-    @staticmethod
-    def _block_bytes(model: Model) -> int:
-        return model.layout.block_bytes if model.layout is not None else 0
-
     # ------------------------------------------------------------ tenants
 
     def tenant(self, name: bytes, salt: bytes) -> Tenant:
@@ -177,7 +173,7 @@ class Region:
         if len(salt) > SALT_BYTES_MAX:
             raise CommandError(f"ERR a salt has at most {SALT_BYTES_MAX} bytes")
         try:
-            space = region.open_space(model.quota_bytes, self._block_bytes(model))
+            space = region.open_space(model.quota_bytes)
         except MemoryError:
             raise CommandError("ERR too many tenants") from None
         if name in self.devices:

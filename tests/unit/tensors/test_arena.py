@@ -16,13 +16,12 @@ import pytest
 from tests.support import wait_for
 from zeekdb.hot import memory
 from zeekdb.hot.arena import Block, arena_audit, arena_close, arena_fd, arena_open, arena_stats
-from zeekdb.hot.arena_room import make_room, window
+from zeekdb.hot.arena_room import make_room
 from zeekdb.hot.checksum import checksum
 
 KIB, MIB = 1 << 10, 1 << 20
 ANY = 1 << 62  # bytes that may be moved
 SIZE = 64 * MIB
-NEVER = (1 << 64) - 1  # the price of what must stay
 
 
 class Room:
@@ -456,88 +455,8 @@ def test_a_fixed_small_block_keeps_its_span(room: Room) -> None:
     room.check()
 
 
-# ---- what to evict ---------------------------------------------------------------------------------------------------
-
-
-def cheapest_run(room: Room, need: int) -> int:
-    """Bytes of the cheapest run, found by trying all."""
-    places = sorted((block.offset, block.capacity, block.fixed) for block in room.blocks)
-    best = 1 << 62
-    for i in range(len(places) + 1):
-        begin = places[i - 1][0] + places[i - 1][1] if i else 0
-        cost = 0
-        for j in range(i, len(places) + 1):
-            end = places[j][0] if j < len(places) else room.size
-            if end - begin >= need:
-                best = min(best, cost)
-                break
-            if j == len(places) or places[j][2]:
-                break
-            cost += places[j][1]
-    return best
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_the_window_is_the_cheapest_and_its_release_makes_room(room: Room, seed: int) -> None:
-    chance = random.Random(seed)
-    room.fill(100 * KIB, 300 * KIB, MIB, 3 * MIB, chance=chance)
-    room.release_share(0.3, chance)
-    for block in room.blocks:
-        block.fixed = chance.random() < 0.1
-    need = 5 * MIB
-    wanted = cheapest_run(room, need)
-    named = {block.offset: block for block in room.blocks}
-    victims = [named[offset] for offset in window(need)]
-    if wanted == 1 << 62:
-        assert not victims
-        return
-    assert not any(block.fixed for block in victims)
-    assert sum(block.capacity for block in victims) == wanted
-    room.release(*victims)
-    room.some(need)
-    room.check()
-
-
-def test_the_window_heeds_prices(room: Room) -> None:
-    blocks = [room.some(4 * MIB) for _ in range(15)]
-    room.fill(1000)  # in the last sixteenth
-    prices = {block.offset: 10 for block in room.blocks}
-    assert prices[blocks[7].offset] == 10
-    prices[blocks[7].offset] = 2
-    prices[blocks[8].offset] = 3
-    assert window(8 * MIB, prices) == [blocks[7].offset, blocks[8].offset]
-    prices[blocks[8].offset] = NEVER
-    assert window(8 * MIB, prices) == [blocks[6].offset, blocks[7].offset]
-    for block in room.blocks:
-        prices[block.offset] = NEVER if block in blocks else 0
-    assert set(window(MIB // 2, prices)) <= {block.offset for block in room.blocks[15:]}
-    assert window(5 * MIB, prices) == []
-    room.blocks[-1].fixed = True  # one of a thousand, which a search does not look at
-    named = {block.offset: block for block in room.blocks}
-    victims = [named[offset] for offset in window(MIB // 2, prices)]
-    assert victims and not any(block.fixed for block in victims)
-    room.release(*victims)
-    room.some(MIB // 2)
-    prices = {block.offset: NEVER for block in room.blocks}
-    assert window(4 * MIB, prices) == []
-
-
-@pytest.mark.parametrize("size", [50, 3000, 60_000])
-def test_a_window_for_a_small_block_costs_little(size: int) -> None:
-    with opened(4 * MIB) as room:
-        room.fill(size)
-        named = {block.offset: block for block in room.blocks}
-        victims = [named[offset] for offset in window(size)]
-        assert len(victims) == 1
-        room.release(*victims)
-        room.some(size)
-
-
-def test_there_is_no_window_where_all_must_stay(room: Room) -> None:
+def test_there_is_no_room_where_all_must_stay(room: Room) -> None:
     room.fill(MIB, 5000)
     for block in room.blocks:
         block.fixed = True
-    assert window(MIB) == []
-    assert window(100) == []
-    assert window(SIZE + 1) == []
     assert not make_room(MIB, ANY)

@@ -212,6 +212,22 @@ def test_its_own_room_costs_no_block_its_life(clock: Clock) -> None:
     assert region.pin(shelf.space, [b"kv"], False) == 0  # nobody's pin is left
 
 
+def test_a_quota_that_is_full_does_not_remove_what_is_stored_again(clock: Clock) -> None:
+    shelf = Shelf()
+    put(shelf.space, b"kv", size=SIZE, group=b"g")
+    assert shelf.raise_(b"kv")
+    put(shelf.space, b"meta", size=100, group=b"g")
+    at = 0
+    while told(shelf.space, b"kv")["in_host"]:
+        fill(shelf.space, 1, SIZE, b"f%d-" % at)
+        at += 1
+    region.remove(shelf.space, [b"f%d-0" % i for i in range(at)])
+    region.configure_space(shelf.space, SIZE + 50)
+    assert (shelf.tier(b"kv"), shelf.tier(b"meta")) == (DEVICE, HOST)
+    assert put(shelf.space, b"kv", size=SIZE) == [0]
+    assert (shelf.tier(b"kv"), shelf.tier(b"meta")) == (DEVICE, HOST)
+
+
 def test_closing(clock: Clock) -> None:
     shelf = Shelf()
     put(shelf.space, b"a", b"b", size=SIZE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Iterator
 
@@ -116,6 +117,55 @@ def test_a_lease_longer_than_the_wheel(clock: Clock) -> None:
     clock.on(2000)
     region.relieve(MIB)
     assert region.count_present(space, [b"a"]) == 0
+
+
+@pytest.mark.parametrize("how", ["ended", "given back"])
+def test_what_was_read_in_place_may_move_once_its_lease_is_over(clock: Clock, how: str) -> None:
+    space = region.open_space()
+    keys = [b"a", b"b", b"c", b"d"]
+    put(space, *keys, size=MIB // 4)
+    region.lookup(space, [b"b", b"d"], 100, True)
+    region.remove(space, [b"a", b"c"])
+    if how == "ended":
+        clock.on(200)
+        region.relieve(0)
+    else:
+        region.unlock(space, [b"b", b"d"])
+    assert put(space, b"large", size=MIB // 2) == [1]
+    assert region.count_present(space, [b"b", b"d"]) == 2
+
+
+def test_leases_that_end_together_end_in_steps() -> None:
+    with opened(8 * MIB) as clock:
+        space = region.open_space()
+        keys = [b"%d" % i for i in range(70_000)]
+        assert put(space, *keys, size=64) == [1] * len(keys)
+        region.lookup(space, keys, 100)
+        clock.on(200)
+        region.relieve(0)
+        assert region.totals()["leased_blocks"] == 70_000 - 65_536
+        region.relieve(0)
+        assert region.totals()["leased_blocks"] == 0
+
+
+def test_a_block_longer_than_its_size_can_tell_is_dropped() -> None:
+    with opened(3 << 30), mmap.mmap(-1, 1 << 31) as data:
+        assert region.put(region.open_space(), [b"k"], [data]) == [-1]
+
+
+def test_many_empty_tenants_do_not_hide_those_with_blocks(clock: Clock) -> None:
+    spaces = [region.open_space() for _ in range(3000)]
+    kept = 0
+    for at in range(40):
+        for space in (spaces[0], spaces[1500], spaces[-1]):
+            assert put(space, b"%d" % at, size=MIB // 16) == [1]
+    for space in (spaces[0], spaces[1500], spaces[-1]):
+        blocks = region.space_stats(space)["blocks"]
+        assert blocks > 0
+        kept += blocks
+    assert kept == 16
+    for space in spaces:
+        region.close_space(space)
 
 
 def test_leased_blocks_outlive_ten_times_the_room() -> None:

@@ -75,7 +75,7 @@ class Story:
         tenant = self.dice.choice(self.tenants)
         name = self.dice.choice((
             "put", "put", "put", "put", "replace", "get", "lookup", "lease", "lease", "unlock", "pin", "unpin", "unpin",
-            "remove", "deadline", "demote", "take", "take", "written", "written", "promote", "adopt", "moved", "lost",
+            "remove", "demote", "take", "take", "written", "written", "promote", "adopt", "moved", "lost",
             "relieve", "sweep", "clock", "clock", "reopen", "spilling", "view", "quota",
         ))  # fmt: skip
         before = {each.space: dict(each.blocks) for each in self.tenants}
@@ -193,14 +193,6 @@ class Story:
             if place is not None:
                 del self.places[place]
 
-    def do_deadline(self, tenant: Tenant) -> None:
-        key = self.keys()[0]
-        known = self.live(tenant, key)
-        deadline_s = self.dice.choice((0, self.clock.s + self.dice.randrange(1, 30)))
-        assert region.set_deadline(tenant.space, key, deadline_s) == (known is not None)
-        if known:
-            known.deadline_s = deadline_s
-
     def do_demote(self, tenant: Tenant) -> None:
         keys = list(dict.fromkeys(self.keys()))
         region.demote(tenant.space, keys)
@@ -316,7 +308,7 @@ class Story:
 
     def do_quota(self, tenant: Tenant) -> None:
         tenant.quota = self.dice.choice((0, 150_000, 300_000))
-        region.configure_space(tenant.space, tenant.quota, 0)
+        region.configure_space(tenant.space, tenant.quota)
 
     # -- what must hold
 
