@@ -6,19 +6,19 @@ received where they stay and sent from where they lie, so the handlers below han
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import parse_int, parse_range, show
 from zeekdb.commands.context import Context
+from zeekdb.commands.reply import help_lines
 from zeekdb.commands.spec import FAST, NOSCRIPT, Flag, command, container
 from zeekdb.errors import CommandError, OutOfRange, SyntaxError_, WrongArity
 from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView, Spans
 from zeekdb.tensors.layout import Layout, Model
-from zeekdb.tensors.region import TOKEN_BYTES, Tenant, chain, newest_cover
+from zeekdb.tensors.region import KEY_BYTES_MAX, TOKEN_BYTES, Tenant, chain, deadline_of, newest_cover
 
 if TYPE_CHECKING:
     from zeekdb.commands.ports import TensorsPort
@@ -27,7 +27,6 @@ Word = bytes | BlobView
 Reply = list[Any]
 
 KEYS_MAX: Final = 65_536  # of one command
-KEY_BYTES_MAX: Final = 4096
 GROUP_BYTES_MAX: Final = 4096
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
@@ -99,7 +98,7 @@ def _deadline(model: Model, options: dict[bytes, bytes]) -> int:
     ttl_s = model.ttl_s
     if b"TTL" in options:
         ttl_s = parse_range(options[b"TTL"], 1, TTL_S_MAX, "ERR invalid expire time")
-    return min(math.ceil(time.time()) + ttl_s, 0xFFFFFFFF) if ttl_s else 0
+    return deadline_of(ttl_s)
 
 
 def _group(options: dict[bytes, bytes]) -> bytes | None:
@@ -152,6 +151,30 @@ def kv_model_del(ctx: Context, name: bytes) -> Any:
 def kv_model_list(ctx: Context) -> list[bytes]:
     """Lists the models' names."""
     return sorted(_tensors(ctx).region.models)
+
+
+@command("KV.MODEL|HELP", arity=2, flags=NOSCRIPT, complexity="O(1)", **READS)
+def kv_model_help(ctx: Context) -> list[str]:
+    """Returns helpful text about the subcommands."""
+    return help_lines(
+        "KV.MODEL",
+        "DEL <model>",
+        "    Remove a model and all of its blocks.",
+        "GET <model>",
+        "    Return what was declared of a model.",
+        "LIST",
+        "    Return the models' names.",
+        "SET <model> [<option> <value> ...]",
+        "    Declare a model. Options are:",
+        "    * LAYERS, HEADS, DIM, DTYPE (f32|f16|bf16|f8e4m3), BLOCK, PARTS",
+        "      What a block looks like. Without them it has any size.",
+        "    * CODEC (raw|fp16|bf16|fp8|int8|int8-channel|int8-token)",
+        "      What blocks are kept as.",
+        "    * TTL seconds",
+        "      Lifetime of a block that comes without one.",
+        "    * QUOTA bytes",
+        "      Host memory that each tenant may take.",
+    )
 
 
 # --- by key -------------------------------------------------------------------------------------------------------
