@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import Failure, Server, Wire, encode, wait_for
+from zeekdb.tensors.layout import CODECS, ITEM_BYTES, RANGES
 
 Start = Callable[..., Server]
 MIB = 1 << 20
@@ -88,6 +89,34 @@ def test_every_command_answers(wire: Wire, protocol: int) -> None:
     assert wire("KV.MODEL", "DEL", "m") == 3
     assert wire("KV.MODEL", "GET", "m").startswith("ERR no such model 'm'")
     assert used(wire) == 0
+
+
+def test_what_says_try_help_has_help(wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    assert wire("KV.MODEL", "NONE", "m").endswith("Try KV.MODEL HELP.")
+    words = " ".join(map(str, wire("KV.MODEL", "HELP")))
+    for name in ("SET", "GET", "DEL", "LIST", *RANGES, "DTYPE", *ITEM_BYTES, *CODECS):
+        assert name in words, name
+
+
+def test_figures_of_a_model_without_blocks(wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    before, whole = stats(wire, "m"), stats(wire)
+    assert before["tenants"] == 0 and set(map(float, before.values())) == {0}
+    wire("KV.MSET", "m", 1, "a", "12345")
+    wire("KV.MGET", "m", 2, "a", "b")
+    after = stats(wire, "m")
+    assert list(after) == list(before) and list(stats(wire)) == list(whole)
+    assert (after["hits"], after["misses"], after["bytes_in"], after["bytes_out"]) == (1, 1, 5, 5)
+
+
+def test_info_stays_in_its_lines(wire: Wire) -> None:
+    for name in ("a\r\nb:c#", "a__b:c#", "plain"):
+        wire("KV.MODEL", "SET", name)
+    lines = wire("INFO", "tensors").decode().split("\r\n")
+    models = [line.split(":")[0] for line in lines if line.startswith("tensors_model_")]
+    assert models == ["tensors_model_a__b_c_", "tensors_model_a__b_c_", "tensors_model_plain"]
+    assert [line for line in lines if line and line[0] != "#" and not line.startswith("tensors_")] == []
 
 
 ERRORS = [

@@ -30,7 +30,7 @@ KEYS_MAX: Final = 65_536  # of one command
 GROUP_BYTES_MAX: Final = 4096
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
-LAYER_MAX: Final = 1 << 16
+RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
 STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
 READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
 FLAG_WORDS: Final = (b"LOCATE", b"GPU")  # options without a value
@@ -474,7 +474,7 @@ def kv_attach(ctx: Context, *words: bytes) -> Any:
 @command("KV.RESERVE", arity=-3, flags=NOSCRIPT, complexity="O(N) with N the number of sizes", **STORES)
 def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
     """Reserves room for blocks that an attached client writes itself: offsets, -1 where there is none."""
-    sizes = [parse_range(word, 1, 1 << 30) for word in _count(words)]  # type: ignore[arg-type]
+    sizes = [parse_range(word, 1, RESERVED_BYTES_MAX) for word in _count(words)]  # type: ignore[arg-type]
     return _tensors(ctx).shared.reserve(ctx.client, sizes)
 
 

@@ -113,7 +113,10 @@ class Tensors:
     async def _open_below(self) -> None:
         config = self.server.config
         path = Path(config.kv_ssd_path)
-        os.makedirs(path, exist_ok=True)
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
         for model in load_models(path / MODELS_FILE):
             self.region.declare(model)
         self.models_path = path / MODELS_FILE
