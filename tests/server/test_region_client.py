@@ -103,6 +103,20 @@ def test_bytes(region: Region) -> None:
     assert region.get_into(keys, targets[:5]) == [False] * 5
 
 
+def test_models_with_a_codec(region: Region) -> None:
+    """What lies in the server's memory is encoded: the server decodes, attached or not."""
+    region.declare(layers=1, heads=1, dim=64, dtype="f32", block=4, codec="fp16")
+    values = [np.random.default_rng(at).integers(-9, 9, 512).astype(np.float32) for at in range(3)]  # fp16 has them all
+    assert region.put_from(["a", "b", "c"], values) == [1, 1, 1]
+    targets = [np.zeros_like(value) for value in values]
+    assert region.get_into(["a", "b", "absent"], targets) == [True, True, False]
+    assert all((target == value).all() for target, value in zip(targets[:2], values, strict=False))
+    with region.views(["c", "absent"], 1000) as views:
+        assert views[0] is not None and views[0].is_copy and views[1] is None
+        assert (views[0].numpy(np.float32) == values[2]).all()
+    assert region.unlock(["a", "b", "c"]) == 0
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8])
 def test_arrays(region: Region, dtype: Any) -> None:
     values = [np.arange(2 * 3 * 40_000 // at, dtype=dtype).reshape(2, -1) for at in (1, 2, 3)]

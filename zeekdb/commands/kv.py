@@ -222,9 +222,7 @@ def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
     on_host, on_gpu = _tensors(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
     if not lease_ms or not (on_host or on_gpu):
         raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
-    if tenant.model.codec != "raw":  # what lies in host memory is not what came, a GPU's reader decodes
-        if not on_gpu:
-            raise CommandError("ERR blocks of a model with a codec are not in memory as they came")
+    if tenant.model.codec != "raw":  # what lies in host memory is not what came; a GPU's reader decodes
         on_host = False
     prefix, bitmap, tiers, places = region.lookup(tenant.space, keys, lease_ms, on_host)
     reply = [prefix, bitmap, tiers, places or b""]

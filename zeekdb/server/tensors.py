@@ -538,8 +538,8 @@ class Tensors:
                 "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
                 "blocks": totals["ssd_blocks"], "bytes": totals["ssd_bytes"],
                 "used_bytes": stats.used_bytes, "limit_bytes": stats.limit_bytes, "misses": stats.misses,
-                "corrupt": stats.corrupt, "dropped": stats.dropped, "moved": stats.moved,
-                "queue_bytes": stats.queue_bytes,
+                "corrupt": stats.corrupt, "deleted": stats.deleted, "dropped": stats.dropped, "moved": stats.moved,
+                "queue_bytes": stats.queue_bytes, **stats.more,
                 **{f"write_{key}": value for key, value in stats.write.figures().items()},
                 **{f"read_{key}": value for key, value in stats.read.figures().items()},
             })  # fmt: skip
