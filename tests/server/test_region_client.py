@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,41 @@ def test_attaching_is_refused_over_tcp(both: Server) -> None:
         with pytest.raises(CommandError, match="Unix socket"):
             region.attach()
         assert region.put_from(["tcp"], [b"x"])[0] in (0, 1)
+
+
+def test_a_server_that_goes_while_it_hands_its_memory_over(tmp_path: Path) -> None:
+    """The descriptor has come, the reply is torn: nothing stays open."""
+    path = str(tmp_path / "s")
+    with socket.create_server(path, family=socket.AF_UNIX) as torn:
+
+        def serve() -> None:
+            for _ in range(2):
+                peer, _ = torn.accept()
+                with peer:
+                    assert b"KV.ATTACH" in peer.recv(100)
+                    socket.send_fds(peer, [b"*2\r\n:1"], [torn.fileno()])
+
+        async def attach() -> None:
+            async with AsyncRegion(path, "m") as region:
+                await region.attach()
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with Region(path, "m") as region, pytest.raises(Unavailable):
+            region.attach()
+        with pytest.raises(Unavailable):
+            asyncio.run(attach())
+        server.join()
+        assert times_open(torn.fileno()) == 1
+
+
+def times_open(fd: int) -> int:
+    """How many descriptors this process has of the same file."""
+    found = []
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{each}"))
+    return found.count(os.readlink(f"/proc/self/fd/{fd}"))
 
 
 def test_nobody_listens() -> None:
