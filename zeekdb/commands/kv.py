@@ -27,7 +27,6 @@ Word = bytes | BlobView
 Reply = list[Any]
 
 KEYS_MAX: Final = 65_536  # of one command
-GROUP_BYTES_MAX: Final = 4096
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
@@ -42,10 +41,10 @@ def _tensors(ctx: Context) -> TensorsPort:
     return tensors
 
 
-def _text(word: Word, what: str = "key", bytes_max: int = KEY_BYTES_MAX) -> bytes:
+def _text(word: Word, what: str = "key") -> bytes:
     """A word that must not be long."""
-    if len(word) > bytes_max or not isinstance(word, bytes):
-        raise CommandError(f"ERR a {what} has at most {bytes_max} bytes")
+    if len(word) > KEY_BYTES_MAX or not isinstance(word, bytes):
+        raise CommandError(f"ERR a {what} has at most {KEY_BYTES_MAX} bytes")
     return word
 
 
@@ -65,7 +64,7 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
             continue
         if at + 1 >= len(words) - rest_min:
             raise SyntaxError_
-        given[name] = _text(words[at + 1], "option")
+        given[name] = _text(words[at + 1], name.decode())
         at += 2
     return given, words[at:]
 
@@ -99,10 +98,6 @@ def _deadline(model: Model, options: dict[bytes, bytes]) -> int:
     if b"TTL" in options:
         ttl_s = parse_range(options[b"TTL"], 1, TTL_S_MAX, "ERR invalid expire time")
     return deadline_of(ttl_s)
-
-
-def _group(options: dict[bytes, bytes]) -> bytes | None:
-    return _text(options[b"GROUP"], "group", GROUP_BYTES_MAX) if b"GROUP" in options else None
 
 
 def _lease_ms(ctx: Context, options: dict[bytes, bytes]) -> int:
@@ -197,7 +192,7 @@ def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
     _check_sizes(tenant, values)
     parent = options.get(b"PARENT")
     return _tensors(ctx).store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), parent
+        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), options.get(b"GROUP"), parent
     )
 
 
@@ -330,7 +325,8 @@ def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
     tenant = _tenant(ctx, model, options)
     names = _names(tenant, rest[0])
     values = _cut(rest[1:], len(names), _layout(tenant).block_bytes)
-    return _tensors(ctx).store(ctx, tenant, names, values, _deadline(tenant.model, options), _group(options), None)
+    deadline_s = _deadline(tenant.model, options)
+    return _tensors(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None)
 
 
 @command("KV.MATCH", arity=-3, flags=FLAGS | FAST, complexity="O(N) with N the number of tokens", **READS)
@@ -488,6 +484,6 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     try:
         _check_sizes(tenant, values)
         deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
-        return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, _group(options), parent)
+        return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, options.get(b"GROUP"), parent)
     finally:
         tensors.shared.release(ctx.client, offsets)
