@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import Failure, Server, Wire, encode, wait_for
+from zeekdb.tensors.layout import CODECS, ITEM_BYTES, RANGES
 
 Start = Callable[..., Server]
 MIB = 1 << 20
@@ -90,6 +91,34 @@ def test_every_command_answers(wire: Wire, protocol: int) -> None:
     assert used(wire) == 0
 
 
+def test_what_says_try_help_has_help(wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    assert wire("KV.MODEL", "NONE", "m").endswith("Try KV.MODEL HELP.")
+    words = " ".join(map(str, wire("KV.MODEL", "HELP")))
+    for name in ("SET", "GET", "DEL", "LIST", *RANGES, "DTYPE", *ITEM_BYTES, *CODECS):
+        assert name in words, name
+
+
+def test_figures_of_a_model_without_blocks(wire: Wire) -> None:
+    wire("KV.MODEL", "SET", "m")
+    before, whole = stats(wire, "m"), stats(wire)
+    assert before["tenants"] == 0 and set(map(float, before.values())) == {0}
+    wire("KV.MSET", "m", 1, "a", "12345")
+    wire("KV.MGET", "m", 2, "a", "b")
+    after = stats(wire, "m")
+    assert list(after) == list(before) and list(stats(wire)) == list(whole)
+    assert (after["hits"], after["misses"], after["bytes_in"], after["bytes_out"]) == (1, 1, 5, 5)
+
+
+def test_info_stays_in_its_lines(wire: Wire) -> None:
+    for name in ("a\r\nb:c#", "a__b:c#", "plain"):
+        wire("KV.MODEL", "SET", name)
+    lines = wire("INFO", "tensors").decode().split("\r\n")
+    models = [line.split(":")[0] for line in lines if line.startswith("tensors_model_")]
+    assert models == ["tensors_model_a__b_c_", "tensors_model_a__b_c_", "tensors_model_plain"]
+    assert [line for line in lines if line and line[0] != "#" and not line.startswith("tensors_")] == []
+
+
 ERRORS = [
     (("KV.MSET", "m"), "ERR wrong number of arguments for 'kv.mset' command"),
     (("KV.MSET", "m", 1, "k"), "ERR wrong number of arguments"),
@@ -109,7 +138,8 @@ ERRORS = [
     (("KV.MSET", "m", "NOSUCH", 1, 1, "k", "v"), "ERR "),
     (("KV.MSET", "m", 1, "k" * 4097, "v"), "ERR a key has at most 4096 bytes"),
     (("KV.MSET", "m", 1, "k" * 70_000, "v"), "ERR a key has at most 4096 bytes"),
-    (("KV.MSET", "m", "GROUP", "g" * 70_000, 1, "k", "v"), "ERR "),
+    (("KV.MSET", "m", "GROUP", "g" * 70_000, 1, "k", "v"), "ERR a GROUP has at most 4096 bytes"),
+    (("KV.MSET", "m", "PARENT", "p" * 4097, 1, "k", "v"), "ERR a PARENT has at most 4096 bytes"),
     (("KV.MSET", "m", "SALT", "s" * 257, 1, "k", "v"), "ERR a salt has at most 256 bytes"),
     (("KV.MSET", "m" * 70_000, 1, "k", "v"), "ERR a model has at most"),
     (("KV.MGET", "m", 1), "ERR wrong number of arguments"),

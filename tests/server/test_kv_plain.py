@@ -59,6 +59,17 @@ def test_plain_keys_take_options_or_say_so(plain: Server) -> None:
         wait_for(lambda: wire("GET", "vllm@t") is None)
 
 
+def test_the_models_lifetime_is_every_blocks(plain: Server) -> None:
+    """However long: what passes the 32 bits of the index is as good as for ever."""
+    with plain.wire() as wire:
+        for ttl_s, least, most in ((1, 1, 2), (100, 98, 101), (9_000_000_000, 1 << 31, 1 << 32)):
+            assert wire("KV.MODEL", "SET", "lm", "TTL", ttl_s) == "OK"
+            assert wire("SET", "vllm@l", "x") == "OK"
+            assert least <= wire("KV.TTL", "lm", "vllm@l") <= most
+        assert wire("DEL", "vllm@l") == 1
+        assert wire("KV.MODEL", "SET", "lm") == "OK"
+
+
 def test_large_words_that_are_no_values(plain: Server) -> None:
     large = b"x" * MIB
     with plain.wire() as wire:

@@ -323,6 +323,26 @@ def test_life_below(opened: Open) -> None:
         assert kv.tier()["blocks"] == 0
 
 
+def test_what_comes_from_below_is_counted(opened: Open) -> None:
+    """As hits and bytes, once, by either way of replying; inside a transaction, where nothing waits, as misses."""
+    with Kv(opened()).declare() as kv:
+        keys = list(blocks(4))
+        for protocol in (2, 3):
+            kv.store(blocks(4))
+            kv.sink(keys)
+            before = kv.stats("m")
+            kv("HELLO", protocol)
+            kv.get([*keys[:3], "none"])
+            kv("MULTI")
+            kv.get(keys[2:])
+            kv("EXEC")
+            kv("HELLO", 2)
+            after = kv.stats("m")
+            gained = {name: after[name] - before[name] for name in ("hits", "misses", "bytes_out")}
+            assert gained == {"hits": 4, "misses": 2, "bytes_out": 4 * MIB}
+            kv.of_keys("KV.DEL", keys)
+
+
 def test_what_is_leased_does_not_keep_others_from_reading(opened: Open) -> None:
     with Kv(opened()).declare() as kv:
         kv.store(blocks(6))

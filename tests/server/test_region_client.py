@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,20 @@ def test_bytes(region: Region) -> None:
     assert targets[:5] == values
     assert region.delete([*keys, "absent"]) == 5
     assert region.get_into(keys, targets[:5]) == [False] * 5
+
+
+def test_models_with_a_codec(region: Region) -> None:
+    """What lies in the server's memory is encoded: the server decodes, attached or not."""
+    region.declare(layers=1, heads=1, dim=64, dtype="f32", block=4, codec="fp16")
+    values = [np.random.default_rng(at).integers(-9, 9, 512).astype(np.float32) for at in range(3)]  # fp16 has them all
+    assert region.put_from(["a", "b", "c"], values) == [1, 1, 1]
+    targets = [np.zeros_like(value) for value in values]
+    assert region.get_into(["a", "b", "absent"], targets) == [True, True, False]
+    assert all((target == value).all() for target, value in zip(targets[:2], values, strict=False))
+    with region.views(["c", "absent"], 1000) as views:
+        assert views[0] is not None and views[0].is_copy and views[1] is None
+        assert (views[0].numpy(np.float32) == values[2]).all()
+    assert region.unlock(["a", "b", "c"]) == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8])
@@ -271,6 +286,41 @@ def test_attaching_is_refused_over_tcp(both: Server) -> None:
         with pytest.raises(CommandError, match="Unix socket"):
             region.attach()
         assert region.put_from(["tcp"], [b"x"])[0] in (0, 1)
+
+
+def test_a_server_that_goes_while_it_hands_its_memory_over(tmp_path: Path) -> None:
+    """The descriptor has come, the reply is torn: nothing stays open."""
+    path = str(tmp_path / "s")
+    with socket.create_server(path, family=socket.AF_UNIX) as torn:
+
+        def serve() -> None:
+            for _ in range(2):
+                peer, _ = torn.accept()
+                with peer:
+                    assert b"KV.ATTACH" in peer.recv(100)
+                    socket.send_fds(peer, [b"*2\r\n:1"], [torn.fileno()])
+
+        async def attach() -> None:
+            async with AsyncRegion(path, "m") as region:
+                await region.attach()
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with Region(path, "m") as region, pytest.raises(Unavailable):
+            region.attach()
+        with pytest.raises(Unavailable):
+            asyncio.run(attach())
+        server.join()
+        assert times_open(torn.fileno()) == 1
+
+
+def times_open(fd: int) -> int:
+    """How many descriptors this process has of the same file."""
+    found = []
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{each}"))
+    return found.count(os.readlink(f"/proc/self/fd/{fd}"))
 
 
 def test_nobody_listens() -> None:

@@ -40,6 +40,7 @@ from zeekdb.client.links import (
     TIMEOUT_S_MIN,
     SocketLink,
     broken,
+    close_all,
     mapping_of,
     rights_of,
 )
@@ -304,6 +305,7 @@ class AsyncRegion:
             reply = await self._say(link, ATTACH, fds)
         except BaseException:
             self._drop()
+            close_all(fds)
             raise
         link.mapping = mapping_of(reply, fds)
 

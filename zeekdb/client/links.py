@@ -33,8 +33,6 @@ class SocketLink(Link):
         self.reader = Reader()
 
 
-
-
 def rights_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     """The descriptors that came with a message."""
     found = array.array("i")
@@ -42,6 +40,12 @@ def rights_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
     return list(found)
+
+
+def close_all(fds: list[int]) -> None:
+    """Of descriptors that came."""
+    for fd in fds:
+        os.close(fd)
 
 
 def mapping_of(reply: Reply, fds: list[int]) -> Mapping:
@@ -53,8 +57,7 @@ def mapping_of(reply: Reply, fds: list[int]) -> Mapping:
             raise Unavailable("the server's arena did not come with its reply")
         return Mapping(fds[0], reply[0], reply[1])
     finally:
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
 
 
 def broken(address: Address, error: Exception) -> Unavailable:

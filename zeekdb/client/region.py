@@ -36,6 +36,7 @@ from zeekdb.client.links import (
     TIMEOUT_S_MIN,
     SocketLink,
     broken,
+    close_all,
     mapping_of,
     rights_of,
 )
@@ -310,6 +311,7 @@ class Region:
             reply = self._say(link, ATTACH, fds)
         except BaseException:
             self._drop()
+            close_all(fds)
             raise
         link.mapping = mapping_of(reply, fds)
 

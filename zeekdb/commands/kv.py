@@ -6,19 +6,19 @@ received where they stay and sent from where they lie, so the handlers below han
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import parse_int, parse_range, show
 from zeekdb.commands.context import Context
+from zeekdb.commands.reply import help_lines
 from zeekdb.commands.spec import FAST, NOSCRIPT, Flag, command, container
 from zeekdb.errors import CommandError, OutOfRange, SyntaxError_, WrongArity
 from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView, Spans
 from zeekdb.tensors.layout import Layout, Model
-from zeekdb.tensors.region import TOKEN_BYTES, Tenant, chain, newest_cover
+from zeekdb.tensors.region import KEY_BYTES_MAX, TOKEN_BYTES, Tenant, chain, deadline_of, newest_cover
 
 if TYPE_CHECKING:
     from zeekdb.commands.ports import TensorsPort
@@ -27,11 +27,9 @@ Word = bytes | BlobView
 Reply = list[Any]
 
 KEYS_MAX: Final = 65_536  # of one command
-KEY_BYTES_MAX: Final = 4096
-GROUP_BYTES_MAX: Final = 4096
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
-LAYER_MAX: Final = 1 << 16
+RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
 STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
 READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
 FLAG_WORDS: Final = (b"LOCATE", b"GPU")  # options without a value
@@ -43,10 +41,10 @@ def _tensors(ctx: Context) -> TensorsPort:
     return tensors
 
 
-def _text(word: Word, what: str = "key", bytes_max: int = KEY_BYTES_MAX) -> bytes:
+def _text(word: Word, what: str = "key") -> bytes:
     """A word that must not be long."""
-    if len(word) > bytes_max or not isinstance(word, bytes):
-        raise CommandError(f"ERR a {what} has at most {bytes_max} bytes")
+    if len(word) > KEY_BYTES_MAX or not isinstance(word, bytes):
+        raise CommandError(f"ERR a {what} has at most {KEY_BYTES_MAX} bytes")
     return word
 
 
@@ -66,7 +64,7 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
             continue
         if at + 1 >= len(words) - rest_min:
             raise SyntaxError_
-        given[name] = _text(words[at + 1], "option")
+        given[name] = _text(words[at + 1], name.decode())
         at += 2
     return given, words[at:]
 
@@ -99,11 +97,7 @@ def _deadline(model: Model, options: dict[bytes, bytes]) -> int:
     ttl_s = model.ttl_s
     if b"TTL" in options:
         ttl_s = parse_range(options[b"TTL"], 1, TTL_S_MAX, "ERR invalid expire time")
-    return min(math.ceil(time.time()) + ttl_s, 0xFFFFFFFF) if ttl_s else 0
-
-
-def _group(options: dict[bytes, bytes]) -> bytes | None:
-    return _text(options[b"GROUP"], "group", GROUP_BYTES_MAX) if b"GROUP" in options else None
+    return deadline_of(ttl_s)
 
 
 def _lease_ms(ctx: Context, options: dict[bytes, bytes]) -> int:
@@ -154,6 +148,30 @@ def kv_model_list(ctx: Context) -> list[bytes]:
     return sorted(_tensors(ctx).region.models)
 
 
+@command("KV.MODEL|HELP", arity=2, flags=NOSCRIPT, complexity="O(1)", **READS)
+def kv_model_help(ctx: Context) -> list[str]:
+    """Returns helpful text about the subcommands."""
+    return help_lines(
+        "KV.MODEL",
+        "DEL <model>",
+        "    Remove a model and all of its blocks.",
+        "GET <model>",
+        "    Return what was declared of a model.",
+        "LIST",
+        "    Return the models' names.",
+        "SET <model> [<option> <value> ...]",
+        "    Declare a model. Options are:",
+        "    * LAYERS, HEADS, DIM, DTYPE (f32|f16|bf16|f8e4m3), BLOCK, PARTS",
+        "      What a block looks like. Without them it has any size.",
+        "    * CODEC (raw|fp16|bf16|fp8|int8|int8-channel|int8-token)",
+        "      What blocks are kept as.",
+        "    * TTL seconds",
+        "      Lifetime of a block that comes without one.",
+        "    * QUOTA bytes",
+        "      Host memory that each tenant may take.",
+    )
+
+
 # --- by key -------------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +192,7 @@ def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
     _check_sizes(tenant, values)
     parent = options.get(b"PARENT")
     return _tensors(ctx).store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), _group(options), parent
+        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), options.get(b"GROUP"), parent
     )
 
 
@@ -199,9 +217,7 @@ def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
     on_host, on_gpu = _tensors(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
     if not lease_ms or not (on_host or on_gpu):
         raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
-    if tenant.model.codec != "raw":  # what lies in host memory is not what came, a GPU's reader decodes
-        if not on_gpu:
-            raise CommandError("ERR blocks of a model with a codec are not in memory as they came")
+    if tenant.model.codec != "raw":  # what lies in host memory is not what came; a GPU's reader decodes
         on_host = False
     prefix, bitmap, tiers, places = region.lookup(tenant.space, keys, lease_ms, on_host)
     reply = [prefix, bitmap, tiers, places or b""]
@@ -309,7 +325,8 @@ def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
     tenant = _tenant(ctx, model, options)
     names = _names(tenant, rest[0])
     values = _cut(rest[1:], len(names), _layout(tenant).block_bytes)
-    return _tensors(ctx).store(ctx, tenant, names, values, _deadline(tenant.model, options), _group(options), None)
+    deadline_s = _deadline(tenant.model, options)
+    return _tensors(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None)
 
 
 @command("KV.MATCH", arity=-3, flags=FLAGS | FAST, complexity="O(N) with N the number of tokens", **READS)
@@ -451,7 +468,7 @@ def kv_attach(ctx: Context, *words: bytes) -> Any:
 @command("KV.RESERVE", arity=-3, flags=NOSCRIPT, complexity="O(N) with N the number of sizes", **STORES)
 def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
     """Reserves room for blocks that an attached client writes itself: offsets, -1 where there is none."""
-    sizes = [parse_range(word, 1, 1 << 30) for word in _count(words)]  # type: ignore[arg-type]
+    sizes = [parse_range(word, 1, RESERVED_BYTES_MAX) for word in _count(words)]  # type: ignore[arg-type]
     return _tensors(ctx).shared.reserve(ctx.client, sizes)
 
 
@@ -467,6 +484,6 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     try:
         _check_sizes(tenant, values)
         deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
-        return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, _group(options), parent)
+        return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, options.get(b"GROUP"), parent)
     finally:
         tensors.shared.release(ctx.client, offsets)

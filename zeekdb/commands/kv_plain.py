@@ -16,6 +16,7 @@ from zeekdb.errors import CommandError, SyntaxError_
 from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.namespaces import space_of
+from zeekdb.tensors.region import DEADLINE_S_MAX, KEY_BYTES_MAX
 
 if TYPE_CHECKING:
     from zeekdb.commands.ports import TensorsPort
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Word = bytes | BlobView
 
-KEY_BYTES_MAX: Final = 4096
 HALVES: Final = (b"kv_bytes", b"metadata")  # LMCache over redis:// ends the two keys of a chunk so
 UNITS_MS: Final = {b"EX": (1000, True), b"PX": (1, True), b"EXAT": (1000, False), b"PXAT": (1, False)}
 
@@ -64,7 +64,7 @@ def _deadline_s(ctx: Context, words: Sequence[bytes]) -> int | None:
     if amount <= 0:
         raise CommandError("ERR invalid expire time in 'set' command")
     deadline_ms = amount * unit_ms + (ctx.keyspace.now_ms() if is_relative else 0)
-    return min(-(-deadline_ms // 1000), 0xFFFFFFFF)
+    return min(-(-deadline_ms // 1000), DEADLINE_S_MAX)
 
 
 def plain_set(ctx: Context, word: Word, value: Word, *words: Word) -> Any:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-NAMESPACES_MAX = 64
+NAMESPACES_MAX = 64  # pairs of kv-namespace, as many as hot/namespaces has room for, and of kv-gpu
 INT_MAX, UINT_MAX = 2**31 - 1, 2**32 - 1
 INT_MIN = -(2**31)
 LONG_MAX, ULONG_MAX = 2**63 - 1, 2**64 - 1
@@ -261,9 +261,13 @@ class Namespaces(Kind):
             words = words[0].split()
         if len(words) % 2:
             raise ConfigError("patterns and models must come in pairs")
-        if len(words) > 2 * NAMESPACES_MAX:
+        return self._checked(tuple(zip(words[::2], words[1::2], strict=True)))
+
+    def _checked(self, pairs: tuple[tuple[bytes, Any], ...]) -> tuple[tuple[bytes, Any], ...]:
+        """Of one line, or of all of them."""
+        if len(pairs) > NAMESPACES_MAX:
             raise ConfigError(f"more than {NAMESPACES_MAX} patterns")
-        return tuple(zip(words[::2], words[1::2], strict=True))
+        return pairs
 
     def show(self, value: Any) -> str:
         return b" ".join(word for pair in value for word in pair).decode("utf-8", "surrogateescape")
@@ -275,7 +279,7 @@ class Namespaces(Kind):
         return "PATTERN MODEL …"
 
     def add(self, old: Any, new: Any) -> Any:
-        return (*old, *new) if new else ()
+        return self._checked((*old, *new)) if new else ()
 
 
 class ModelSizes(Namespaces):
@@ -287,13 +291,16 @@ class ModelSizes(Namespaces):
             words = words[0].split()
         if len(words) % 2:
             raise ConfigError("models and sizes must come in pairs")
-        if len(words) > 2 * NAMESPACES_MAX:
-            raise ConfigError(f"more than {NAMESPACES_MAX} models")
         names = [word.encode("utf-8", "surrogateescape") for word in words[::2]]
-        if len(set(names)) < len(names):
-            raise ConfigError("a model has one size")
         size = Memory(1)
-        return tuple((name, size.parse([word])) for name, word in zip(names, words[1::2], strict=True))
+        return self._checked(tuple((name, size.parse([word])) for name, word in zip(names, words[1::2], strict=True)))
+
+    def _checked(self, pairs: tuple[tuple[bytes, Any], ...]) -> tuple[tuple[bytes, Any], ...]:
+        if len(pairs) > NAMESPACES_MAX:
+            raise ConfigError(f"more than {NAMESPACES_MAX} models")
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise ConfigError("a model has one size")
+        return pairs
 
     def show(self, value: Any) -> str:
         return " ".join(f"{name.decode('utf-8', 'surrogateescape')} {size}" for name, size in value)

@@ -25,6 +25,9 @@ from zeekdb.hot.region_below import (
     has_place as has_place,
 )
 from zeekdb.hot.region_below import (
+    note_fetched as note_fetched,
+)
+from zeekdb.hot.region_below import (
     place_lost as place_lost,
 )
 from zeekdb.hot.region_below import (
@@ -97,7 +100,8 @@ def lookup(
 
 def get(index: int, keys: list[bytes], touch: bool = True) -> list[BlobView | int | None]:
     """Each block's bytes; its place where it is in the tier below only, -1 where it is not in host memory but on a
-    device; None where it is not there."""
+    device; None where it is not there. `touch` False: neither a use nor a hit or miss; else places are not counted yet,
+    see `note_fetched`."""
 
 def describe(index: int, key: bytes) -> dict[str, Any] | None:
     """size (bytes), checksum, place, slot, in_host, deadline_s, leases, pins, grade, group, queue; None: not there."""
@@ -126,9 +130,10 @@ def sweep(index: int, cursor: int) -> tuple[int, list[tuple[bytes, int | None]]]
     Those that are leased or pinned are left for later.
     """
 
-def space_stats(index: int) -> dict[str, int]:
+def space_stats(index: int | None) -> dict[str, int]:
     """blocks; host_blocks, host_bytes; ssd_blocks, ssd_bytes; quota; and since the space was opened: hits and misses of
-    blocks asked for, stored, shared and dropped by `put`, evicted, expired, spilled, promoted, bytes_in, bytes_out."""
+    blocks asked for, stored, shared and dropped by `put`, evicted, expired, spilled, promoted, bytes_in, bytes_out.
+    None: the same of no space, all 0."""
 
 def index_bytes(index: int) -> int:
     """What the index of a space takes: tables, entries and the blobs' headers. A walk over all of it."""

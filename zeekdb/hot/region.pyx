@@ -31,7 +31,7 @@ from zeekdb.hot.table cimport (
 from zeekdb.hot.wire cimport Arg
 
 from zeekdb.hot.region_below import (  # noqa: F401  # handed on
-    Pending, adopt, demote, has_place, place_lost, place_moved, promote, reserve, spilled, take_spilling,
+    Pending, adopt, demote, has_place, note_fetched, place_lost, place_moved, promote, reserve, spilled, take_spilling,
 )
 
 cdef enum:
@@ -400,15 +400,15 @@ def get(uint32_t index, list keys not None, bint touch=True) -> list:
         e = find(space, keys[i])
         if e == NULL:
             found.append(None)
-            space.misses += 1
+            space.misses += touch
             continue
         b = block_of(e)
         if b.blob == NULL:
             found.append(-1 if block_slot(e) else <object>(b.place - 1))
             continue
         found.append(view_blob(b.blob))
-        space.bytes_out += b.size
-        space.hits += 1
+        space.bytes_out += b.size if touch else 0
+        space.hits += touch
     if touch:
         for i in range(n - 1, -1, -1):
             e = find(space, keys[i])
@@ -557,9 +557,14 @@ cdef void add_size(Entry* e, uint64_t hash, void* arg) noexcept nogil:
     (<uint64_t*>arg)[0] += mem_footprint(entry_size(e))
 
 
-def space_stats(uint32_t index) -> dict[str, int]:
+cdef Space NO_SPACE
+
+
+def space_stats(index: int | None) -> dict[str, int]:
     """Counters and sizes of a space; see region.pyi."""
-    cdef Space* space = space_at(index)
+    cdef Space* space = &NO_SPACE
+    if index is not None:
+        space = space_at(index)
     return {
         "blocks": space.table.used, "host_blocks": space.host_blocks, "host_bytes": space.bytes,
         "ssd_blocks": space.spilled_blocks, "ssd_bytes": space.spilled_bytes, "hits": space.hits,

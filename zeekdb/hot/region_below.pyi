@@ -50,6 +50,9 @@ def promote(index: int, key: bytes, view: BlobView) -> bool:
     False: it is not there any more, has another size, or is in memory already.
     """
 
+def note_fetched(index: int, hits: int, misses: int, bytes_out: int) -> None:
+    """Counts what became of blocks that `region.get` found in other tiers than host memory."""
+
 def adopt(
     index: int, key: bytes, size: int, check: int, place: int, deadline_s: int = 0, group: bytes | None = None
 ) -> bool:

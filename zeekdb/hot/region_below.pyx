@@ -145,6 +145,14 @@ def promote(uint32_t index, bytes key not None, BlobView view not None) -> bool:
     return True
 
 
+def note_fetched(uint32_t index, int hits, int misses, uint64_t bytes_out) -> None:
+    """See region_below.pyi."""
+    cdef Space* space = space_at(index)
+    space.hits += hits
+    space.misses += misses
+    space.bytes_out += bytes_out
+
+
 def adopt(uint32_t index, bytes key not None, uint32_t size, uint64_t check, uint64_t place, uint32_t deadline_s=0, bytes group=None) -> bool:
     """At the start: a block that the tier below has. False: the key is there already."""
     cdef Space* space = space_at(index)

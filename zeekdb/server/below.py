@@ -32,6 +32,7 @@ from zeekdb.tiers.tier import Budget, Get, Held, Meta, Put, Tier
 
 log = logging.getLogger("zeekdb")
 
+BELOW_ONLY: Final = 3  # among KV.LOOKUP's tiers
 SPILL_SHARE: Final = 8  # of the arena's bytes, one in so many may wait to be written, or one group of blocks
 SPILL_BATCH_BYTES: Final = 64 << 20
 DELETE_BATCH: Final = 4096  # names that the loop hands over at a time
@@ -269,7 +270,7 @@ class Below:
     def prefetch(self, tenant: Tenant, keys: Sequence[bytes]) -> int:
         """Begins to bring up what is below only; how many blocks."""
         tiers = region.lookup(tenant.space, list(keys), touch=False)[2]
-        below = [key for key, tier in zip(keys, tiers, strict=True) if tier == 3]
+        below = [key for key, tier in zip(keys, tiers, strict=True) if tier == BELOW_ONLY]
         if self.tier is None or not below:
             return 0
         asked = [each for each in self._ask(tenant, below[: PREFETCH_MAX - self._prefetches]) if each is not None]

@@ -57,7 +57,7 @@ class DeviceModel:
     name: bytes
     layout: Layout
     codec: str
-    bytes: int  # of device memory
+    memory_bytes: int  # of the device
     arena: DeviceArena | None = None  # None: not open, see `error`
     index: int = -1  # among region_device's
     error: str = ""
@@ -65,6 +65,7 @@ class DeviceModel:
     retry_at_s: float = 0.0
     uploading: int = 0
     prefetching: int = 0
+    demoting: set[tuple[int, bytes]] = field(default_factory=set)  # spaces and keys, on their way down by KV.DEMOTE
     refused: int = 0  # promotions that found no slot
     corrupt: int = 0
     up: Flow = field(default_factory=Flow)
@@ -240,7 +241,7 @@ class DeviceTier:
         from zeekdb.tensors.device import SLOT_ALIGN
 
         size = for_model(declared.codec, model.layout).encoded_size
-        slots = model.bytes // (-(-size // SLOT_ALIGN) * SLOT_ALIGN)
+        slots = model.memory_bytes // (-(-size // SLOT_ALIGN) * SLOT_ALIGN)
         loop = asyncio.get_running_loop()
         if before := self.closing.pop(model.name, None):
             await asyncio.wait([before])  # there may not be room for both
@@ -248,7 +249,7 @@ class DeviceTier:
             return
         try:
             if not slots:
-                raise Unavailable(f"{model.bytes} bytes hold no block of {size}")
+                raise Unavailable(f"{model.memory_bytes} bytes hold no block of {size}")
             arena = await loop.run_in_executor(None, self.device.open, slots, size)
         except Exception as error:
             model.error = str(error) or type(error).__name__
@@ -506,17 +507,23 @@ class DeviceTier:
                 count += 1
             elif region_device.may_leave(tenant.space, key):
                 alone.append(key)
-        if alone:
-            self._spawn(self._demote(model, tenant.space, alone))
+        fresh = [key for key in alone if (tenant.space, key) not in model.demoting]  # asked again, none goes twice
+        if fresh:
+            model.demoting.update((tenant.space, key) for key in fresh)
+            self._spawn(self._demote(model, tenant.space, fresh))
         return count + len(alone), others
 
     async def _demote(self, model: DeviceModel, space: int, keys: list[bytes]) -> None:
-        for batch in _batches(keys, DOWNLOADS_MAX):
-            if self.tensors.stopping:
-                return
-            await asyncio.gather(*(self._lower(model, space, key, is_asked=False) for key in batch))
-            for key in batch:
-                region_device.leave(space, key)
+        try:
+            for batch in _batches(keys, DOWNLOADS_MAX):
+                if model.closed or self.tensors.stopping:
+                    return
+                await asyncio.gather(*(self._lower(model, space, key, is_asked=False) for key in batch))
+                for key in batch:
+                    if not model.closed:
+                        region_device.leave(space, key)
+        finally:
+            model.demoting.difference_update((space, key) for key in keys)
 
     # ------------------------------------------------------------ attached clients
 

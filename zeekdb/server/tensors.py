@@ -25,13 +25,14 @@ from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
+from zeekdb.persistence.manifest import sync_folder
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.device_tier import DeviceTier
 from zeekdb.server.shared_memory import SharedMemory
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.models_file import load_models, save_models
-from zeekdb.tensors.region import Region, Tenant
+from zeekdb.tensors.region import Region, Tenant, deadline_of
 from zeekdb.tiers.tier import Flow
 
 if TYPE_CHECKING:
@@ -112,7 +113,10 @@ class Tensors:
     async def _open_below(self) -> None:
         config = self.server.config
         path = Path(config.kv_ssd_path)
-        os.makedirs(path, exist_ok=True)
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
         for model in load_models(path / MODELS_FILE):
             self.region.declare(model)
         self.models_path = path / MODELS_FILE
@@ -215,6 +219,7 @@ class Tensors:
         if self.models_path is not None:
             try:
                 save_models(self.models_path, self.region.models.values())
+                sync_folder(self.models_path.parent)
             except OSError as error:
                 log.warning("Can't write %s: %s", self.models_path, error.strerror)
 
@@ -311,7 +316,7 @@ class Tensors:
     ) -> Any:  # fmt: skip
         """SET: OK, and the block under this key is this one from now on, or none, where there is no room."""
         if deadline_s is None:
-            deadline_s = int(time.time()) + tenant.model.ttl_s if tenant.model.ttl_s else 0
+            deadline_s = deadline_of(tenant.model.ttl_s)
         known = region.describe(tenant.space, key)
         is_sooner = known is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1)
         if known is not None and known["place"] is not None and is_sooner:
@@ -382,6 +387,7 @@ class Tensors:
                 raise CommandError("ERR blocks of a model with a codec can't be read inside a transaction")
             for at in below:
                 found[at] = None
+            self._note_fetched(tenant, [None] * len(below))
             below = []
         if not below and codec is None:
             self._note_read(tenant, found, begin_ns)
@@ -397,10 +403,11 @@ class Tensors:
         self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
         answer: Answer, begin_ns: int,
     ) -> Any:  # fmt: skip
-        below = await self._from_gpu(tenant, keys, found, below)
+        away, below = below, await self._from_gpu(tenant, keys, found, below)
         async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
             for at, each in zip(below, coming, strict=True):
                 found[at] = await each.view() if each is not None else None
+            self._note_fetched(tenant, [found[at] for at in away])
             if codec is not None:
                 found = await self.coding.decode(codec, found)
             self._note_read(tenant, found, begin_ns)
@@ -423,6 +430,7 @@ class Tensors:
     ) -> Any:  # fmt: skip
         """The blocks one after the other, each as soon as it is there: the device and the socket work side by side."""
         size = 0
+        away = set(below)
         try:
             below = await self._from_gpu(tenant, keys, found, below)
             places = set(below)
@@ -436,6 +444,8 @@ class Tensors:
                         self.server.settle()
                     client.write(view)
                     size += len(view) if view is not None else 0
+                    if at in away:
+                        self._note_fetched(tenant, [view])
         except Exception as error:  # the reply has begun
             self.server.dispatcher.report_bug(client, client.last_command_index, error)
             client.close()
@@ -443,7 +453,14 @@ class Tensors:
         return NO_REPLY
 
     def _flow(self, tenant: Tenant) -> Flows:
-        return self.flows.setdefault(tenant.model.name, Flows())
+        """Of a model that is gone meanwhile nothing is kept."""
+        return self.flows.setdefault(tenant.model.name, Flows()) if self.below.is_open(tenant) else Flows()
+
+    def _note_fetched(self, tenant: Tenant, views: Sequence[BlobView | None]) -> None:
+        """Counts what came of blocks that were not in host memory, as they are kept."""
+        if self.below.is_open(tenant):
+            there = [len(view) for view in views if view is not None]
+            region.note_fetched(tenant.space, len(there), len(views) - len(there), sum(there))
 
     def _note_read(self, tenant: Tenant, found: list[BlobView | None], begin_ns: int) -> None:
         size = sum(len(each) for each in found if each is not None)
@@ -494,10 +511,10 @@ class Tensors:
         if name is not None:
             self.region.model(name)
         tenants = [each for each in self.region.by_space.values() if name is None or each.model.name == name]
-        sums: dict[str, Any] = {"tenants": len(tenants)}
+        sums: dict[str, Any] = {"tenants": len(tenants), **region.space_stats(None)}
         for tenant in tenants:
             for key, value in region.space_stats(tenant.space).items():
-                sums[key] = sums.get(key, 0) + value
+                sums[key] += value
         if name is not None:
             return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
         sums |= self.gpu.figures(None)
@@ -509,8 +526,8 @@ class Tensors:
         totals = self.stats(None)
         arena_stats = arena.arena_stats()
         host = {
-            "name": b"host", "state": b"ok" if self.arena_bytes else b"off", "blocks": totals.get("host_blocks", 0),
-            "bytes": totals.get("host_bytes", 0), "used_bytes": arena_stats["used"],
+            "name": b"host", "state": b"ok" if self.arena_bytes else b"off", "blocks": totals["host_blocks"],
+            "bytes": totals["host_bytes"], "used_bytes": arena_stats["used"],
             "limit_bytes": self.arena_bytes, "faulted_bytes": arena_stats["faulted"],
         }  # fmt: skip
         device = self.gpu.tier()
@@ -519,10 +536,10 @@ class Tensors:
             stats = self.below.tier.stats()
             tiers.append({
                 "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
-                "blocks": totals.get("ssd_blocks", 0), "bytes": totals.get("ssd_bytes", 0),
+                "blocks": totals["ssd_blocks"], "bytes": totals["ssd_bytes"],
                 "used_bytes": stats.used_bytes, "limit_bytes": stats.limit_bytes, "misses": stats.misses,
-                "corrupt": stats.corrupt, "dropped": stats.dropped, "moved": stats.moved,
-                "queue_bytes": stats.queue_bytes,
+                "corrupt": stats.corrupt, "deleted": stats.deleted, "dropped": stats.dropped, "moved": stats.moved,
+                "queue_bytes": stats.queue_bytes, **stats.more,
                 **{f"write_{key}": value for key, value in stats.write.figures().items()},
                 **{f"read_{key}": value for key, value in stats.read.figures().items()},
             })  # fmt: skip

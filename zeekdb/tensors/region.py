@@ -11,6 +11,8 @@ different salts are different blocks.
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,9 @@ from zeekdb.errors import CommandError
 from zeekdb.hot import region, region_device
 from zeekdb.tensors.layout import Model
 
+KEY_BYTES_MAX: Final = 4096
 SALT_BYTES_MAX: Final = 256
+DEADLINE_S_MAX: Final = (1 << 32) - 1  # the index keeps Unix seconds in 32 bits
 MODELS_MAX: Final = 1024
 DIGEST_BYTES: Final = 16  # of a block's name by tokens: collisions would serve one context another's keys and values
 TOKEN_BYTES: Final = 4
@@ -70,6 +74,11 @@ class Piece:
     begin: int
     end: int
     source: Range
+
+
+def deadline_of(ttl_s: int) -> int:
+    """Unix seconds at which a block that is stored now may be gone; 0: never, as of a `ttl_s` of 0."""
+    return min(math.ceil(time.time()) + ttl_s, DEADLINE_S_MAX) if ttl_s else 0
 
 
 def newest_cover(ranges: Sequence[Range], begin: int, end: int) -> list[Piece]:

@@ -264,6 +264,23 @@ async def test_many_ask_and_some_give_up(house: House) -> None:
     assert house.row["demotions"] == 1  # one copy for all
 
 
+async def test_what_is_on_its_way_down_is_not_sent_again(house: House) -> None:
+    tenant = await house.start()
+    put(tenant, b"a", b"b")
+    for key in (b"a", b"b"):
+        await house.heat(tenant, key)
+    push_out(tenant, b"a", b"b")
+    for _ in range(100):
+        assert house.gpu.demote(tenant, [b"a", b"b"]) == (2, [])
+        assert len(house.gpu.tasks) == 1
+    await house.settle()
+    assert house.row["demotions"] == 2 and house.arena.free == SLOTS - 2  # until it is collected
+    house.gpu.tick()
+    assert house.arena.free == SLOTS
+    assert not house.gpu.models[b"m"].demoting
+    assert house.gpu.demote(tenant, [b"a"]) == (0, [b"a"])
+
+
 async def test_without_page_locks_copies_are_staged(house: House) -> None:
     house.device.no_lock = "not permitted"
     tenant = await house.start()
