@@ -30,8 +30,8 @@ KEYS_MAX: Final = 65_536  # of one command
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
-STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.5.0"}
-READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.5.0"}
+STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.1.0"}
+READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.1.0"}
 FLAG_WORDS: Final = (b"LOCATE", b"GPU")  # options without a value
 FLAGS: Final = NOSCRIPT | Flag.BLOBS
 
@@ -120,7 +120,7 @@ def _map(fields: dict[str, Any]) -> dict[bytes, Any]:
 
 # --- models -------------------------------------------------------------------------------------------------------
 
-container("KV.MODEL", group="tensor", since="0.5.0", summary="A container for commands about models")
+container("KV.MODEL", group="tensor", since="0.1.0", summary="A container for commands about models")
 
 
 @command("KV.MODEL|SET", arity=-3, flags=NOSCRIPT, complexity="O(1)", **STORES)
