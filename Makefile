@@ -9,6 +9,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 HOT := $(wildcard zeekdb/hot/*.pyx zeekdb/hot/*.pxd)
 MINUTES ?= 30
+# LMCache has an environment of its own, since it brings PyTorch. `==2.13.0` takes the build for the CPU alone where
+# pip's indexes have it: a version with a local part, `+cpu`, goes before the same without.
+LMCACHE_VENV ?= .venv-lmcache
+LMCACHE := torch==2.13.0 lmcache==0.5.6 requests
 # Client libraries of other languages are tested where the language is; elsewhere their tests say that they are skipped.
 NODE_CLIENT := $(if $(shell command -v npm),.cache/clients/.installed)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,10 +24,10 @@ requirements = $(PY) -c 'import sys, tomllib; t = tomllib.load(open("pyproject.t
 	rows += [r for extra in sys.argv[1:] for r in p["optional-dependencies"][extra]]; \
 	print("\n".join(rows))' $(1)
 
-.PHONY: help serve test pytest clients lint bench compat fuzz build clean
+.PHONY: help serve test pytest clients lint bench compat compat-lmcache fuzz build clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 serve: build ## build, then serve on port 6379; ARGS='--port 7000 --save ""' are passed on
 	@exec $(VENV)/bin/zeekdb serve $(ARGS)
@@ -48,6 +52,10 @@ bench: build $(VENV)/.dev ## against redis-server on this machine; results go to
 compat: build $(VENV)/.dev ## Redis's own test suite; ARGS='--update', ARGS='--unit unit/type/hash'
 	@$(PY) -m tests.compat.run $(ARGS)
 
+compat-lmcache: build $(VENV)/.dev $(LMCACHE_VENV)/.lmcache ## LMCache's checks and benchmark; LMCACHE_VENV=dir, ARGS='--options "--maxmemory 8gb"'
+	@$(PY) -m tests.compat.lmcache --python $(LMCACHE_VENV)/bin/python $(ARGS)
+	@$(PY) bench/lmcache.py --python $(LMCACHE_VENV)/bin/python $(ARGS)
+
 fuzz: build $(VENV)/.dev ## the hot room under sanitizers for MINUTES=30
 	@$(PY) -m tests.fuzz.run --sanitize --minutes $(MINUTES) $(ARGS)
 
@@ -71,6 +79,13 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@.ci/system test
 	@$(call requirements,dev) > $(VENV)/requirements-dev.txt
 	@$(PY) -m pip install -q -r $(VENV)/requirements-dev.txt
+	@touch $@
+
+$(LMCACHE_VENV)/.lmcache:
+	@.ci/system build
+	@test -x $(@D)/bin/python || "$$(.ci/system python)" -m venv $(@D)
+	@echo "Installing LMCache and PyTorch into $(@D) (once; 2 GB)"
+	@$(@D)/bin/python -m pip install -q $(LMCACHE)
 	@touch $@
 
 .cache/clients/.installed: tests/clients/package.json tests/clients/package-lock.json

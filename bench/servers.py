@@ -32,14 +32,20 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process under measurement. `kind` is "redis" or "zeekdb"."""
+    """A server process under measurement. `kind` is "redis", "zeekdb", or "plain" for bench/plain_blocks.py.
+
+    ZEEKDB_PYTHON names the interpreter that runs ours, for a program whose own environment cannot.
+    """
 
     def __init__(self, kind: str, *arguments: str) -> None:
         self.kind = kind
         self.port = free_port()
         self.unix = os.path.join(tempfile.mkdtemp(prefix="bench-"), "s.sock")
-        program = ["redis-server"] if kind == "redis" else [sys.executable, "-m", "zeekdb", "serve"]
+        ours = os.environ.get("ZEEKDB_PYTHON", sys.executable)
+        program = ["redis-server"] if kind == "redis" else [ours, "-m", "zeekdb", "serve"]
         options = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--unixsocket", self.unix]
+        if kind == "plain":
+            program, options = [sys.executable, "bench/plain_blocks.py"], [str(self.port)]
         self.process = subprocess.Popen(
             [*program, *options, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -51,6 +57,7 @@ class Server:
             except OSError:
                 pass
             if time.monotonic() > deadline or self.process.poll() is not None:
+                self.process.kill()
                 raise RuntimeError(f"{kind} did not start")
             time.sleep(0.05)
 

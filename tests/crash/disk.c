@@ -139,6 +139,14 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
     return is_watched(fd) ? written(fd, parts, count, offset) : syscall(SYS_pwritev, fd, parts, count, offset, 0);
 }
 ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t offset) { return pwritev(fd, parts, count, offset); }
+/* What Python's os.pwritev calls. None of ours passes flags. */
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags) {
+    return flags || !is_watched(fd) ? syscall(SYS_pwritev2, fd, parts, count, offset, 0, flags)
+                                    : written(fd, parts, count, offset);
+}
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off_t offset, int flags) {
+    return pwritev2(fd, parts, count, offset, flags);
+}
 
 int ftruncate(int fd, off_t size) {
     if (!is_watched(fd))

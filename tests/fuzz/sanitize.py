@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support import ROOT
 
 BUILD = ROOT / "build" / "sanitize"
-SOURCES = {".py", ".pyx", ".pxd", ".pyi", ".toml", ".md"}
+SOURCES = {".py", ".pyx", ".pxd", ".pyi", ".toml", ".md", ".txt"}
 
 
 def build() -> dict[str, str]:

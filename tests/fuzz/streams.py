@@ -9,11 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+from tests.fuzz.tensors import tensor_command
 from tests.support import encode
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 KEYS = 24
 STREAM_MAX = 400_000  # bytes of one connection's stream
+TENSORS = 0.15  # of the commands: those of the tensor region
 
 INTEGERS = (
     "0", "1", "-1", "2", "3", "7", "8", "10", "63", "64", "100", "127", "128", "129", "255", "-5", "512", "1000",
@@ -158,6 +160,8 @@ def arguments(dice: Random, template: tuple[str, ...]) -> list[bytes]:
 
 def command(dice: Random) -> bytes:
     """One command on the wire, now and then inline."""
+    if dice.random() < TENSORS:
+        return tensor_command(dice)
     made = arguments(dice, dice.choice(TEMPLATES))
     if dice.random() < 0.05:
         return b" ".join(made) + dice.choice((b"\r\n", b"\n"))

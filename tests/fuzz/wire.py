@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.fuzz import tensors
 from tests.fuzz.streams import cuts, load_corpus, repeatable, stream
 from tests.support import ROOT, Server, Wire
 
@@ -22,7 +23,8 @@ RSS_MAX = 2 << 30  # under a sanitizer, freed memory is kept back for a while
 CONNECTIONS = 8
 # Values of 1 MiB at most keep SETRANGE and APPEND small; no sleeping, no saving.
 DIRECTIVES = ("--save", "", "--appendonly", "no", "--proto-max-bulk-len", "1mb", "--enable-debug-command", "yes",
-              "--client-output-buffer-limit", "normal 64mb 0 0", "--client-query-buffer-limit", "16mb")  # fmt: skip
+              "--client-output-buffer-limit", "normal 64mb 0 0", "--client-query-buffer-limit", "16mb",
+              *tensors.DIRECTIVES)  # fmt: skip
 # A sanitizer's report, or an error of our own that a handler let through.
 REPORT = re.compile(r"AddressSanitizer|runtime error:|LeakSanitizer|Traceback \(most recent call last\)|Fatal Python")
 
@@ -39,6 +41,8 @@ class WireFuzzer:
         self.seed = seed
         self.corpus = load_corpus()
         self.log_read = 0
+        with server.wire(60) as wire:
+            tidy(wire)
 
     def round(self, number: int) -> None:
         """One round; Finding when something is wrong."""
@@ -155,6 +159,7 @@ def tidy(wire: Wire) -> None:
         ("DEBUG", "SET-ACTIVE-EXPIRE", "1"),
     ):
         wire(*line)
+    tensors.tidy_region(wire)
 
 
 def shown(place: Path) -> str:

@@ -241,6 +241,33 @@ def test_large_values_go_in_and_out_whole(wire: Wire, size: int) -> None:
     assert wire("GET", "large") == value + b"tail"
 
 
+@pytest.mark.parametrize("size", [65_536, 4 << 20])
+def test_a_large_value_may_be_cut_anywhere_near_its_end(server: Server, wire: Wire, size: int) -> None:
+    """Its line end has no place in the blob that it is received into, whether it comes with it or later."""
+    value = random.Random(size).randbytes(size)
+    command = encode("SET", "cut", value)
+    head = len(command) - size - 2
+
+    def received() -> int:
+        fields = dict(field.split(b"=") for field in wire("CLIENT", "LIST", "ID", reader).split())
+        return int(fields[b"qbuf"])
+
+    with server.wire() as writer:
+        reader = writer("CLIENT", "ID")
+        for first, second in ((3, 2), (3, 1), (2, 1), (2, 0), (1, 0), (4, 3)):
+            at = 0
+            for left in (size // 2, first, second):
+                writer.send(command[at : len(command) - left])
+                at = len(command) - left
+                if 0 < left <= 2:  # it wakes up for all but the line end
+                    wait_for(lambda: received() >= at - head, what=f"the server has all but {left} bytes")  # noqa: B023
+            writer.send(command[at:] + encode("STRLEN", "cut"))
+            assert writer.read() == "OK"
+            assert writer.read() == size
+            assert wire("GET", "cut") == value
+    assert wire("MEMORY", "USAGE", "cut") < size + 1024  # a power of two takes no more than it is
+
+
 def test_a_large_value_overwritten_while_it_is_being_sent_arrives_as_it_was(server: Server, wire: Wire) -> None:
     old, new = b"a" * (8 << 20), b"b" * (8 << 20)
     wire("SET", "v", old)

@@ -132,11 +132,62 @@ class ClientPort(Protocol):
         """End a blocking command as by timeout, or with -UNBLOCKED; False when it does not block."""
 
 
+class SharedMemoryPort(Protocol):
+    """The host arena in the hands of local clients. See server/shared_memory.py."""
+
+    def is_attached(self, client: Any) -> bool: ...
+    def attach(self, client: Any, lease_max_ms: int) -> Any:
+        """Hands the arena's descriptor over; the reply is sent with it. CommandError."""
+
+    def reserve(self, client: Any, sizes: list[int]) -> list[int]: ...
+    def reserved(self, client: Any, offsets: list[int]) -> list[Any]: ...
+    def release(self, client: Any, offsets: list[int]) -> None: ...
+
+
+class TensorsPort(Protocol):
+    """The tensor region with its tiers; values are `bytes`, `BlobView` or `memoryview`. See server/tensors.py."""
+
+    shared: SharedMemoryPort
+    region: Any  # the models and tenants: zeekdb.tensors.region.Region
+    gpu: Any  # the tier above host memory: zeekdb.server.device_tier.DeviceTier
+
+    def declare(self, model: Any) -> None:
+        """KV.MODEL SET. CommandError."""
+
+    def forget(self, ctx: Any, name: bytes) -> Any:
+        """KV.MODEL DEL's reply: how many blocks there were; perhaps after a while. CommandError."""
+
+    def store(
+        self, ctx: Any, tenant: Any, keys: list[bytes], values: Any, deadline_s: int, group: bytes | None,
+        parent: bytes | None,
+    ) -> Any:  # fmt: skip
+        """A command's reply: 1, 0 or -1 for each block, perhaps after a while."""
+
+    def store_now(self, tenant: Any, keys: list[bytes], values: Any, deadline_s: int = 0) -> list[int]: ...
+    def fetch(self, ctx: Any, tenant: Any, keys: list[bytes], answer: Any, is_block: bool = True) -> Any:
+        """A command's reply: `answer(blocks)`, None for one that is not there; perhaps after a while."""
+
+    def replace(
+        self, ctx: Any, tenant: Any, key: bytes, value: Any, deadline_s: int | None, group: bytes | None
+    ) -> Any:  # fmt: skip
+        """A command's reply, OK; perhaps after a while."""
+
+    def remove(self, tenant: Any, keys: list[bytes]) -> int: ...
+    def delete(self, ctx: Any, tenant: Any, keys: list[bytes]) -> Any:
+        """A command's reply: how many there were; after a while where the tier below had some."""
+
+    def prefetch(self, tenant: Any, keys: list[bytes]) -> int: ...
+    def demote(self, tenant: Any, keys: list[bytes]) -> int: ...
+    def stats(self, name: bytes | None) -> dict[str, Any]: ...
+    def tiers(self) -> list[dict[str, Any]]: ...
+
+
 class ServerPort(Protocol):
     """The process."""
 
     config: Config
     acl: Any  # the users: zeekdb.server.acl.store.Acl
+    tensors: TensorsPort
     stats: StatsPort
     error_stats: dict[str, int]  # "WRONGTYPE" -> replies; the engine counts
     slowlog: SlowLog

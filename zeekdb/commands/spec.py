@@ -32,9 +32,10 @@ class Flag:
     ALLOW_BUSY: Final = 1 << 17
     MOVABLEKEYS: Final = 1 << 18
     NO_MANDATORY_KEYS: Final = 1 << 19
+    BLOBS: Final = 1 << 20  # ours: large arguments come as BlobView; COMMAND does not show it
 
 
-FLAG_NAMES: Final = {value: name.lower() for name, value in vars(Flag).items() if name.isupper()}
+FLAG_NAMES: Final = {value: name.lower() for name, value in vars(Flag).items() if name.isupper() and name != "BLOBS"}
 
 WRITE, READONLY, DENYOOM, ADMIN, PUBSUB = Flag.WRITE, Flag.READONLY, Flag.DENYOOM, Flag.ADMIN, Flag.PUBSUB
 NOSCRIPT, BLOCKING, LOADING, STALE = Flag.NOSCRIPT, Flag.BLOCKING, Flag.LOADING, Flag.STALE

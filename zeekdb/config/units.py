@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+NAMESPACES_MAX = 64  # pairs of kv-namespace, as many as hot/namespaces has room for, and of kv-gpu
 INT_MAX, UINT_MAX = 2**31 - 1, 2**32 - 1
 INT_MIN = -(2**31)
 LONG_MAX, ULONG_MAX = 2**63 - 1, 2**64 - 1
@@ -247,6 +248,68 @@ class Words(Kind):
 
     def lines(self, value: Any) -> list[str]:
         return [self.show(value) or '""']
+
+
+class Namespaces(Kind):
+    """Pairs of a glob pattern for keys and a model's name; `""` is none. In a file, further lines add up."""
+
+    multi = True
+
+    def parse(self, arguments: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
+        words = [word.encode("utf-8", "surrogateescape") for word in arguments if word]
+        if len(words) == 1:  # CONFIG SET has one argument
+            words = words[0].split()
+        if len(words) % 2:
+            raise ConfigError("patterns and models must come in pairs")
+        return self._checked(tuple(zip(words[::2], words[1::2], strict=True)))
+
+    def _checked(self, pairs: tuple[tuple[bytes, Any], ...]) -> tuple[tuple[bytes, Any], ...]:
+        """Of one line, or of all of them."""
+        if len(pairs) > NAMESPACES_MAX:
+            raise ConfigError(f"more than {NAMESPACES_MAX} patterns")
+        return pairs
+
+    def show(self, value: Any) -> str:
+        return b" ".join(word for pair in value for word in pair).decode("utf-8", "surrogateescape")
+
+    def lines(self, value: Any) -> list[str]:
+        return [" ".join(quoted(word.decode("utf-8", "surrogateescape")) for word in pair) for pair in value] or ['""']
+
+    def describe(self) -> str:
+        return "PATTERN MODEL …"
+
+    def add(self, old: Any, new: Any) -> Any:
+        return self._checked((*old, *new)) if new else ()
+
+
+class ModelSizes(Namespaces):
+    """Pairs of a model's name and an amount of memory; `""` is none. In a file, further lines add up."""
+
+    def parse(self, arguments: Sequence[str]) -> tuple[tuple[bytes, Any], ...]:
+        words = [word for word in arguments if word]
+        if len(words) == 1:
+            words = words[0].split()
+        if len(words) % 2:
+            raise ConfigError("models and sizes must come in pairs")
+        names = [word.encode("utf-8", "surrogateescape") for word in words[::2]]
+        size = Memory(1)
+        return self._checked(tuple((name, size.parse([word])) for name, word in zip(names, words[1::2], strict=True)))
+
+    def _checked(self, pairs: tuple[tuple[bytes, Any], ...]) -> tuple[tuple[bytes, Any], ...]:
+        if len(pairs) > NAMESPACES_MAX:
+            raise ConfigError(f"more than {NAMESPACES_MAX} models")
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise ConfigError("a model has one size")
+        return pairs
+
+    def show(self, value: Any) -> str:
+        return " ".join(f"{name.decode('utf-8', 'surrogateescape')} {size}" for name, size in value)
+
+    def lines(self, value: Any) -> list[str]:
+        return [f"{quoted(name.decode('utf-8', 'surrogateescape'))} {size}" for name, size in value] or ['""']
+
+    def describe(self) -> str:
+        return "MODEL BYTES …"
 
 
 class ReplicaOf(Words):

@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from zeekdb.hot.clock cimport steady_us
 from zeekdb.hot.keyspace cimport Db, db_pointer
 from zeekdb.hot.lists cimport Chunk, ListValue
-from zeekdb.hot.memory cimport Blob, mem_mark, mem_moved, mem_relax, mem_resident, mem_used
+from zeekdb.hot.memory cimport ARENA, POOLED, Blob, mem_mark, mem_moved, mem_relax, mem_resident, mem_used
 from zeekdb.hot.pages cimport LIVE_MAX, P, pages_live
 from zeekdb.hot.shards cimport TypeOps, ks_moved, type_ops
 from zeekdb.hot.table cimport BOXED, T_LIST, T_STRING, Entry, entry_box, entry_key, entry_type, entry_value, hash_bytes, table_scan
@@ -47,9 +47,9 @@ cdef void* compact_list(ListValue* v) noexcept nogil:
 
 
 cdef void* compact_string(Blob* blob) noexcept nogil:
-    if blob.refs > 1:
-        return blob     # on its way to a client
-    if not blob.pooled:
+    if blob.refs > 1 or blob.flags & ARENA:
+        return blob     # on its way to a client, or known to the arena by its place
+    if not blob.flags & POOLED:
         blob.data = <unsigned char*>mem_moved(blob.data, blob.capacity)
     return mem_moved(blob, sizeof(Blob))
 

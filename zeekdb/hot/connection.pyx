@@ -57,17 +57,18 @@ cdef class Connection(Link):
     def queue_command(self, int index, list args not None):
         """Keeps a command for EXEC: what the engine does itself while nothing else stands in its way."""
         cdef Engine engine = <Engine>self.engine
-        cdef Arg* argv = <Arg*>malloc(len(args) * sizeof(Arg))
+        cdef list words = [word if type(word) is bytes else bytes(word) for word in args]  # or a BlobView
+        cdef Arg* argv
         cdef bytes arg
         cdef int i
         if self.c is &GONE:
-            free(argv)
             return
-        for i in range(len(args)):
-            arg = args[i]
+        argv = <Arg*>malloc(len(words) * sizeof(Arg))
+        for i in range(len(words)):
+            arg = words[i]
             argv[i].p = <uint8_t*>PyBytes_AS_STRING(arg)
             argv[i].n = PyBytes_GET_SIZE(arg)
-        queue_add(&self.c.queue, engine.by_index[index], argv, len(args))
+        queue_add(&self.c.queue, engine.by_index[index], argv, len(words))
         free(argv)
         if <long long>self.c.queue.size > engine.query_limit:
             engine.close(self.c)

@@ -22,41 +22,38 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 from zeekdb.errors import CommandError, Refused
 from zeekdb.hot.replies import DEFERRED, NO_REPLY
 
+from zeekdb.hot.blobview cimport view_blob
+from zeekdb.hot.blocks cimport region_clock
 from zeekdb.hot.clock cimport wall_us
 from zeekdb.hot.eviction cimport E, evict, over_limit
 from zeekdb.hot.journal cimport J, Telling, journal_begin, journal_end, journal_take, journal_wants
 from zeekdb.hot.keyspace cimport G, Db, ks_prefetch_bucket, ks_prefetch_entry
 from zeekdb.hot.kinds cimport (
-    BEGINS, EXECUTES, NESTS, QUEUES, WANDERS, Kind, count_ticks, hash_keys, journal_call, last_key, log2_of, run_twin, takes, ticks_now,
+    BEGINS, EXECUTES, F_BLOBS, NESTS, QUEUES, WANDERS, Kind, count_ticks, hash_keys, journal_call, last_key, log2_of, run_twin, takes, ticks_now,
 )
 from zeekdb.hot.lookahead cimport look_into
 from zeekdb.hot.memory cimport blob_release, mem_alloc, mem_free, mem_resize
+from zeekdb.hot.namespaces cimport NS, any_namespaced
 from zeekdb.hot.notes cimport N
-from zeekdb.hot.parser cimport COMMAND, FAULT, MORE, Parser, Request, drop_half, forget_half, parse, release_blobs
+from zeekdb.hot.parser cimport (
+    COMMAND, FAULT, MORE, Parser, Request, count_received, drop_blob, drop_half, forget_half, parse, release_blobs,
+)
 from zeekdb.hot.queue cimport CommandQueue, queue_add, queue_free, queue_next
 from zeekdb.hot.recency cimport recency_set_clock
+from zeekdb.hot.receiving cimport MSG_DONTWAIT, recv, recv_line, set_wake_bytes
+from zeekdb.hot.region cimport place_argument
 from zeekdb.hot.replies cimport write_error, write_reply
 from zeekdb.hot.sockets cimport EVICTABLE, OUTPUT_FLUSH, OUTPUT_PAUSE, SCRATCH, Conn, Link, Sockets, epoll_event
 from zeekdb.hot.table cimport hash_bytes
 from zeekdb.hot.wire cimport TWIN_DONE, Arg, Out, out_length, out_pending, out_raw
 
-cdef extern from *:
-    """
-    #include <sys/epoll.h>
-    #include <sys/socket.h>
-    #include <unistd.h>
-    /* How many bytes must be there before the socket counts as readable. */
-    static inline void set_wake_bytes(int fd, size_t bytes) {
-        int low = (int)bytes; setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low); }
-    """
-    int epoll_wait(int epfd, epoll_event* events, int n, int timeout) nogil
+cdef extern from "<sys/epoll.h>" nogil:
+    int epoll_wait(int epfd, epoll_event* events, int n, int timeout)
     int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR
-    ssize_t recv(int fd, void* data, size_t n, int flags) nogil
-    int MSG_DONTWAIT
-    void set_wake_bytes(int fd, size_t bytes) nogil
 
 cdef enum:
     SMALL_READ = 4096             # read where a large value is expected: what it takes is copied again
+    RECEIVE_AT_ONCE = 1048576     # bytes of a large argument; then others have their turn
     TURN_US = 2000                # time in the engine before the event loop has its turn
     WAKE_BYTES = 262144           # of a large argument that are waited for at a time
     BUSY_EVENTS = 64              # connections served at once while a script runs on
@@ -68,6 +65,13 @@ cdef enum:
 cdef list list_args(Arg* argv, uint32_t argc):
     cdef uint32_t i
     return [PyBytes_FromStringAndSize(<char*>argv[i].p, argv[i].n) for i in range(argc)]
+
+
+cdef list list_views(Arg* argv, uint32_t argc):
+    """The same for a command that takes large values where they lie."""
+    cdef uint32_t i
+    return [view_blob(argv[i].blob) if argv[i].blob != NULL else PyBytes_FromStringAndSize(<char*>argv[i].p, argv[i].n)
+            for i in range(argc)]
 
 
 cdef inline int wake_bytes(const Conn* c) noexcept nogil:
@@ -87,6 +91,7 @@ cdef class Engine(Sockets):
         self.keyspace = keyspace
         self.query_limit = 1 << 30
         self.parser.bulk_limit = 512 << 20
+        self.parser.place = place_argument
 
     def __dealloc__(self):
         free(self.parser.args)
@@ -137,6 +142,7 @@ cdef class Engine(Sockets):
     cdef void set_clock(self, int64_t now_us) noexcept:
         G.now_ms = now_us // 1000
         recency_set_clock(G.now_ms)
+        region_clock(G.now_ms)
 
     def tick(self):
         """Sets the keyspace's clock outside a turn (timers, tests)."""
@@ -263,11 +269,16 @@ cdef class Engine(Sockets):
         return False
 
     cdef int receive_blob(self, Conn* c) except -1:
-        """Reads the rest of a large argument into its blob, and no byte beyond it."""
-        cdef ssize_t n = recv(c.fd, c.intake.blob.data + c.intake.blob.size, c.intake.blob_want - c.intake.blob.size, MSG_DONTWAIT)
+        """Reads the rest of a large argument into its blob, the line end beside it, and no byte beyond."""
+        cdef size_t length = c.intake.blob_want - 2
+        cdef size_t here = min(c.intake.blob.size, length)
+        cdef size_t left = min(length - here, <size_t>RECEIVE_AT_ONCE)
+        cdef size_t line_end = c.intake.blob_want - max(c.intake.blob.size, length) if here + left == length else 0
+        cdef ssize_t n = recv_line(c.fd, c.intake.blob.data + here, left, line_end)
         if not self.received(c, n):
             return 0
         c.intake.blob.size += n
+        count_received(&c.intake, c.intake.blob.size - n)
         if <int64_t>(c.size + c.intake.blob_bytes + c.intake.blob.size) > self.query_limit:
             self.close(c)
             return 0
@@ -305,6 +316,7 @@ cdef class Engine(Sockets):
                 if done < n:  # blocked or closing: what was parsed ahead goes back
                     used = self.requests[done].start
                     forget_half(&c.intake)
+                    drop_blob(&c.intake)  # begun for a command that is parsed again: its bytes are still here
                     state = MORE
                     break
             if state == COMMAND and out_pending(&c.port.out) > OUTPUT_FLUSH:
@@ -438,6 +450,10 @@ cdef class Engine(Sockets):
             if kind == NULL or argv.n != kind.name_size or memcmp(argv.p, kind.name, argv.n) != 0:
                 kind = self.lookup(argv.p, argv.n)
             r.kind = kind
+            if NS.count and kind != NULL and kind.plain != NULL and r.argc > <uint32_t>kind.first_key:
+                if any_namespaced(argv, kind.first_key, last_key(kind, r.argc), kind.key_step):
+                    r.kind = kind.plain
+                    continue
             if kind == NULL or kind.first_key == 0 or kind.twin == NULL:
                 continue
             last = last_key(kind, r.argc)
@@ -495,7 +511,7 @@ cdef class Engine(Sockets):
     cdef int call(self, Conn* c, Kind* kind, Arg* argv, uint32_t argc) except -1:
         """One command in Python."""
         cdef Link owner = <Link>c.owner
-        cdef list args = list_args(argv, argc)
+        cdef list args = list_views(argv, argc) if kind != NULL and kind.flags & F_BLOBS else list_args(argv, argc)
         cdef int index = kind.index if kind != NULL else -1
         cdef size_t size = c.port.out.size
         cdef uint32_t nparts = c.port.out.nparts
@@ -534,10 +550,12 @@ cdef class Engine(Sockets):
             self.error_replies += 1
             self.on_error(owner, index, exc)
             write_error(&c.port.out, exc.message.encode("utf-8", "surrogateescape"))
+            exc.__traceback__ = None  # its frames hold the error, and the arguments: blobs would stay for the collector
         except Exception as exc:
             self.rewind(c, size, nparts)
             self.error_replies += 1
             self.on_bug(owner, index, exc)
+            exc.__traceback__ = None
             write_error(&c.port.out, b"ERR internal error, see the server's log")
         if journal:
             if kind != NULL and kind.journal_role != NESTS and journal_wants(&telling):
@@ -555,7 +573,7 @@ cdef class Engine(Sockets):
         cdef Out* out = &c.port.out
         while out.nparts > nparts:
             out.nparts -= 1
-            out.part_bytes -= out.parts[out.nparts].blob.size
+            out.part_bytes -= out.parts[out.nparts].end - out.parts[out.nparts].sent
             blob_release(out.parts[out.nparts].blob)
         if out.size > size:
             out.size = size

@@ -39,6 +39,7 @@ ctypedef enum JournalRole:
 cdef enum:
     F_WRITE = 1
     F_NOT_IN_SCRIPTS = 1 << 5 | 1 << 6   # NOSCRIPT, BLOCKING
+    F_BLOBS = 1 << 20                    # large arguments come as views, not as bytes
 
 # What the engine knows of a command; the rest is in its declaration.
 ctypedef struct Kind:
@@ -55,6 +56,7 @@ ctypedef struct Kind:
     int index
     Role role
     JournalRole journal_role
+    Kind* plain          # stands in for it where a key is the tensor region's; NULL: none does
     uint64_t calls
     uint64_t ticks       # time stamp counter, spent in calls
     uint64_t rejected

@@ -18,6 +18,8 @@ class CommandTable:
         """Makes a command known; `keys` is (first, last, step) or (0, 0, 0). Its index."""
     def set_role(self, index: int, role: str) -> None:
         """What the command is to a transaction: "queues", "begins" or "executes"."""
+    def set_plain(self, index: int, plain: int) -> None:
+        """The command at `plain` stands in for the one at `index` where a key is the tensor region's."""
     def set_journal_role(self, index: int, role: str) -> None:
         """What the command's calls are to the journal: "nests" (what it runs is told) or "wanders" (see kinds.pxd)."""
     def use_twins(self, wanted: bool, twin_of: dict[str, str]) -> None:

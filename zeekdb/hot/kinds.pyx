@@ -104,6 +104,10 @@ cdef class CommandTable:
         """What the command is to a transaction: "queues", "begins" or "executes"."""
         self.by_index[index].role = {"queues": QUEUES, "begins": BEGINS, "executes": EXECUTES}[role]
 
+    def set_plain(self, int index, int plain):
+        """The command at `plain` stands in for the one at `index` where a key is the tensor region's."""
+        self.by_index[index].plain = self.by_index[plain]
+
     def set_journal_role(self, int index, str role not None):
         """What the command's calls are to the journal: "nests" or "wanders"."""
         self.by_index[index].journal_role = {"nests": NESTS, "wanders": WANDERS}[role]

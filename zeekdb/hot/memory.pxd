@@ -5,13 +5,18 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 # a pool of pre-faulted slabs that overwrites reuse, so that a large SET never page-faults twice.
 ctypedef struct Blob:
     uint32_t refs
-    uint32_t pooled
+    uint32_t flags
     uint64_t size      # bytes used
     uint64_t capacity  # bytes of data
     uint8_t* data
 
 cdef enum:
     SLAB_MIN = 65536
+
+    # Blob.flags; those from 8 up are the arena's own
+    POOLED = 1         # data is a slab
+    ARENA = 2          # header and data are the arena's, see arena.pyx; the header never moves
+    FIXED = 4          # somebody outside knows where the data lies: it is never moved
 
 cdef void* mem_alloc(size_t size) noexcept nogil            # aborts the process when the system has no memory
 cdef void* mem_keyed(size_t size) noexcept nogil            # the same for entries of the keyspace, see pages.pyx
@@ -34,6 +39,7 @@ cdef void mem_relax() noexcept nogil
 cdef Blob* blob_new(size_t capacity) noexcept nogil         # refs = 1, size = 0
 cdef Blob* blob_grow(Blob* blob, size_t capacity) noexcept nogil  # contents kept; needs refs == 1; at least doubles
 cdef void blob_release(Blob* blob) noexcept nogil
+cdef void blob_home(void (*give)(Blob* blob) noexcept nogil) noexcept nogil  # who takes those with ARENA back
 cdef void blob_trim() noexcept nogil                        # once a second: slabs idle for long go back to the system
 
 cdef inline Blob* blob_retain(Blob* blob) noexcept nogil:

@@ -79,6 +79,8 @@ cdef size_t IDLE_BYTES = 0
 cdef uint32_t TRIM_LEFT = TRIM_ROUND
 cdef uint8_t* LEAVING = NULL  # a slab too large to be unmapped at once
 cdef size_t LEAVING_SIZE = 0
+cdef void (*GIVE_TO_ARENA)(Blob* blob) noexcept nogil
+GIVE_TO_ARENA = NULL        # whoever makes such a blob has set it
 memset(SLABS, 0, sizeof(SLABS))
 
 
@@ -294,12 +296,12 @@ cdef Blob* blob_new(size_t capacity) noexcept nogil:
     cdef uint32_t k
     blob.refs = 1
     blob.size = 0
-    blob.pooled = 0
+    blob.flags = 0
     if capacity >= SLAB_MIN and not SANITIZED:
         k = slab_class(capacity, &rounded)
         blob.data = <uint8_t*>take_slab(k, rounded)
         if blob.data != NULL:
-            blob.pooled = 1
+            blob.flags = POOLED
             blob.capacity = rounded
             USED += rounded
             return blob
@@ -314,12 +316,20 @@ cdef void blob_release(Blob* blob) noexcept nogil:
     blob.refs -= 1
     if blob.refs:
         return
-    if not blob.pooled:
+    if blob.flags & ARENA:
+        GIVE_TO_ARENA(blob)
+        return
+    if not blob.flags & POOLED:
         mem_free(blob.data, blob.capacity)
     else:
         USED -= blob.capacity
         give_slab(slab_class(blob.capacity, &rounded), blob.capacity, <Slab*>blob.data)
     mem_free(blob, sizeof(Blob))
+
+
+cdef void blob_home(void (*give)(Blob* blob) noexcept nogil) noexcept nogil:
+    global GIVE_TO_ARENA
+    GIVE_TO_ARENA = give
 
 
 cdef Blob* blob_grow(Blob* blob, size_t capacity) noexcept nogil:

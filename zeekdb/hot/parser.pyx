@@ -3,7 +3,8 @@
 `parse` takes one command from the bytes at hand and leaves its arguments as places in those bytes. Where a command is
 incomplete, its place is kept in the connection's Intake, so that a command which comes in a thousand pieces is read
 once. An argument of SLAB_MIN bytes and up that is not there yet gets a blob, into which the caller receives the rest
-(intake.blob up to blob_want bytes, CRLF included) and which SET then adopts: large values are never copied again.
+(blob_want bytes, CRLF included, which has no place in the blob) and which SET then adopts: large values are never
+copied again.
 
 Every length is a stranger's word: it is checked against a limit before it is used, and a half command holds memory
 only for what has arrived.
@@ -12,7 +13,9 @@ only for what has arrived.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memchr, memcpy
-from zeekdb.hot.memory cimport SLAB_MIN, Blob, blob_new, blob_release, mem_free, mem_resize
+from zeekdb.hot.arena cimport arena_sum
+from zeekdb.hot.checksum cimport Checksum, checksum_final, checksum_init, checksum_update
+from zeekdb.hot.memory cimport ARENA, SLAB_MIN, Blob, blob_new, blob_release, mem_alloc, mem_free, mem_resize
 from zeekdb.hot.wire cimport Arg, parse_int
 
 cdef enum:
@@ -122,7 +125,7 @@ cdef int parse(Parser* b, Intake* c, uint8_t* data, size_t size, size_t* used, R
                 return refuse(b, b"unauthenticated bulk length", 0)
         if end - p < n + 2:
             if n >= SLAB_MIN:
-                begin_blob(c, p, end, n)
+                begin_blob(b, c, &b.args[r.first], b.args_used - r.first, p, end, n)
             return keep_half(b, c, r, start, p, left, n)
         arg = next_arg(b)
         arg.p = p
@@ -137,13 +140,42 @@ cdef int parse(Parser* b, Intake* c, uint8_t* data, size_t size, size_t* used, R
     return COMMAND
 
 
-cdef void begin_blob(Intake* c, uint8_t* p, uint8_t* end, int64_t n) noexcept nogil:
+cdef void begin_blob(
+    Parser* b, Intake* c, const Arg* argv, uint32_t argc, uint8_t* p, uint8_t* end, int64_t n,
+) noexcept nogil:
     """What is there of a large argument moves to a blob; the rest will be received into it."""
-    c.blob = blob_new(n + 2)
+    c.blob = b.place(argv, argc, n) if b.place != NULL else NULL
+    if c.blob == NULL:
+        c.blob = blob_new(n)
     c.blob_want = n + 2
-    memcpy(c.blob.data, p, end - p)
+    memcpy(c.blob.data, p, min(end - p, n))  # and perhaps CR, which has no place in it
     c.blob.size = end - p
     c.expect_big = True
+    if c.blob.flags & ARENA:
+        c.sum = <Checksum*>mem_alloc(sizeof(Checksum))
+        checksum_init(c.sum)
+        count_received(c, 0)
+
+
+cdef void count_received(Intake* c, size_t before) noexcept nogil:
+    """The checksum of what has just come, which the processor's cache still has."""
+    cdef size_t length = c.blob_want - 2, now = min(c.blob.size, length)
+    if c.sum == NULL or before >= now:
+        return
+    checksum_update(c.sum, c.blob.data + before, now - before)
+    if now == length:
+        arena_sum(c.blob, checksum_final(c.sum))
+        mem_free(c.sum, sizeof(Checksum))
+        c.sum = NULL
+
+
+cdef void drop_blob(Intake* c) noexcept nogil:
+    if c.blob != NULL:
+        blob_release(c.blob)
+        c.blob = NULL
+    if c.sum != NULL:
+        mem_free(c.sum, sizeof(Checksum))
+        c.sum = NULL
 
 
 cdef int keep_half(Parser* b, Intake* c, Request* r, uint8_t* start, uint8_t* p, int64_t left, int64_t bulk) noexcept nogil:

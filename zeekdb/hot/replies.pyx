@@ -6,7 +6,8 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from zeekdb.hot.wire cimport Out, format_double, out_bulk, out_int, out_length, out_null, out_raw
+from zeekdb.hot.blobview cimport BlobView, Spans
+from zeekdb.hot.wire cimport Out, format_double, out_blob, out_bulk, out_int, out_length, out_null, out_raw, out_span
 
 from zeekdb.errors import CommandError
 
@@ -125,11 +126,30 @@ cdef int write_pairs(Out* out, object pairs, size_t n, uint8_t protocol) except 
     return 0
 
 
+cdef int write_spans(Out* out, list parts) except -1:
+    cdef BlobView view
+    cdef size_t size = 0, begin, end
+    for view, begin, end in parts:
+        if begin > end or end > <size_t>view.size:
+            raise ValueError("a span beyond its blob")
+        size += end - begin
+    out_length(out, 36, size)
+    for view, begin, end in parts:
+        out_span(out, view.blob, begin, end)
+    out_raw(out, b"\r\n", 2)
+    return 0
+
+
 cdef int write_special(Out* out, object reply, uint8_t protocol) except -1:
     cdef bytes text
     cdef Py_buffer view
     if isinstance(reply, float):
         return write_float(out, reply, protocol)
+    if isinstance(reply, BlobView):
+        out_blob(out, (<BlobView>reply).blob)
+        return 0
+    if isinstance(reply, Spans):
+        return write_spans(out, (<Spans>reply).parts)
     if isinstance(reply, (set, frozenset)):
         out_length(out, 126 if protocol == 3 else 42, len(reply))
         return write_items(out, reply, protocol)

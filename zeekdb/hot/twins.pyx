@@ -14,6 +14,7 @@ from zeekdb.hot.journal cimport J, journal_command, journal_literal, journal_wor
 from zeekdb.hot.keyspace cimport (
     G, entry_string, ks_create, ks_deadline, ks_delete, ks_expire_at, ks_find, ks_read, ks_set, ks_set_blob,
 )
+from zeekdb.hot.kv_twins cimport twin_kv_exists
 from zeekdb.hot.lists cimport list_index, list_length, list_pop, list_push, list_range
 from zeekdb.hot.sets cimport set_add, set_contains, set_expect, set_length, set_pop
 from zeekdb.hot.stream_twins cimport twin_xadd, twin_xlen
@@ -549,6 +550,8 @@ cdef Twin find(bytes name):
         return twin_strlen
     if name == b"exists":
         return twin_exists
+    if name == b"kv_exists":
+        return twin_kv_exists
     if name == b"del":
         return twin_del
     if name == b"ttl":

@@ -11,11 +11,12 @@ ctypedef struct Arg:
     uint64_t hash
     Blob* blob
 
-# A blob to send from where it lies, after the byte `at` of the stream of small bytes.
+# A part of a blob, to send from where it lies, after the byte `at` of the stream of small bytes.
 ctypedef struct Part:
     size_t at
     Blob* blob
-    size_t sent
+    size_t sent          # up to there of the blob, wherever the part began
+    size_t end
 
 # Replies not sent yet: small bytes in one buffer, large values as references beside it.
 ctypedef struct Out:
@@ -45,6 +46,7 @@ ctypedef int (*Twin)(Port* port, Arg* argv, int argc) noexcept nogil
 
 cdef void out_grow(Out* out, size_t need) noexcept nogil
 cdef void out_blob(Out* out, Blob* blob) noexcept nogil       # as a bulk string; keeps a reference while unsent
+cdef void out_span(Out* out, Blob* blob, size_t begin, size_t end) noexcept nogil  # these bytes alone, likewise
 cdef size_t format_int(uint8_t* at, int64_t value) noexcept nogil  # at most 20 bytes; returns how many
 cdef bint parse_int(const uint8_t* p, size_t n, int64_t* value) noexcept nogil  # Redis's string2ll
 cdef size_t format_double(uint8_t* at, double value) noexcept nogil  # shortest round trip in Redis's style, at most 32 bytes
@@ -132,6 +134,6 @@ cdef inline size_t out_pending(Out* out) noexcept nogil:
     """Bytes not sent yet."""
     return out.size - out.sent + out.part_bytes
 
-cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil  # the next pieces to send, IOVECS at most; how many
+cdef size_t fill_vectors(Out* out, iovec* vectors, size_t most) noexcept nogil  # the next pieces to send, IOVECS at most; how many
 cdef void advance(Out* out, size_t n) noexcept nogil               # books n bytes as sent
 cdef void shift_parts(Out* out) noexcept nogil                      # forgets the small bytes sent

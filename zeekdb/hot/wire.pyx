@@ -34,12 +34,17 @@ cdef void out_grow(Out* out, size_t need) noexcept nogil:
 
 
 cdef void out_blob(Out* out, Blob* blob) noexcept nogil:
+    out_length(out, 36, blob.size)
+    out_span(out, blob, 0, blob.size)
+    out_raw(out, b"\r\n", 2)
+
+
+cdef void out_span(Out* out, Blob* blob, size_t begin, size_t end) noexcept nogil:
     cdef Part* part
     cdef uint32_t capacity
-    if blob.size < PART_MIN:
-        out_bulk(out, blob.data, blob.size)
+    if end - begin < PART_MIN:
+        out_raw(out, <const char*>blob.data + begin, end - begin)
         return
-    out_length(out, 36, blob.size)
     if out.nparts == out.parts_capacity:
         capacity = out.parts_capacity * 2 if out.parts_capacity else 4
         out.parts = <Part*>mem_resize(out.parts, out.parts_capacity * sizeof(Part), capacity * sizeof(Part))
@@ -47,10 +52,10 @@ cdef void out_blob(Out* out, Blob* blob) noexcept nogil:
     part = &out.parts[out.nparts]
     part.at = out.size
     part.blob = blob_retain(blob)
-    part.sent = 0
+    part.sent = begin
+    part.end = end
     out.nparts += 1
-    out.part_bytes += blob.size
-    out_raw(out, b"\r\n", 2)
+    out.part_bytes += end - begin
 
 
 cdef size_t format_int(uint8_t* at, int64_t value) noexcept nogil:
@@ -262,12 +267,12 @@ cdef bint parse_double(const uint8_t* p, size_t n, double* value) noexcept nogil
 # ---------------------------------------------------------------- sending
 
 
-cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil:
-    """The next pieces to send, small bytes and parts in their order; how many."""
-    cdef size_t at = out.sent, n = 0
+cdef size_t fill_vectors(Out* out, iovec* vectors, size_t most) noexcept nogil:
+    """The next pieces to send, small bytes and parts in their order, of large values `most` bytes; how many."""
+    cdef size_t at = out.sent, n = 0, size
     cdef uint32_t i = out.first_part
     cdef Part* part
-    while n + 2 <= IOVECS:
+    while n + 2 <= IOVECS and most:
         if i == out.nparts:
             if at < out.size:
                 vectors[n].iov_base = out.data + at
@@ -280,10 +285,12 @@ cdef size_t fill_vectors(Out* out, iovec* vectors) noexcept nogil:
             vectors[n].iov_len = part.at - at
             n += 1
             at = part.at
+        size = min(part.end - part.sent, most)
         vectors[n].iov_base = part.blob.data + part.sent
-        vectors[n].iov_len = part.blob.size - part.sent
+        vectors[n].iov_len = size
         n += 1
         i += 1
+        most -= size
     return n
 
 
@@ -303,13 +310,13 @@ cdef void advance(Out* out, size_t n) noexcept nogil:
             out.sent += step
             n -= step
             continue
-        step = part.blob.size - part.sent
+        step = part.end - part.sent
         if step > n:
             step = n
         part.sent += step
         out.part_bytes -= step
         n -= step
-        if part.sent == part.blob.size:
+        if part.sent == part.end:
             blob_release(part.blob)
             out.first_part += 1
 

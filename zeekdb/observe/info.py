@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 REDIS_VERSION = "7.2.4"
+INFO_MODELS_MAX = 64  # lines of the section on tensors
+UNSAFE = str.maketrans("#:\r\n", "____")  # in a field's name; so does Redis
 
 Fields = list[tuple[str, Any]]
 
@@ -395,6 +397,27 @@ def keyspace_section(server: Any, keyspace: Any) -> Fields:
     ]
 
 
+def tensors_section(server: Any, keyspace: Any) -> Fields:
+    """# Tensors: the region's blocks, each tier, each model"""
+    tensors = server.tensors
+    rows = [("tensors_tier_" + tier.pop("name").decode(), tier) for tier in tensors.tiers()]
+    rows += [
+        ("tensors_model_" + name.decode("utf-8", "replace").translate(UNSAFE), tensors.stats(name))
+        for name in sorted(tensors.region.models)[:INFO_MODELS_MAX]
+    ]
+    return [
+        *((f"tensors_{name}", value) for name, value in tensors.stats(None).items()),
+        *((name, ",".join(f"{field}={shown(value)}" for field, value in row.items())) for name, row in rows),
+    ]
+
+
+def shown(value: Any) -> str:
+    """A figure inside a line of several."""
+    if isinstance(value, bytes):
+        return " ".join(value.decode("utf-8", "replace").replace(",", ";").split())  # drivers' errors have lines
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Any, Any], Fields]]] = {
     "server": ("Server", server_section),
     "clients": ("Clients", clients_section),
@@ -408,6 +431,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any, Any], Fields]]] = {
     "errorstats": ("Errorstats", errorstats_section),
     "latencystats": ("Latencystats", latencystats_section),
     "cluster": ("Cluster", cluster_section),
+    "tensors": ("Tensors", tensors_section),
     "keyspace": ("Keyspace", keyspace_section),
 }
 DEFAULT = frozenset(SECTIONS) - {"commandstats", "latencystats"}

@@ -60,6 +60,17 @@ class CommandCounters:
         """Durations; None when none was recorded."""
         return Histogram(self.buckets, self.ticks_per_us) if self.buckets and any(self.buckets) else None
 
+    def added_to(self, other: CommandCounters) -> CommandCounters:
+        """Both together: a command that the keyspace or the tensor region may answer."""
+        return CommandCounters(
+            self.calls + other.calls,
+            self.usec + other.usec,
+            self.rejected_calls + other.rejected_calls,
+            self.failed_calls + other.failed_calls,
+            [a + b for a, b in zip(self.buckets or (), other.buckets or (), strict=True)],
+            self.ticks_per_us,
+        )
+
 
 class Sampler:
     """Rates per second of counters that only grow. Whoever has a timer calls `sample` about ten times a second."""

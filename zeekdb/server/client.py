@@ -232,4 +232,7 @@ class Client(Connection):
 
     def finish(self, reply: Any) -> None:
         """Answers the command that has waited, as CLIENT REPLY wants it, and goes on with the next one."""
-        self.resume(NO_REPLY if self.gate & GATE_REPLY else reply)
+        is_silent = self.gate & GATE_REPLY
+        if self.reply_mode == "skip":
+            self.set_reply_mode("on")
+        self.resume(NO_REPLY if is_silent else reply)

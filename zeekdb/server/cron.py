@@ -82,6 +82,7 @@ class Cron:
             server.update_gates()
             if server.config.maxmemory_policy.endswith("learned") and learned.begin():
                 server.loop.run_in_executor(None, learned.fit)
+        server.tensors.tick()
         self._look_at_clients(now_s)
         server.primary.tick()
         if not server.loading:

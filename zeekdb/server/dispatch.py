@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from zeekdb.commands.kv_plain import PLAIN, PLAIN_TWINS
 from zeekdb.commands.spec import REGISTRY, Command, Flag
 from zeekdb.errors import CommandError, Refused, WrongArity
 from zeekdb.hot.engine import Engine
@@ -82,6 +84,8 @@ class Dispatcher:
         self.subcommands: dict[int, dict[bytes, int]] = {}  # of containers: index of each subcommand
         for spec in REGISTRY.values():
             self._register(spec)
+        for name, handler in PLAIN.items():
+            self._register_plain(name, handler)
         engine.on_gate = self.gated
         engine.on_unknown = self.unknown
         engine.on_error = self.count_error
@@ -105,6 +109,20 @@ class Dispatcher:
             self.engine.set_role(index, ROLES[spec.name])
         if spec.name in JOURNAL_ROLES:
             self.engine.set_journal_role(index, JOURNAL_ROLES[spec.name])
+
+    def _register_plain(self, name: str, handler: Callable[..., Any]) -> None:
+        """A handler that stands in where a key is the tensor region's: for ACLs it is the command itself."""
+        index = self.by_name.get(self.server.config.renamed_commands.get(name, name).upper().encode())
+        if index is None:
+            return
+        flags = self.specs[index].flags & ~(Flag.WRITE | Flag.DENYOOM)
+        spec = replace(self.specs[index], flags=flags, twin=PLAIN_TWINS.get(name, ""))
+        title = f"KV.PLAIN|{name}"
+        flags = spec.flags | (Flag.BLOBS if name == "SET" else 0)
+        plain = self.engine.register(title, spec.arity, flags, key_range(spec), handler, spec.twin, callable=False)
+        self._note(spec, handler)
+        self.engine.set_role(plain, "queues")
+        self.engine.set_plain(index, plain)
 
     def _note(self, spec: Command, handler: Callable[..., Any]) -> None:
         self.specs.append(spec)
@@ -193,7 +211,10 @@ class Dispatcher:
             reply = error
         finally:
             keyspace.touching = True
-        return self._answer(client, reply, silent)
+        try:
+            return self._answer(client, reply, silent)
+        finally:
+            del reply  # of an error the frames would hold the arguments, and this one the error
 
     @staticmethod
     def run_told(spec: Command, db_index: int, args: list[bytes], run: Callable[[], Any]) -> Any:
@@ -215,7 +236,9 @@ class Dispatcher:
         return reply
 
     def _answer(self, client: Client, reply: Any, silent: str | None = None) -> Any:
-        """What goes out under CLIENT REPLY's modes."""
+        """What goes out under CLIENT REPLY's modes; of a command that waits, when it has waited (`Client.finish`)."""
+        if reply is DEFERRED:
+            return reply
         before = client.reply_mode if silent is None else silent
         if before == "skip" and client.reply_mode == "skip":  # CLIENT REPLY ON ends it and is answered
             client.set_reply_mode("on")
@@ -286,7 +309,7 @@ class Dispatcher:
             reply = self.run_told(self.specs[index], client.db_index, args, lambda: self.gated(client, index, args))
         except CommandError as error:
             self.count_error(client, index, error)
-            reply = error
+            reply = error.with_traceback(None)
         except Exception as error:
             self.report_bug(client, index, error)
             reply = CommandError("ERR internal error, see the server's log")

@@ -25,8 +25,8 @@ from zeekdb.commands.connection import redacted
 from zeekdb.commands.introspection import is_container
 from zeekdb.commands.spec import Command, Flag
 from zeekdb.config.units import ConfigError, quoted
-from zeekdb.errors import CommandError
-from zeekdb.hot import eviction, hashes, learned, lists, sets, streams, zsets
+from zeekdb.errors import CommandError, Unavailable
+from zeekdb.hot import eviction, learned
 from zeekdb.hot.engine import Engine
 from zeekdb.hot.gates import (
     GATE_BUSY,
@@ -62,7 +62,9 @@ from zeekdb.server.replica import Replica
 from zeekdb.server.replication import Primary
 from zeekdb.server.saving import Saving
 from zeekdb.server.scripts import TELLS_REPLICAS, ScriptRunner
+from zeekdb.server.small_values import LIMITS, limit_small_values
 from zeekdb.server.snapshots import Snapshots
+from zeekdb.server.tensors import Tensors
 from zeekdb.server.tracking import Tracking
 from zeekdb.server.transactions import Watches, note_exec
 
@@ -129,6 +131,7 @@ class Server:
         self.key_listeners = [each.touched for each in interested]
         self.keyspace.database_listeners.extend(each.database_changes for each in interested)
         self.migration = Migration(self)
+        self.tensors = Tensors(self)
         self.runner = ScriptRunner(self)
         self.dispatcher = Dispatcher(self, self.engine)
         self.engine.on_due = self.command_done
@@ -150,11 +153,7 @@ class Server:
         """Gives every part its directives, now and whenever CONFIG SET changes them."""
         config = self.config
         hooks: list[tuple[tuple[str, ...], Any]] = [
-            (("hash-max-listpack-entries", "hash-max-listpack-value"), self._limit_hashes),
-            (("set-max-intset-entries", "set-max-listpack-entries", "set-max-listpack-value"), self._limit_sets),
-            (("zset-max-listpack-entries", "zset-max-listpack-value"), self._limit_zsets),
-            (("list-max-listpack-size",), self._limit_lists),
-            (("stream-node-max-bytes", "stream-node-max-entries"), self._limit_streams),
+            (LIMITS, lambda: limit_small_values(config)),
             (("slowlog-log-slower-than", "slowlog-max-len", "latency-monitor-threshold"), self._watch_slow),
             (("proto-max-bulk-len", "client-query-buffer-limit", "client-output-buffer-limit"), self._limit_clients),
             (MEMORY_DIRECTIVES, self.choose_policy),
@@ -177,31 +176,8 @@ class Server:
         config.on_change("maxclients", self._raise_descriptor_limit)
         config.on_change("appendonly", self._switch_appendonly)
 
-    def _limit_hashes(self) -> None:
-        hashes.set_limits(
-            entries=self.config.hash_max_listpack_entries, value=self.config.hash_max_listpack_value
-        )
-
-    def _limit_sets(self) -> None:
-        sets.set_limits(
-            intset=self.config.set_max_intset_entries,
-            entries=self.config.set_max_listpack_entries,
-            value=self.config.set_max_listpack_value,
-        )
-
-    def _limit_zsets(self) -> None:
-        zsets.set_limits(entries=self.config.zset_max_listpack_entries, value=self.config.zset_max_listpack_value)
-
-    def _limit_lists(self) -> None:
-        lists.set_limits(size=self.config.list_max_listpack_size)
-
     def _limit_scripts(self) -> None:
         self.runner.eval_lua.memory_limit = self.runner.function_lua.memory_limit = self.config.lua_memory_limit
-
-    def _limit_streams(self) -> None:
-        streams.set_limits(
-            size=self.config.stream_node_max_bytes, entries=self.config.stream_node_max_entries
-        )
 
     def _watch_slow(self) -> None:
         slower_us = self.config.slowlog_log_slower_than
@@ -351,6 +327,7 @@ class Server:
         self.pubsub.forget(client)
         self.tracking.disable(client)
         self.primary.forget(client)
+        self.tensors.forget_client(client)
         self.watches.drop(client)
         client.hold(-client.extra_bytes)
         if client in self.monitors:
@@ -394,7 +371,7 @@ class Server:
     def feed_monitors(self, client: Any, args: list[bytes], source: str = "") -> None:
         """One line for each MONITOR client; `source` "lua" stands for a script."""
         now = time.time()
-        words = " ".join(quoted(show(arg)) for arg in redacted(args))
+        words = " ".join(quoted(show(bytes(arg))) for arg in redacted(args))  # a large one is a BlobView
         line = f"{now:.6f} [{client.db_index} {source or client.addr}] {words}"
         for monitor in list(self.monitors):
             if monitor is not client:
@@ -463,7 +440,8 @@ class Server:
                 continue  # its subcommands are counted
             calls, us, rejected, failed, histogram = self.engine.command_stats(index)
             if calls or rejected or failed:
-                stats[name] = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
+                counters = CommandCounters(calls, int(us), rejected, failed, histogram, per_us)
+                stats[name] = counters.added_to(stats[name]) if name in stats else counters
         return stats
 
     def reset_stats(self) -> None:
@@ -622,7 +600,12 @@ class Server:
         return loaded
 
     async def _load_at_start(self) -> bool:
-        """The append-only file if there shall be one, the snapshot otherwise."""
+        """The tensor region, then the append-only file if there shall be one, the snapshot otherwise."""
+        try:
+            await self.tensors.start()
+        except (Unavailable, OSError) as error:
+            log.critical("Fatal error: %s. Exiting.", error)
+            return False
         if not self.config.appendonly:
             return await self.saving.load_at_start()
         try:
@@ -679,6 +662,7 @@ class Server:
         for client in self.clients():
             client.close()
         self.engine.settle()
+        self.loop.run_until_complete(self.tensors.stop())
         self.snapshots.end()
         tasks = asyncio.all_tasks(self.loop)  # who was writing a file removes it, unless the disk holds it up
         for task in tasks:

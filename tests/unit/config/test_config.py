@@ -174,3 +174,23 @@ def test_older_names_set_the_same_value(config: Config) -> None:
     config.set({"list-max-ziplist-size": "-3"})
     assert config.list_max_listpack_size == -3
     assert all(NAMES[d.alias] is d for d in DIRECTIVES.values() if d.alias)
+
+
+@pytest.mark.parametrize(("name", "value", "again"), [
+    ("kv-namespace", "p:{}* m", "more than 64 patterns"),
+    ("kv-gpu", "m{} 1mb", "more than 64 models"),
+])  # fmt: skip
+def test_pairs_add_up_over_lines_as_far_as_they_may(config: Config, name: str, value: str, again: str) -> None:
+    for n in range(64):
+        config.parse(name, value.format(n).split(), first=n == 0)
+    assert len(config.value(NAMES[name])) == 64
+    with pytest.raises(ConfigError, match=again):
+        config.parse(name, value.format(64).split(), first=False)
+    config.parse(name, [""], first=False)
+    assert config.value(NAMES[name]) == ()
+
+
+def test_a_model_has_one_size_on_the_gpu(config: Config) -> None:
+    config.parse("kv-gpu", ["m", "1mb"])
+    with pytest.raises(ConfigError, match="one size"):
+        config.parse("kv-gpu", ["m", "2mb"], first=False)

@@ -1,0 +1,297 @@
+"""What every tier keeps to (zeekdb/tiers/tier.py). A tier joins by a line in TIERS."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.contract.region import Region, block, checksum, content
+from zeekdb.tiers.ssd import SsdTier
+from zeekdb.tiers.tier import PLACE_MAX, Budget, Get, Held, Put, Tier, settle
+
+MIB = 1 << 20
+SIZES = (0, 1, 511, 512, 4095, 4096, 4097, 100_000, 1 << 20, (1 << 20) + 1)
+
+
+def make_ssd(region: Region, folder: Path) -> Tier:
+    return SsdTier(folder / "ssd", 256 * MIB, region, checksum, segment_bytes=16 * MIB)
+
+
+TIERS: dict[str, Callable[[Region, Path], Tier]] = {"ssd": make_ssd}
+
+Open = Callable[[Region], Tier]
+
+
+@pytest.fixture(params=list(TIERS))
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Makes tiers, one after the other, over what the last one has left."""
+    return lambda region: TIERS[request.param](region, tmp_path)
+
+
+async def reopen(tier: Tier, make: Open, region: Region) -> Tier:
+    """As after a restart of the server: the index is made anew."""
+    await tier.close()
+    region.index.clear()
+    tier = make(region)
+    await region.load(tier)
+    return tier
+
+
+@pytest.mark.parametrize("offset", [0, 1, 64])
+async def test_blocks_of_all_sizes_come_back(make: Open, offset: int) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    items = [block(seed, size, offset=offset) for seed, size in enumerate(SIZES)]
+    places = await tier.put(items)
+    assert all(place is not None and 0 <= place <= PLACE_MAX for place in places)
+    assert len(set(places)) == len(places)
+    gets = [Get(item.meta, place or 0, block(0, item.meta.size, offset=offset).data) for item, place in
+            zip(items, places, strict=True)]  # fmt: skip
+    order = Random(1).sample(range(len(gets)), len(gets))
+    assert await tier.get([gets[at] for at in order]) == [True] * len(gets)
+    assert [bytes(got.into) for got in gets] == [content(seed, size) for seed, size in enumerate(SIZES)]
+    await tier.close()
+
+
+async def test_memory_of_any_kind_serves(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    item = block(1, 50_000)
+    (place,) = await tier.put([Put(item.meta, memoryview(bytes(item.data)))])
+    assert place is not None
+    into = bytearray(50_000)
+    assert await tier.get([Get(item.meta, place, memoryview(into))]) == [True]
+    assert into == content(1, 50_000)
+    await tier.close()
+
+
+async def test_scan_is_what_was_put_minus_what_was_deleted(make: Open) -> None:
+    random, region = Random(7), Region()
+    tier = make(region)
+    await region.load(tier)
+    assert not region.index
+    there: dict[bytes, tuple[int, int]] = {}
+    for number in range(4):
+        for _ in range(12):
+            items = [block(random.randrange(200), random.choice(SIZES[:8])) for _ in range(6)]
+            fresh = {item.meta.key: item for item in items if item.meta.key not in there}
+            assert all(await region.put(tier, list(fresh.values())))
+            there |= {key: (int(key[4:]), item.meta.size) for key, item in fresh.items()}
+            gone = random.sample(sorted(there), min(len(there), 3))
+            assert all(await region.delete(tier, gone))
+            for key in gone:
+                del there[key]
+        tier = await reopen(tier, make, region)
+        assert {name[2] for name in region.index} == set(there), f"round {number}"
+        for key, got in zip(there, await region.get(tier, list(there)), strict=True):
+            assert got == content(*there[key])
+    assert tier.stats().blocks == len(there)
+    assert tier.stats().bytes == sum(size for _, size in there.values())
+    await tier.close()
+
+
+async def test_meta_comes_back_whole(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    metas = []
+    for seed, key in enumerate((b"", b"\x00\xff" * 50, b"k" * 5000)):
+        item = block(seed, 10_000)
+        meta = item.meta._replace(
+            model=b"model", salt=b"salt\x00", key=key, deadline=int(time.time()) + 1000, group=b"\xfe", codec="fp8",
+        )  # fmt: skip
+        metas.append(meta)
+        assert await region.put(tier, [Put(meta, item.data)]) == [True]
+    tier = await reopen(tier, make, region)
+    assert sorted(held.meta for held in region.index.values()) == sorted(metas)
+    assert await region.get(tier, [metas[2].key], b"salt\x00") == [None], "another model's"
+    await tier.close()
+
+
+async def test_a_key_of_another_salt_is_another_block(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    assert all(await region.put(tier, [block(1, 5000, key=b"k"), block(2, 5000, key=b"k", salt=b"s")]))
+    assert await region.delete(tier, [b"k"]) == [True]
+    tier = await reopen(tier, make, region)
+    assert await region.get(tier, [b"k"]) == [None]
+    assert await region.get(tier, [b"k"], b"s") == [content(2, 5000)]
+    await tier.close()
+
+
+async def test_what_is_too_large_is_not_stored(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    monster = block(1, 100, key=b"k" * 10_000_000)
+    stored = await region.put(tier, [monster, block(2, 100)])
+    assert stored[1]
+    assert await region.get(tier, [b"key:2"]) == [content(2, 100)]
+    if stored[0]:
+        assert await region.get(tier, [monster.meta.key]) == [content(1, 100)]
+    await tier.close()
+
+
+async def test_what_has_expired_is_not_scanned(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    now = int(time.time())
+    assert all(await region.put(tier, [block(1, 100, deadline=now - 5), block(2, 100, deadline=now + 5000)]))
+    tier = await reopen(tier, make, region)
+    assert [name[2] for name in region.index] == [b"key:2"]
+    await tier.close()
+
+
+async def test_misses(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    assert all(await region.put(tier, [block(1, 9000), block(2, 9000)]))
+    one, two = (region.index[b"m", b"", key] for key in (b"key:1", b"key:2"))
+    wrong = [
+        Get(meta, place, memoryview(bytearray(9000)))
+        for meta, place in (
+            (one.meta, two.place),  # another block's place
+            (one.meta._replace(checksum=one.meta.checksum ^ 1), one.place),
+            (one.meta._replace(key=b"other"), one.place),
+            (one.meta, one.place + 1),
+            (one.meta, PLACE_MAX),
+        )
+    ]
+    for item in wrong:
+        assert await tier.get([item]) == [False]
+        assert await tier.contains([Held(item.meta, item.place)]) == [False]
+    right = Get(one.meta, one.place, memoryview(bytearray(9000)))
+    assert await tier.get([*wrong, right]) == [False] * len(wrong) + [True]
+    assert await tier.contains([one, two]) == [True, True]
+    assert tier.stats().misses == 2 * len(wrong)
+    await tier.close()
+
+
+async def test_thousands_in_one_call(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    items = [block(seed, seed % 7) for seed in range(3000)]
+    assert all(await region.put(tier, items))
+    keys = [item.meta.key for item in items]
+    assert await region.get(tier, keys) == [bytes(item.data) for item in items]
+    assert all(await region.delete(tier, keys[::2]))
+    tier = await reopen(tier, make, region)
+    assert {name[2] for name in region.index} == set(keys[1::2])
+    await tier.close()
+
+
+async def test_nothing_is_lost_by_empty_calls(make: Open) -> None:
+    tier = make(Region())
+    await tier.open()
+    assert (await tier.put([]), await tier.get([]), await tier.delete([]), await tier.contains([])) == ([], [], [], [])
+    await tier.close()
+
+
+async def test_after_the_end(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    assert await region.put(tier, [block(1, 100)]) == [True]
+    held = region.index[b"m", b"", b"key:1"]
+    await tier.close()
+    await tier.close()
+    assert await tier.put([block(2, 100)]) == [None]
+    assert await tier.get([Get(held.meta, held.place, memoryview(bytearray(100)))]) == [False]
+    assert await tier.contains([held]) == [False]
+    assert await tier.delete([held]) == [False]
+    assert tier.stats().state == "closed"
+
+
+async def test_closing_amid_work_answers_all_of_it(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+    work = [asyncio.ensure_future(region.put(tier, [block(seed, 300_000)])) for seed in range(40)]
+    work += [asyncio.ensure_future(region.get(tier, [b"key:1"])) for _ in range(10)]
+    await asyncio.sleep(0)
+    await tier.close()
+    stored = [seed for seed, found in enumerate(await asyncio.gather(*work[:40])) if found == [True]]
+    await asyncio.gather(*work[40:])
+    region.index.clear()
+    tier = make(region)
+    await region.load(tier)
+    got = await region.get(tier, [b"key:%d" % seed for seed in stored])
+    assert got == [content(seed, 300_000) for seed in stored]
+    await tier.close()
+
+
+async def test_many_at_once(make: Open) -> None:
+    region = Region()
+    tier = make(region)
+    await region.load(tier)
+
+    async def user(number: int) -> None:
+        random = Random(number)
+        for turn in range(6):
+            seeds = [number * 1000 + turn * 10 + at for at in range(4)]
+            sizes = [random.choice(SIZES) for _ in seeds]
+            assert all(await region.put(tier, [block(seed, size) for seed, size in zip(seeds, sizes, strict=True)]))
+            got = await region.get(tier, [b"key:%d" % seed for seed in seeds])
+            assert got == [content(seed, size) for seed, size in zip(seeds, sizes, strict=True)]
+            assert await region.delete(tier, [b"key:%d" % seeds[0]]) == [True]
+
+    await asyncio.gather(*(user(number) for number in range(8)))
+    stats = tier.stats()
+    assert stats.blocks == 8 * 6 * 3
+    assert stats.write.count == stats.read.count == 8 * 6 * 4
+    assert stats.deleted == 8 * 6
+    assert stats.write.errors == stats.read.errors == stats.misses == stats.corrupt == 0
+    figures = stats.write.figures()
+    assert 0 < figures["p50_us"] <= figures["p95_us"] <= figures["p99_us"]
+    assert stats.queue_bytes == 0
+    await tier.close()
+
+
+# ---- what tiers are made of ----------------------------------------------------------------------------------------
+
+
+async def test_a_budget_keeps_order_and_its_bound() -> None:
+    budget, order = Budget(10), []
+
+    async def take(name: int, amount: int) -> None:
+        await budget.take(amount)
+        order.append(name)
+
+    await budget.take(8)
+    tasks = [asyncio.ensure_future(take(name, amount)) for name, amount in enumerate((5, 1, 100))]
+    await asyncio.sleep(0)
+    assert order == []
+    assert budget.taken == 8
+    budget.give(8)
+    await asyncio.wait(tasks[:2])
+    assert (order, budget.taken) == ([0, 1], 6)
+    tasks[2].cancel()
+    await asyncio.wait(tasks)
+    await asyncio.wait_for(budget.take(4), 5)
+    budget.give(10)
+    await asyncio.wait_for(budget.take(100), 5)  # more than there ever is goes alone
+    assert budget.taken == 100
+
+
+async def test_whoever_is_cancelled_waits_for_the_work() -> None:
+    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.ensure_future(settle(work))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    work.set_result(1)
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()

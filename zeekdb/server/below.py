@@ -1,0 +1,427 @@
+"""Blocks on their way between host memory and the tier below it.
+
+*Down.* What the index wants to let go of waits in a queue of bounded size; one task writes it in batches, and a block
+leaves memory once it is written. The same task passes deletions on. So the tier hears of puts and deletions in the
+order in which the index has changed, and never has two calls about one block at a time: a deletion that overtook the
+put before it would leave the block behind on the device, one that came late would take the next block of that name with
+it. Two such tasks were no faster than one (the tier syncs one batch at a time).
+
+*Up.* A block is read once however many ask for it, and is known by its place, which names its content for good: who
+asks for what was stored under the key since gets that. Room for what is read is taken within a budget before any is
+reserved, so commands that read a lot do not fill the arena with rooms that wait. Where there is no room in the arena
+(all is leased, or waits to be written itself) a block is read beside it, for those who have asked; so are as many bytes
+at a time as the budget has, and what is asked for beyond waits ROOM_WAIT_S at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from zeekdb.errors import CommandError
+from zeekdb.hot import region
+from zeekdb.hot.blobview import BlobView, new_blob
+from zeekdb.hot.checksum import checksum
+from zeekdb.tensors.region import Region, Tenant
+from zeekdb.tiers.ssd import SsdTier
+from zeekdb.tiers.tier import Budget, Get, Held, Meta, Put, Tier
+
+log = logging.getLogger("zeekdb")
+
+BELOW_ONLY: Final = 3  # among KV.LOOKUP's tiers
+SPILL_SHARE: Final = 8  # of the arena's bytes, one in so many may wait to be written, or one group of blocks
+SPILL_BATCH_BYTES: Final = 64 << 20
+DELETE_BATCH: Final = 4096  # names that the loop hands over at a time
+READ_SHARE: Final = 4  # of the arena's bytes, one in so many may be on the way up
+READ_BYTES_LEAST: Final = 16 << 20  # whatever the arena's size
+READ_BYTES_MAX: Final = 256 << 20
+READ_BATCH_BYTES: Final = 8 << 20
+ROOM_WAIT_S: Final = 1.0  # how long a read waits for room, in the arena or beside it; then it is a miss
+ROOM_POLL_S: Final = 0.02  # nobody tells when a reply has been sent whose blocks have left the index
+MOVED_MAX: Final = 3  # times that a block is sought again which the tier has moved meanwhile
+PREFETCH_MAX: Final = 65_536  # blocks under way; what is asked for beyond is left
+
+
+class Promotion:
+    """A block on its way up."""
+
+    __slots__ = ("askers", "beside_bytes", "checksum", "future", "is_beside", "key", "name", "place", "size")
+
+    def __init__(self, space: int, key: bytes, place: int, size: int, check: int) -> None:
+        self.name = (space, key, place)
+        self.key = key
+        self.place = place
+        self.size = size
+        self.checksum = check
+        self.future: asyncio.Future[BlobView | None] = asyncio.get_running_loop().create_future()
+        self.askers = 0
+        self.is_beside = False  # the arena
+        self.beside_bytes = 0  # counted there
+
+    async def view(self) -> BlobView | None:
+        """The block, once it is there; None: it is not, or not whole."""
+        return await asyncio.shield(self.future)
+
+
+class Below:
+    """The tier below, as the region uses it; the tier's `Owner`. Without one all of this does nothing."""
+
+    def __init__(self, models: Region) -> None:
+        self.models = models
+        self.tier: Tier | None = None
+        self.spilling = False
+        self.beside_bytes = 0
+        self._arena_bytes = 0
+        self._uses = 0
+        self._configured = (0, 0)
+        self._gone: list[Held] = []
+        self._buried: asyncio.Future[None] | None = None  # done once all deletions up to now are
+        self._writing: set[tuple[int, bytes]] = set()  # spaces and keys
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._promotions: dict[tuple[int, bytes, int], Promotion] = {}  # by space, key and place
+        self._prefetches = 0
+        self._reading = Budget(READ_BYTES_MAX)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # ------------------------------------------------------------ coming and going
+
+    async def open(self, folder: Path, limit_bytes: int, arena_bytes: int) -> None:
+        """Takes what is there into the index. Unavailable: nothing can be kept there."""
+        self._arena_bytes = arena_bytes
+        self._reading = Budget(min(max(arena_bytes // READ_SHARE, READ_BYTES_LEAST), READ_BYTES_MAX))
+        tier = SsdTier(folder, limit_bytes, self, checksum)
+        await tier.open()
+        left: list[Held] = []
+        async for found in tier.scan():
+            left += [held for held in found if not self._adopt(held)]
+            await asyncio.sleep(0)
+        if left:
+            log.warning("%d blocks in %s fit no model, and are removed", len(left), folder)
+        self._gone += left
+        self.tier = tier
+        self._writer = asyncio.get_running_loop().create_task(self._write_forever())
+
+    def _adopt(self, held: Held) -> bool:
+        """A block that was there before the server was; False: it is none that this server could serve."""
+        meta = held.meta
+        try:
+            tenant = self.models.adopt_tenant(meta.model, meta.salt, meta.codec)
+        except CommandError:
+            return False
+        if tenant is None:
+            return False
+        region.adopt(tenant.space, meta.key, meta.size, meta.checksum, held.place, meta.deadline, meta.group or None)
+        self.models.adopt_range(tenant, meta.key)
+        return True
+
+    async def close(self) -> None:
+        """Writes what waits, and lets go."""
+        self._stopping = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._writer is not None:
+            self._wake.set()
+            await self._writer
+        if self.tier is not None:
+            await self.tier.close()
+            self.tier = None
+        self._set_spilling(0, 1)
+
+    def tick(self, uses: int) -> None:
+        """Looks whether the tier takes blocks, and goes on with writing. `uses`: that make a block worth it."""
+        self._uses = uses
+        self._look()
+        if region.totals()["waiting_blocks"]:
+            self._wake.set()
+
+    def _look(self) -> None:
+        is_ok = self.tier is not None and self.tier.stats().state == "ok"
+        self._set_spilling(self._arena_bytes // SPILL_SHARE if is_ok else 0, self._uses or 1)
+
+    def _set_spilling(self, limit_bytes: int, uses: int) -> None:
+        if (limit_bytes, uses) != self._configured:
+            self._configured = (limit_bytes, uses)
+            self.spilling = limit_bytes > 0
+            region.configure_spilling(limit_bytes, uses)
+
+    # ------------------------------------------------------------ down
+
+    def write_soon(self) -> None:
+        """Something may wait to be written."""
+        if self.spilling:
+            self._wake.set()
+
+    def is_making_room(self) -> bool:
+        """Whether blocks will leave memory as soon as they are written."""
+        return self.spilling and region.totals()["spilling_bytes"] > 0
+
+    async def wait_for_room(self, end_s: float) -> bool:
+        """Until some blocks have left memory; False: none will, or not before that time of the loop's clock."""
+        left_s = end_s - asyncio.get_running_loop().time()
+        if left_s <= 0 or not self.is_making_room():
+            return False
+        self._room.clear()
+        self._wake.set()
+        try:
+            async with asyncio.timeout(left_s):
+                await self._room.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def forget(self, tenant: Tenant, gone: Sequence[tuple[bytes, int | None]]) -> asyncio.Future[None] | None:
+        """Blocks, with their places, that have left the index; done once none can come back. None: none could."""
+        if self.tier is None:
+            return None
+        begin = len(self._gone)
+        self._gone += [Held(self._meta(tenant, key), place) for key, place in gone if place is not None]
+        if len(self._gone) == begin and not any((tenant.space, key) in self._writing for key, _ in gone):
+            return None
+        if self._buried is None:
+            self._buried = asyncio.get_running_loop().create_future()
+        self._wake.set()
+        return self._buried
+
+    @staticmethod
+    def _meta(tenant: Tenant, key: bytes, size: int = 0, check: int = 0) -> Meta:
+        return Meta(tenant.model.name, tenant.salt, key, size, check)
+
+    async def _write_forever(self) -> None:
+        while True:
+            try:
+                if self._gone or self._buried is not None:
+                    await self._delete()
+                    continue  # more may be gone meanwhile, and some of it be stored again
+                if await self._write():
+                    continue
+            except Exception:
+                log.exception("Writing to the tier below")  # a bug of ours; the next tick tries again
+            if self._stopping:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _delete(self) -> None:
+        """Passes on what is gone."""
+        assert self.tier is not None
+        gone, self._gone = self._gone, []
+        buried, self._buried = self._buried, None
+        try:
+            for at in range(0, len(gone), DELETE_BATCH):
+                await self.tier.delete(gone[at : at + DELETE_BATCH])
+        finally:
+            if buried is not None and not buried.done():
+                buried.set_result(None)
+
+    async def _write(self) -> int:
+        """Writes a batch of what waits; how many blocks."""
+        assert self.tier is not None
+        batch = region.take_spilling(SPILL_BATCH_BYTES)
+        if not batch:
+            return 0
+        items = []
+        for each in batch:
+            tenant = self.models.by_space[each.space]
+            meta = Meta(
+                tenant.model.name, tenant.salt, each.key, len(each.view), each.checksum, each.deadline_s,
+                each.group or b"", tenant.model.codec,
+            )  # fmt: skip
+            items.append(Put(meta, memoryview(each.view)))
+        self._writing = {(each.space, each.key) for each in batch}
+        places: list[int | None] = [None] * len(items)
+        try:
+            places = await self.tier.put(items)
+        finally:
+            self._writing = set()
+            self._look()
+            for each, item, place in zip(batch, items, places, strict=True):
+                self._written(each, item, place)
+            self._room.set()
+        return len(batch)
+
+    def _written(self, pending: region.Pending, item: Put, place: int | None) -> None:
+        is_there = region.spilled(pending, place)
+        known = region.describe(pending.space, pending.key) if pending.space in self.models.by_space else None
+        if not is_there and place is not None and (known is None or known["place"] is None):
+            self._gone.append(Held(item.meta, place))  # else it was written twice: a deletion would be about both
+        if is_there and place is None and self.spilling and known is not None and known["queue"] == "order":
+            region.remove(pending.space, [pending.key])  # the tier has no room for it, ever: it goes as without one
+
+    # ------------------------------------------------------------ up
+
+    @contextlib.asynccontextmanager
+    async def bringing(self, tenant: Tenant, keys: Sequence[bytes]) -> AsyncIterator[list[Promotion | None]]:
+        """Blocks that are below only; None for one that is not there any more. What is brought is used within."""
+        asked = self._ask(tenant, keys)
+        try:
+            yield asked
+        finally:
+            for each in asked:
+                if each is not None:
+                    self._let_go(each)
+
+    def prefetch(self, tenant: Tenant, keys: Sequence[bytes]) -> int:
+        """Begins to bring up what is below only; how many blocks."""
+        tiers = region.lookup(tenant.space, list(keys), touch=False)[2]
+        below = [key for key, tier in zip(keys, tiers, strict=True) if tier == BELOW_ONLY]
+        if self.tier is None or not below:
+            return 0
+        asked = [each for each in self._ask(tenant, below[: PREFETCH_MAX - self._prefetches]) if each is not None]
+        self._prefetches += len(asked)
+        for each in asked:
+            each.future.add_done_callback(lambda _, each=each: self._prefetched(each))  # type: ignore[misc]
+        return len(asked)
+
+    def _prefetched(self, promotion: Promotion) -> None:
+        self._prefetches -= 1
+        self._let_go(promotion)
+
+    def _ask(self, tenant: Tenant, keys: Sequence[bytes]) -> list[Promotion | None]:
+        asked: list[Promotion | None] = []
+        fresh: list[Promotion] = []
+        for key in keys:
+            known = region.describe(tenant.space, key) if self.is_open(tenant) else None
+            if known is None or self.tier is None or self._stopping:
+                asked.append(None)
+                continue
+            name = (tenant.space, key, known["place"] or 0)
+            found = None if known["in_host"] else self._promotions.get(name)
+            if found is None:
+                found = Promotion(*name, known["size"], known["checksum"])
+                if known["in_host"]:  # somebody was quicker
+                    view: Any = region.get(tenant.space, [key], False)[0]
+                    found.future.set_result(view)
+                else:
+                    self._promotions[name] = found
+                    fresh.append(found)
+            found.askers += 1
+            asked.append(found)
+        if fresh:
+            self._spawn(self._read(tenant, fresh))
+        return asked
+
+    def _arrive(self, promotion: Promotion, view: BlobView | None) -> None:
+        """Whoever asks from now on begins anew."""
+        if not promotion.future.done():
+            del self._promotions[promotion.name]
+            promotion.future.set_result(view)
+
+    def _let_go(self, promotion: Promotion) -> None:
+        promotion.askers -= 1
+        if promotion.beside_bytes and not promotion.askers:
+            self.beside_bytes -= promotion.beside_bytes
+            promotion.beside_bytes = 0
+            self._room.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def is_open(self, tenant: Tenant) -> bool:
+        """Whether the tenant's space is still its own: its number may have gone to another."""
+        return self.models.by_space.get(tenant.space) is tenant
+
+    async def _read(self, tenant: Tenant, wanted: Sequence[Promotion]) -> None:
+        """Reads in batches, as many at a time as the budget allows."""
+        batch: list[Promotion] = []
+        size = 0
+        for at, each in enumerate(wanted):
+            batch.append(each)
+            size += each.size
+            if size >= READ_BATCH_BYTES or at == len(wanted) - 1:
+                await self._reading.take(size)
+                self._spawn(self._read_batch(tenant, batch, size))
+                batch, size = [], 0
+
+    async def _read_batch(self, tenant: Tenant, batch: Sequence[Promotion], size: int) -> None:
+        try:
+            left = list(batch)
+            for _ in range(MOVED_MAX):
+                if left:
+                    left = await self._try(tenant, left)
+        except Exception:
+            log.exception("Reading from the tier below")
+        finally:
+            self._reading.give(size)
+            for each in batch:
+                self._arrive(each, None)
+
+    async def _try(self, tenant: Tenant, wanted: Sequence[Promotion]) -> list[Promotion]:
+        """Those that the tier has moved meanwhile."""
+        assert self.tier is not None
+        rooms: list[tuple[Promotion, BlobView, Get]] = []
+        for each in wanted:
+            view = await self._room_for(tenant, each)
+            if view is None:
+                self._arrive(each, None)
+                continue
+            meta = self._meta(tenant, each.key, each.size, each.checksum)
+            rooms.append((each, view, Get(meta, each.place, memoryview(view))))
+        whole = await self.tier.get([get for _, _, get in rooms])
+        is_open = self.is_open(tenant)
+        moved: list[Promotion] = []
+        for (each, view, get), is_whole in zip(rooms, whole, strict=True):
+            get.into.release()
+            known = region.describe(tenant.space, each.key) if is_open else None
+            if not is_whole:
+                is_lost = known is None or region.place_lost(tenant.space, each.key, each.place)
+                if known is None or is_lost or known["place"] is None or known["checksum"] != each.checksum:
+                    self._arrive(each, None)
+                    continue
+                each.place = known["place"]
+                moved.append(each)
+                continue
+            if known is not None and known["checksum"] == each.checksum and not each.is_beside:
+                region.promote(tenant.space, each.key, view)
+            self._arrive(each, view)
+        return moved
+
+    async def _room_for(self, tenant: Tenant, promotion: Promotion) -> BlobView | None:
+        end_s = asyncio.get_running_loop().time() + ROOM_WAIT_S
+        while self.is_open(tenant) and promotion.askers and not self._stopping:
+            view: BlobView | None = region.reserve(promotion.size, tenant.space)
+            if view is not None:
+                return view
+            if promotion.is_beside:
+                return new_blob(promotion.size)
+            if not self.beside_bytes or self.beside_bytes + promotion.size <= self._reading.most:
+                promotion.is_beside = True
+                promotion.beside_bytes = promotion.size
+                self.beside_bytes += promotion.size
+                return new_blob(promotion.size)
+            self._room.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROOM_POLL_S):
+                    await self._room.wait()
+            if asyncio.get_running_loop().time() >= end_s:
+                return None
+        return None
+
+    # ------------------------------------------------------------ the tier's owner
+
+    def is_live(self, meta: Meta, place: int) -> bool:
+        return self._at_place(meta, place)[0]
+
+    def is_worth(self, meta: Meta, place: int) -> bool:
+        return self._at_place(meta, place)[1]
+
+    def _at_place(self, meta: Meta, place: int) -> tuple[bool, bool]:
+        tenant = self.models.tenants.get((meta.model, meta.salt))
+        return region.has_place(tenant.space, meta.key, place) if tenant is not None else (False, False)
+
+    def moved(self, meta: Meta, old_place: int, new_place: int) -> bool:
+        tenant = self.models.tenants.get((meta.model, meta.salt))
+        return tenant is not None and region.place_moved(tenant.space, meta.key, old_place, new_place)
+
+    def dropped(self, meta: Meta, place: int) -> None:
+        tenant = self.models.tenants.get((meta.model, meta.salt))
+        if tenant is not None:
+            region.place_lost(tenant.space, meta.key, place)
