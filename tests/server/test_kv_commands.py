@@ -200,6 +200,24 @@ def test_keys_are_any_bytes(wire: Wire) -> None:
     assert wire("KV.MGET", "m\r\n\xff", len(keys), *keys) == [b"v" + key for key in keys]
 
 
+def test_who_stores_nothing_makes_no_tenant(wire: Wire) -> None:
+    def tenants() -> int:
+        found = wire("KV.STATS", "m")
+        return int((found if isinstance(found, dict) else dict(zip(found[::2], found[1::2], strict=True)))[b"tenants"])
+
+    wire("KV.MODEL", "SET", "m")
+    wire("KV.MSET", "m", "SALT", "known", 1, "k", "v")
+    before = tenants()
+    for at in range(50):
+        salt = ("SALT", f"s{at}")
+        assert wire("KV.MGET", "m", *salt, 1, "k") == [None]
+        assert wire("KV.LOOKUP", "m", *salt, "LEASE", 100, 1, "k")[0] == 0
+        for name in ("EXISTS", "DEL", "PIN", "UNPIN", "UNLOCK", "PREFETCH", "DEMOTE"):
+            assert wire(f"KV.{name}", "m", *salt, 1, "k") == 0
+        assert wire("KV.TTL", "m", *salt, "k") == -2
+    assert tenants() == before
+
+
 def test_salts_keep_tenants_apart(wire: Wire) -> None:
     wire("KV.MODEL", "SET", "m")
     for salt in ("", "one", "two"):

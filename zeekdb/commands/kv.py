@@ -69,8 +69,10 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
     return given, words[at:]
 
 
-def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes]) -> Tenant:
-    tenant: Tenant = _tensors(ctx).region.tenant(_text(model, "model"), options.get(b"SALT", b""))
+def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes], stores: bool = False) -> Tenant:
+    region_ = _tensors(ctx).region
+    find = region_.tenant if stores else region_.reader
+    tenant: Tenant = find(_text(model, "model"), options.get(b"SALT", b""))
     return tenant
 
 
@@ -186,7 +188,7 @@ def _check_sizes(tenant: Tenant, values: Sequence[Word]) -> None:
 def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores blocks, the keys in the order of their context: 1 stored, 0 there already, -1 dropped for lack of room."""
     options, rest = _options(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
-    tenant = _tenant(ctx, model, options)
+    tenant = _tenant(ctx, model, options, stores=True)
     pairs = _count(rest, 2)
     values = list(pairs[1::2])
     _check_sizes(tenant, values)
@@ -322,7 +324,7 @@ def _cut(tensors: Sequence[Word], count: int, block_bytes: int) -> list[Word | m
 def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores the blocks of a context named by its tokens; replies as KV.MSET."""
     options, rest = _options(words, (b"SALT", b"TTL", b"GROUP"), 2)
-    tenant = _tenant(ctx, model, options)
+    tenant = _tenant(ctx, model, options, stores=True)
     names = _names(tenant, rest[0])
     values = _cut(rest[1:], len(names), _layout(tenant).block_bytes)
     deadline_s = _deadline(tenant.model, options)
@@ -384,7 +386,7 @@ def kv_put(ctx: Context, model: Word, *words: Word) -> Any:
     options, rest = _options(words, (b"SALT", b"TTL"), 6)
     if len(rest) != 6:
         raise WrongArity("kv.put")
-    tenant = _tenant(ctx, model, options)
+    tenant = _tenant(ctx, model, options, stores=True)
     layout = _layout(tenant)
     sequence, layer, begin, end = _position(rest, layout)
     for tensor in rest[4:]:
@@ -476,7 +478,7 @@ def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
 def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     """Makes blocks of what was written to reserved room; replies as KV.MSET."""
     options, rest = _options(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
-    tenant = _tenant(ctx, model, options)
+    tenant = _tenant(ctx, model, options, stores=True)
     pairs = _count(rest, 2)
     offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
     tensors = _tensors(ctx)

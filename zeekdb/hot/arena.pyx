@@ -15,7 +15,7 @@ use grows upwards, and a thread keeps AHEAD bytes beyond it faulted in (MADV_POP
 costs more than the copy into it). Nothing is taken from the system before the first blob. The steps are short because
 each holds up whoever maps memory meanwhile. Where the loop is faster, the thread leaps ahead of it, and it has the
 loop's priority: the loop would wait for it at a page that both want (74 ms once, with a nicer thread). Huge pages are
-not asked for: kernels as they come refuse them for memfds (`shmem_enabled` is `never`), so there was none to measure.
+asked for, but kernels as they come refuse them for memfds (`shmem_enabled` is `never`): there was none to measure.
 
 The file's size is sealed, or a client that cut it short would end the server with SIGBUS. Arena bytes are not in
 mem_used: only the extents' headers are.
@@ -65,6 +65,7 @@ cdef extern from *:
         if (base == MAP_FAILED)
             return NULL;
         madvise(base, size, MADV_DONTDUMP);
+        madvise(base, size, MADV_HUGEPAGE);  /* where the system allows them for shared memory: "advise" */
         return base;
     }
     static int populate(void *at, size_t n) { return madvise(at, n, MADV_POPULATE_WRITE) ? errno : 0; }

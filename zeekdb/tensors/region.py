@@ -132,6 +132,7 @@ class Region:
         self.by_space: dict[int, Tenant] = {}
         self.devices: dict[bytes, int] = {}  # of models that have slots on a GPU, see hot/region_device.pyi
         self.last_version = 0
+        self.nobody: int | None = None  # a space without blocks, for salts that nobody has stored under
 
     # ------------------------------------------------------------ models
 
@@ -191,6 +192,17 @@ class Region:
         self.tenants[(name, salt)] = tenant
         self.by_space[space] = tenant
         return tenant
+
+    def reader(self, name: bytes, salt: bytes) -> Tenant:
+        """The tenant for a command that stores nothing: to name a salt does not make one. NoSuchModel."""
+        found = self.tenants.get((name, salt))
+        if found is not None:
+            return found
+        if not salt:
+            return self.tenant(name, salt)  # one for each model, which counts what was missed
+        if self.nobody is None:
+            self.nobody = region.open_space()
+        return Tenant(self.model(name), salt, self.nobody)
 
     def adopt_tenant(self, name: bytes, salt: bytes, codec: str) -> Tenant | None:
         """Whose block it is that was there before the server was; None: its model keeps blocks in another form.
