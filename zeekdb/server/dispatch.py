@@ -111,11 +111,16 @@ class Dispatcher:
             self.engine.set_journal_role(index, JOURNAL_ROLES[spec.name])
 
     def _register_plain(self, name: str, handler: Callable[..., Any]) -> None:
-        """A handler that stands in where a key is the tensor region's: for ACLs it is the command itself."""
+        """A handler that stands in where a key is the tensor region's: for ACLs it is the command itself.
+
+        It is no write, which a full or read-only server would refuse; CLIENT PAUSE WRITE holds it back all the same.
+        """
         index = self.by_name.get(self.server.config.renamed_commands.get(name, name).upper().encode())
         if index is None:
             return
-        flags = self.specs[index].flags & ~(Flag.WRITE | Flag.DENYOOM)
+        flags = self.specs[index].flags
+        if flags & Flag.WRITE:
+            flags = flags & ~(Flag.WRITE | Flag.DENYOOM) | Flag.MAY_REPLICATE
         spec = replace(self.specs[index], flags=flags, twin=PLAIN_TWINS.get(name, ""))
         title = f"KV.PLAIN|{name}"
         flags = spec.flags | (Flag.BLOBS if name == "SET" else 0)
