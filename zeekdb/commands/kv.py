@@ -27,6 +27,7 @@ Word = bytes | BlobView
 Reply = list[Any]
 
 KEYS_MAX: Final = 65_536  # of one command
+WAIT_MS_MAX: Final = 60_000
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
@@ -107,6 +108,11 @@ def _lease_ms(ctx: Context, options: dict[bytes, bytes]) -> int:
         return 0
     most = ctx.server.config.kv_lease_max
     return parse_range(options[b"LEASE"], 1, most, f"ERR a lease is from 1 to {most} ms")
+
+
+def _wait_ms(options: dict[bytes, bytes]) -> int:
+    """How long a lookup may wait for what other nodes have."""
+    return parse_range(options[b"WAIT"], 0, WAIT_MS_MAX) if b"WAIT" in options else 0
 
 
 def _layout(tenant: Tenant) -> Layout:
@@ -206,15 +212,17 @@ def kv_mget(ctx: Context, model: Word, *words: Word) -> Any:
 
 
 @command("KV.LOOKUP", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **READS)
-def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
+def kv_lookup(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many blocks from the first on are there, which of all, and in which tier; may lease them."""
-    options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE"), 2)
+    options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE", b"WAIT"), 2)
     locate = b"LOCATE" in options
     lease_ms = _lease_ms(ctx, options)
     tenant = _tenant(ctx, model, options)
     keys = _keys(_count(rest))
     if not locate:
-        return list(region.lookup(tenant.space, keys, lease_ms)[:3])
+        return _tensors(ctx).look_up(
+            ctx, tenant, keys, _wait_ms(options), lambda found: list(region.lookup(found.space, keys, lease_ms)[:3])
+        )
     gpu = _tensors(ctx).gpu
     on_host, on_gpu = _tensors(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
     if not lease_ms or not (on_host or on_gpu):
@@ -332,15 +340,21 @@ def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
 
 
 @command("KV.MATCH", arity=-3, flags=FLAGS | FAST, complexity="O(N) with N the number of tokens", **READS)
-def kv_match(ctx: Context, model: Word, *words: Word) -> Reply:
+def kv_match(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many tokens, and blocks, of a context are there from its begin on; may lease them."""
     options, rest = _options(words, (b"SALT",), 1)
-    more, tail = _options(rest[1:], (b"LEASE",), 0)
+    more, tail = _options(rest[1:], (b"LEASE", b"WAIT"), 0)
     if tail:
         raise SyntaxError_
     tenant = _tenant(ctx, model, options)
-    blocks = region.lookup(tenant.space, _names(tenant, rest[0]), _lease_ms(ctx, more))[0]
-    return [blocks * _layout(tenant).block, blocks]
+    names = _names(tenant, rest[0])
+    lease_ms = _lease_ms(ctx, more)
+
+    def answer(found: Tenant) -> Reply:
+        blocks = region.lookup(found.space, names, lease_ms)[0]
+        return [blocks * _layout(found).block, blocks]
+
+    return _tensors(ctx).look_up(ctx, tenant, names, _wait_ms(more), answer)
 
 
 @command("KV.FETCH", arity=-3, flags=FLAGS, complexity="O(N) with N the number of tokens", **READS)
@@ -356,7 +370,8 @@ def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
         first, last = (parse_int(_text(word, "number")) for word in rest[2:])
         slices = layout.slices(first, last)
     names = _names(tenant, rest[0])
-    present = region.lookup(tenant.space, names, touch=False)[0]
+    tensors = _tensors(ctx)
+    present = tensors.look_up(ctx, tenant, names, 0, lambda known: region.lookup(known.space, names, touch=False)[0])
 
     def answer(found: list[BlobView | None]) -> list[Any]:
         whole = found[: found.index(None)] if None in found else found
@@ -364,7 +379,7 @@ def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
             return whole
         return [Spans([(block, at, at + size) for at, size in slices]) for block in whole if block is not None]
 
-    return _tensors(ctx).fetch(ctx, tenant, names[:present], answer)
+    return tensors.fetch(ctx, tenant, names[:present], answer)
 
 
 # --- by position --------------------------------------------------------------------------------------------------

@@ -167,6 +167,9 @@ class TensorsPort(Protocol):
     def fetch(self, ctx: Any, tenant: Any, keys: list[bytes], answer: Any, is_block: bool = True) -> Any:
         """A command's reply: `answer(blocks)`, None for one that is not there; perhaps after a while."""
 
+    def look_up(self, ctx: Any, tenant: Any, keys: list[bytes], wait_ms: int, answer: Any) -> Any:
+        """A command's reply, `answer(tenant)`; after a while where others are asked for what is missing."""
+
     def replace(
         self, ctx: Any, tenant: Any, key: bytes, value: Any, deadline_s: int | None, group: bytes | None
     ) -> Any:  # fmt: skip

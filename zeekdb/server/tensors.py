@@ -29,11 +29,13 @@ from zeekdb.persistence.manifest import sync_folder
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.device_tier import DeviceTier
+from zeekdb.server.levels import make_levels
 from zeekdb.server.shared_memory import SharedMemory
-from zeekdb.tensors.layout import Model
+from zeekdb.tensors.layout import Layout, Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant, deadline_of
-from zeekdb.tiers.tier import Flow
+from zeekdb.tiers.stack import Stack
+from zeekdb.tiers.tier import Flow, TierStats
 
 if TYPE_CHECKING:
     from zeekdb.commands.context import Context
@@ -69,6 +71,18 @@ class Flows:
         }
 
 
+def figures_of(stats: TierStats) -> dict[str, Any]:
+    """A tier below, in KV.TIERS's names."""
+    return {
+        "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
+        "blocks": stats.blocks, "bytes": stats.bytes, "used_bytes": stats.used_bytes,
+        "limit_bytes": stats.limit_bytes, "misses": stats.misses, "corrupt": stats.corrupt, "deleted": stats.deleted,
+        "dropped": stats.dropped, "moved": stats.moved, "queue_bytes": stats.queue_bytes, **stats.more,
+        **{f"write_{key}": value for key, value in stats.write.figures().items()},
+        **{f"read_{key}": value for key, value in stats.read.figures().items()},
+    }  # fmt: skip
+
+
 class Tensors:
     """Fills `commands.ports.TensorsPort`."""
 
@@ -98,8 +112,7 @@ class Tensors:
             self.arena_bytes = arena.arena_stats()["size"]
             if config.kv_prefault:
                 arena.arena_fault_in()
-        if config.kv_ssd_path:
-            await self._open_below()
+        await self._open_below()
         await self.gpu.start()
         config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
@@ -111,17 +124,27 @@ class Tensors:
         self._promise()
 
     async def _open_below(self) -> None:
+        """Unavailable: a directory or a directive that cannot be used."""
         config = self.server.config
-        path = Path(config.kv_ssd_path)
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
-        for model in load_models(path / MODELS_FILE):
-            self.region.declare(model)
-        self.models_path = path / MODELS_FILE
-        await self.below.open(path, config.kv_ssd_size, self.arena_bytes)
-        self.tick()
+        if config.kv_ssd_path:
+            path = Path(config.kv_ssd_path)
+            try:
+                os.makedirs(path, exist_ok=True)
+            except OSError as error:
+                raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
+            for model in load_models(path / MODELS_FILE):
+                self.region.declare(model)
+            self.models_path = path / MODELS_FILE
+        levels, ssd_owner = make_levels(config, self.below, self._layout_of)
+        if levels:
+            ssd_owner.stack = Stack(levels, self.below)
+            await self.below.open(ssd_owner.stack, self.arena_bytes)
+            self.tick()
+
+    def _layout_of(self, name: bytes) -> Layout | None:
+        """Of blocks that are kept as they come."""
+        model = self.region.models.get(name)
+        return model.layout if model is not None and model.codec == "raw" else None
 
     def _promise(self) -> None:
         set_exists_lease(self.server.config.kv_exists_lease)
@@ -235,6 +258,7 @@ class Tensors:
         size = sum(len(value) for value, each in zip(values, said, strict=True) if each >= 0)
         self._flow(tenant).writes.record(size, time.perf_counter_ns() - begin_ns)
         self.below.write_soon()
+        self.below.fleet.stored(tenant, keys, said)
         return said
 
     def store(
@@ -329,9 +353,11 @@ class Tensors:
         return self._defer(ctx.client, self._counted(len(value), work))
 
     def _replace(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+        is_known = region.describe(tenant.space, key) is not None
         said, below = region.replace(tenant.space, key, value, deadline_s, group)
-        self.below.forget(tenant, [(key, below)])
+        self.below.forget(tenant, [(key, below)], is_fleet=is_known)
         self.below.write_soon()
+        self.below.fleet.stored(tenant, [key], [said])
         return said
 
     async def _replace_later(
@@ -356,7 +382,10 @@ class Tensors:
 
     def _remove(self, tenant: Tenant, keys: list[bytes]) -> tuple[int, asyncio.Future[None] | None]:
         gone = region.remove(tenant.space, keys)
-        return len(gone), self.below.forget(tenant, gone)
+        if not self.below.fleet.is_active:
+            return len(gone), self.below.forget(tenant, gone)
+        here = dict(gone)  # a block that this node does not know goes as well, wherever it is
+        return len(gone), self.below.forget(tenant, [(key, here.get(key)) for key in keys], is_fleet=True)
 
     def _once(self, ctx: Context, buried: asyncio.Future[None] | None, reply: int) -> Any:
         """The reply, but not before."""
@@ -379,6 +408,10 @@ class Tensors:
         `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
         """
         begin_ns = time.perf_counter_ns()
+        work: Coroutine[Any, Any, Any]
+        if not ctx.deny_blocking and self._may_be_elsewhere(tenant, keys):
+            work = self._find_and_fetch(tenant, keys, answer, is_block, begin_ns)
+            return self._defer(ctx.client, work, is_read=True)
         found: list[Any] = region.get(tenant.space, keys)
         below = [at for at, each in enumerate(found) if type(each) is int]
         codec = codec_of(tenant) if is_block else None
@@ -392,12 +425,48 @@ class Tensors:
         if not below and codec is None:
             self._note_read(tenant, found, begin_ns)
             return answer(found)
-        work: Coroutine[Any, Any, Any]
         if answer is list and codec is None and self._may_stream(ctx.client):
             work = self._stream(ctx.client, tenant, keys, found, below, begin_ns)
         else:
             work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
         return self._defer(ctx.client, work, is_read=True)
+
+    def _may_be_elsewhere(self, tenant: Tenant, keys: list[bytes]) -> bool:
+        """Whether other nodes are to be asked for some of these."""
+        is_asked = self.below.fleet.is_active and self.server.config.kv_find_deadline > 0
+        return is_asked and region.count_present(tenant.space, keys) < len(keys)
+
+    async def _find_and_fetch(
+        self, tenant: Tenant, keys: list[bytes], answer: Answer, is_block: bool, begin_ns: int
+    ) -> Any:  # fmt: skip
+        tenant = await self._found(tenant, keys, self.server.config.kv_find_deadline)
+        found: list[Any] = region.get(tenant.space, keys)
+        below = [at for at, each in enumerate(found) if type(each) is int]
+        return await self._fetch_later(
+            tenant, keys, found, below, codec_of(tenant) if is_block else None, answer, begin_ns
+        )
+
+    async def _found(self, tenant: Tenant, keys: list[bytes], deadline_ms: int) -> Tenant:
+        """Asks others for what is missing; the tenant, which may be a new one. NoSuchModel."""
+        missing = [key for key in keys if not region.count_present(tenant.space, [key])]
+        await self.below.fleet.find(tenant, missing, deadline_ms)
+        return self.region.reader(tenant.model.name, tenant.salt)
+
+    def look_up(
+        self, ctx: Context, tenant: Tenant, keys: list[bytes], wait_ms: int, answer: Callable[[Tenant], Any]
+    ) -> Any:  # fmt: skip
+        """A lookup's reply, `answer(tenant)`. Others are asked for what is missing: in `wait_ms`, or for the next."""
+        fleet = self.below.fleet
+        if not fleet.is_active or region.count_present(tenant.space, keys) == len(keys):
+            return answer(tenant)
+        if not wait_ms or ctx.deny_blocking:
+            fleet.look_soon(tenant, [key for key in keys if not region.count_present(tenant.space, [key])])
+            return answer(tenant)
+
+        async def find() -> Any:
+            return answer(await self._found(tenant, keys, wait_ms))
+
+        return self._defer(ctx.client, find(), is_read=True)
 
     async def _fetch_later(
         self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
@@ -473,7 +542,7 @@ class Tensors:
     def demote(self, tenant: Tenant, keys: list[bytes]) -> int:
         """KV.DEMOTE."""
         count, rest = self.gpu.demote(tenant, keys)
-        count += region.demote(tenant.space, rest)
+        count += self.below.sink(tenant, rest) + region.demote(tenant.space, rest)
         self.below.write_soon()
         return count
 
@@ -519,7 +588,8 @@ class Tensors:
             return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
         sums |= self.gpu.figures(None)
         attached = len(self.shared.attached)
-        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
+        sums |= {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
+        return sums | self.below.fleet.figures() if self.below.fleet.stack is not None else sums
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""
@@ -532,15 +602,5 @@ class Tensors:
         }  # fmt: skip
         device = self.gpu.tier()
         tiers = [host] if device is None else [device, host]
-        if self.below.tier is not None:
-            stats = self.below.tier.stats()
-            tiers.append({
-                "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
-                "blocks": totals["ssd_blocks"], "bytes": totals["ssd_bytes"],
-                "used_bytes": stats.used_bytes, "limit_bytes": stats.limit_bytes, "misses": stats.misses,
-                "corrupt": stats.corrupt, "deleted": stats.deleted, "dropped": stats.dropped, "moved": stats.moved,
-                "queue_bytes": stats.queue_bytes, **stats.more,
-                **{f"write_{key}": value for key, value in stats.write.figures().items()},
-                **{f"read_{key}": value for key, value in stats.read.figures().items()},
-            })  # fmt: skip
-        return tiers
+        below = self.below.tier.tier_stats() if self.below.tier is not None else []
+        return [*tiers, *map(figures_of, below)]

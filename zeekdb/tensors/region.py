@@ -24,7 +24,7 @@ from zeekdb.errors import CommandError
 from zeekdb.hot import region, region_device
 from zeekdb.tensors.layout import Model
 
-KEY_BYTES_MAX: Final = 4096
+KEY_BYTES_MAX: Final = 16_384
 SALT_BYTES_MAX: Final = 256
 DEADLINE_S_MAX: Final = (1 << 32) - 1  # the index keeps Unix seconds in 32 bits
 MODELS_MAX: Final = 1024

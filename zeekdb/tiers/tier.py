@@ -112,6 +112,12 @@ class Owner(Protocol):
     def dropped(self, meta: Meta, place: int) -> None:
         """The tier gives the block up, to keep its size limit or because it cannot be read."""
 
+    def goes_down(self, meta: Meta, place: int) -> bool:
+        """Whether a tier below should have the block before this one drops it."""
+
+    async def hand_down(self, items: Sequence[Put]) -> list[bool]:
+        """Which of these a tier below has now."""
+
 
 class Tier(ABC):
     """See the module. Lists answer item by item."""
@@ -145,6 +151,16 @@ class Tier(ABC):
     @abstractmethod
     def stats(self) -> TierStats:
         """Figures of this moment."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes blocks now."""
+        return self.stats().state == "ok"
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it can be asked for blocks now, full as it may be."""
+        return self.is_up
 
     @abstractmethod
     async def close(self) -> None:

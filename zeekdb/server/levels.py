@@ -1,0 +1,26 @@
+"""The tiers that the directives ask for, in the order of the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zeekdb.hot.checksum import checksum
+from zeekdb.tiers.ssd import SsdTier
+from zeekdb.tiers.stack import Level, SsdOwner, StackOwner
+
+if TYPE_CHECKING:
+    from zeekdb.config.config import Config
+    from zeekdb.tensors.layout import Layout
+
+
+def make_levels(
+    config: Config, owner: StackOwner, layout_of: Callable[[bytes], Layout | None]
+) -> tuple[list[Level], SsdOwner]:  # fmt: skip
+    """None of them is open yet. Unavailable: a package is missing."""
+    levels: list[Level] = []
+    ssd_owner = SsdOwner(owner)
+    if config.kv_ssd_path:
+        levels.append(Level(SsdTier(Path(config.kv_ssd_path), config.kv_ssd_size, ssd_owner, checksum)))
+    return levels, ssd_owner
