@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
 from tests.contract.region import Region, block, checksum, content
+from tests.rigs.shared import Rigs
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.tier import PLACE_MAX, Budget, Get, Held, Put, Tier, settle
 
@@ -18,22 +20,49 @@ MIB = 1 << 20
 SIZES = (0, 1, 511, 512, 4095, 4096, 4097, 100_000, 1 << 20, (1 << 20) + 1)
 
 
-def make_ssd(region: Region, folder: Path) -> Tier:
-    return SsdTier(folder / "ssd", 256 * MIB, region, checksum, segment_bytes=16 * MIB)
+Build = Callable[[Region], Tier]
 
 
-TIERS: dict[str, Callable[[Region, Path], Tier]] = {"ssd": make_ssd}
+class Maker:
+    """Makes tiers of one kind, one after the other, over what the last one has left."""
 
-Open = Callable[[Region], Tier]
+    def __init__(self, kind: Kind, build: Build) -> None:
+        self.kind = kind
+        self._build = build
+
+    def __call__(self, region: Region) -> Tier:
+        return self._build(region)
+
+
+class Kind(NamedTuple):
+    """How a kind of tier is set up for one test, in a place where nothing is yet, and what is true of it alone."""
+
+    setup: Callable[[Rigs, Path], Build]  # the path is the test's own folder
+    shared: bool = False  # a SharedTier: other nodes write there too, the place is made of the checksum
+
+
+def ssd(rigs: Rigs, folder: Path) -> Build:
+    return lambda region: SsdTier(folder / "ssd", 256 * MIB, region, checksum, segment_bytes=16 * MIB)
+
+
+# A tier joins here. Its setup asks the rigs for servers (rigs.redis().url, rigs.database_url(), rigs.s3().bucket() …:
+# empty or new for this test, skipped where the machine has none) and returns what makes a Tier from a region.
+TIERS: dict[str, Kind] = {
+    "ssd": Kind(ssd),
+    # warm: redis, sentinel, cluster, zeekdb
+    # postgres: embedded, debian
+    # objects: folder, s3
+}
 
 
 @pytest.fixture(params=list(TIERS))
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Makes tiers, one after the other, over what the last one has left."""
-    return lambda region: TIERS[request.param](region, tmp_path)
+def make(request: pytest.FixtureRequest, rigs: Rigs, tmp_path: Path) -> Maker:
+    """Makes tiers of each kind in turn; a fresh place for each test."""
+    kind = TIERS[request.param]
+    return Maker(kind, kind.setup(rigs, tmp_path))
 
 
-async def reopen(tier: Tier, make: Open, region: Region) -> Tier:
+async def reopen(tier: Tier, make: Maker, region: Region) -> Tier:
     """As after a restart of the server: the index is made anew."""
     await tier.close()
     region.index.clear()
@@ -43,7 +72,7 @@ async def reopen(tier: Tier, make: Open, region: Region) -> Tier:
 
 
 @pytest.mark.parametrize("offset", [0, 1, 64])
-async def test_blocks_of_all_sizes_come_back(make: Open, offset: int) -> None:
+async def test_blocks_of_all_sizes_come_back(make: Maker, offset: int) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -59,7 +88,7 @@ async def test_blocks_of_all_sizes_come_back(make: Open, offset: int) -> None:
     await tier.close()
 
 
-async def test_memory_of_any_kind_serves(make: Open) -> None:
+async def test_memory_of_any_kind_serves(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -72,7 +101,7 @@ async def test_memory_of_any_kind_serves(make: Open) -> None:
     await tier.close()
 
 
-async def test_scan_is_what_was_put_minus_what_was_deleted(make: Open) -> None:
+async def test_scan_is_what_was_put_minus_what_was_deleted(make: Maker) -> None:
     random, region = Random(7), Region()
     tier = make(region)
     await region.load(tier)
@@ -97,7 +126,7 @@ async def test_scan_is_what_was_put_minus_what_was_deleted(make: Open) -> None:
     await tier.close()
 
 
-async def test_meta_comes_back_whole(make: Open) -> None:
+async def test_meta_comes_back_whole(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -115,7 +144,7 @@ async def test_meta_comes_back_whole(make: Open) -> None:
     await tier.close()
 
 
-async def test_a_key_of_another_salt_is_another_block(make: Open) -> None:
+async def test_a_key_of_another_salt_is_another_block(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -127,7 +156,7 @@ async def test_a_key_of_another_salt_is_another_block(make: Open) -> None:
     await tier.close()
 
 
-async def test_what_is_too_large_is_not_stored(make: Open) -> None:
+async def test_what_is_too_large_is_not_stored(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -140,7 +169,7 @@ async def test_what_is_too_large_is_not_stored(make: Open) -> None:
     await tier.close()
 
 
-async def test_what_has_expired_is_not_scanned(make: Open) -> None:
+async def test_what_has_expired_is_not_scanned(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -151,7 +180,7 @@ async def test_what_has_expired_is_not_scanned(make: Open) -> None:
     await tier.close()
 
 
-async def test_misses(make: Open) -> None:
+async def test_misses(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -177,7 +206,7 @@ async def test_misses(make: Open) -> None:
     await tier.close()
 
 
-async def test_thousands_in_one_call(make: Open) -> None:
+async def test_thousands_in_one_call(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -191,14 +220,14 @@ async def test_thousands_in_one_call(make: Open) -> None:
     await tier.close()
 
 
-async def test_nothing_is_lost_by_empty_calls(make: Open) -> None:
+async def test_nothing_is_lost_by_empty_calls(make: Maker) -> None:
     tier = make(Region())
     await tier.open()
     assert (await tier.put([]), await tier.get([]), await tier.delete([]), await tier.contains([])) == ([], [], [], [])
     await tier.close()
 
 
-async def test_after_the_end(make: Open) -> None:
+async def test_after_the_end(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -213,7 +242,7 @@ async def test_after_the_end(make: Open) -> None:
     assert tier.stats().state == "closed"
 
 
-async def test_closing_amid_work_answers_all_of_it(make: Open) -> None:
+async def test_closing_amid_work_answers_all_of_it(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
@@ -231,7 +260,7 @@ async def test_closing_amid_work_answers_all_of_it(make: Open) -> None:
     await tier.close()
 
 
-async def test_many_at_once(make: Open) -> None:
+async def test_many_at_once(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
