@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.contract.memory import MemoryTier
 from tests.contract.region import Region, block, checksum, content
 from tests.rigs.shared import Rigs
 from zeekdb.tiers.ssd import SsdTier
@@ -62,6 +63,7 @@ def ssd(rigs: Rigs, folder: Path) -> Build:
 # empty or new for this test, skipped where the machine has none) and returns what makes a Tier from a region.
 TIERS: dict[str, Kind] = {
     "ssd": Kind(ssd),
+    "memory": Kind(lambda rigs, folder: lambda region: MemoryTier(str(folder)), shared=True),
     # warm: redis, sentinel, cluster, zeekdb
     # postgres: embedded, debian
     # objects: folder, s3
