@@ -24,6 +24,7 @@ Usage: zeekdb serve [FILE] [--directive value ...]
        zeekdb check FILE|FOLDER ... [--fix] [--json]
        zeekdb import FILE|FOLDER|URL [--to HOST:PORT] [--replace]
        zeekdb backup create|list|verify|restore|prune
+       zeekdb tiers check [FILE] [--directive value ...] [--json]
        zeekdb --version
        zeekdb --help
 
@@ -31,7 +32,12 @@ serve takes what zeekdb-server takes: `zeekdb serve --help`. The others say more
 """
 
 # The tools are imported when they are asked for: the server does not pay for them.
-TOOLS = {"check": "zeekdb.tools.check", "import": "zeekdb.tools.importing", "backup": "zeekdb.tools.backup"}
+TOOLS = {
+    "check": "zeekdb.tools.check",
+    "import": "zeekdb.tools.importing",
+    "backup": "zeekdb.tools.backup",
+    "tiers": "zeekdb.tools.tiers",
+}
 
 SERVER_USAGE = """\
 Usage: {name} [/path/to/zeekdb.conf] [options] [-]

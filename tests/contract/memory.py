@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from tests.contract.region import checksum
 from zeekdb.tiers.tier import Get, Held, Meta, Name, Put, SharedTier, TierStats, name_of, place_of
 
 Store = dict[Name, tuple[Meta, bytes]]
@@ -67,7 +66,6 @@ class MemoryTier(SharedTier):
             good = found is not None and found[0].checksum == meta.checksum and place == place_of(meta)
             if found is not None and good:
                 into[:] = found[1]
-                assert checksum(into) == meta.checksum
                 self._stats.read.record(meta.size, time.monotonic_ns() - begin)
             else:
                 self._stats.misses += 1
