@@ -48,7 +48,9 @@ class Address:
             return f"unix://{self.path}"
         places = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         scheme = ("redis" if self.tls is None else "rediss") + ("" if self.mode == "single" else f"+{self.mode}")
-        return f"{scheme}://{places}" + (f"/{self.service}" if self.service else "") + (f"/{self.db}" if self.db else "")
+        return (
+            f"{scheme}://{places}" + (f"/{self.service}" if self.service else "") + (f"/{self.db}" if self.db else "")
+        )
 
 
 def parse(url: str) -> Address:
@@ -67,9 +69,11 @@ def parse(url: str) -> Address:
     options = _options(parts.query)
     db: str = options.pop("db", "")
     tls: dict[str, object] | None = None
-    given = {name: options.pop(name) for name in (*TEXT_OPTIONS, "ssl_check_hostname") if name in options}
+    given: dict[str, str] = {
+        name: options.pop(name) for name in (*TEXT_OPTIONS, "ssl_check_hostname") if name in options
+    }
     if base == "rediss":
-        tls = dict(given)
+        tls = {**given}
         if "ssl_check_hostname" in given:
             tls["ssl_check_hostname"] = given["ssl_check_hostname"].lower() in ("yes", "true", "1")
     elif given:

@@ -136,11 +136,13 @@ class Driver:
         }  # fmt: skip
         # What says that the link or the server is of no use now; all else that a server replies is about a command.
         self.failures: tuple[type[Exception], ...] = (
-            exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse, exceptions.ClusterDownError,
-            exceptions.AuthenticationWrongNumberOfArgsError, OSError, EOFError,
+            exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse,
+            exceptions.ClusterDownError, exceptions.AuthenticationWrongNumberOfArgsError, OSError, EOFError,
         )  # fmt: skip
 
-    def dial(self, address: Address, host: Host | None, timeout_s: float, *, sentinel: bool = False) -> AbstractConnection:
+    def dial(
+        self, address: Address, host: Host | None, timeout_s: float, *, sentinel: bool = False
+    ) -> AbstractConnection:  # fmt: skip
         """A connection that is not connected yet."""
         options: dict[str, Any] = {
             "socket_timeout": None,  # the guard's deadline ends whatever takes too long
@@ -362,7 +364,7 @@ class WarmClient:
             where = address.hosts[0]
         connection = self.driver.dial(address, where, self.timeout_s)
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
             if address.mode == "sentinel":
                 replies: list[Any] = []
                 await exchange(self.driver, connection, pack([(b"ROLE",)]), 1, replies)
@@ -382,14 +384,15 @@ class WarmClient:
         async def one(host: Host) -> Host:
             connection = self.driver.dial(self.address, host, self.timeout_s, sentinel=True)
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
                 replies: list[Any] = []
                 words: Command = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)
                 await exchange(self.driver, connection, pack([words]), 1, replies)
             finally:
                 await discard(connection)
             if not isinstance(replies[0], list):
-                raise self.driver.errors.ConnectionError(f"a sentinel knows no primary: {replies[0] or 'no such service'}")
+                said = replies[0] or "no such service"
+                raise self.driver.errors.ConnectionError(f"a sentinel knows no primary: {said}")
             return replies[0][0].decode(), int(replies[0][1])
 
         return await self._first(one(host) for host in self.address.hosts)

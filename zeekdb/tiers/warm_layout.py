@@ -1,8 +1,8 @@
 """How a block lies in a shared Redis: keys and values, without I/O.
 
-    PREFIX{digest}                              the block: header (envelope.py), tail, and the bytes if they fit one chunk
-    PREFIX{digest}:checksum:coding:chunk:i      chunk i of a larger one
-    PREFIX{digest}:lock                         who loads it from a colder tier now
+    PREFIX{digest}                            the block: header (envelope.py), tail, and the bytes if they fit one chunk
+    PREFIX{digest}:checksum:coding:chunk:i    chunk i of a larger one
+    PREFIX{digest}:lock                       who loads it from a colder tier now
 
     tail      kind 1 (0: the bytes follow, 1: they lie in chunks), bytes of a chunk 4, little-endian
 
@@ -20,12 +20,12 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from zeekdb.tiers.envelope import HEADER_MAX, PREFIX, Damaged, Sealed, seal, unseal
+from zeekdb.tiers.envelope import CRC, DIGEST_BYTES, HEADER_MAX, PREFIX, Damaged, Sealed, seal, unseal
 
 TAIL: Final = struct.Struct("<BI")
 CHUNK_BYTES: Final = 1 << 20
 CHUNK_LEAST: Final = 4 << 10
-CHUNKS_MAX: Final = 1 << 16  # of a block
+CHUNKS_MAX: Final = 1 << 13  # of a block
 CHUNK_GRACE_MS: Final = 60_000
 HEAD_BYTES: Final = 512  # asked for first: enough for the header of a block with usual names
 HEAD_MAX: Final = HEADER_MAX + TAIL.size
@@ -54,8 +54,8 @@ class Keys:
         if b"{" in prefix or b"}" in prefix:
             raise ValueError("a prefix with braces would decide the slot")
         self.prefix = prefix
-        escaped = b"".join(b"\\" + bytes([c]) if c in b"*?[]^-\\" else bytes([c]) for c in prefix)
-        self.pattern = escaped + b"{" + b"[0-9a-f]" * 32 + b"}"  # of blocks, for SCAN
+        escaped = b"".join(b"\\%c" % byte if byte in b"*?[]\\" else b"%c" % byte for byte in prefix)
+        self.pattern = escaped + b"{" + b"?" * 2 * DIGEST_BYTES + b"}"  # of blocks, for SCAN
 
     def block(self, digest: str) -> bytes:
         """Of a block."""
@@ -95,7 +95,8 @@ def head_size(data: bytes | memoryview) -> int:
     """How many bytes of a value to ask for so that its head is whole, from some that it begins with."""
     if len(data) < PREFIX.size:
         return 0
-    return min(PREFIX.size + PREFIX.unpack_from(data)[2] + 4 + TAIL.size, HEAD_MAX)
+    fields: int = PREFIX.unpack_from(data)[2]
+    return min(PREFIX.size + fields + CRC.size + TAIL.size, HEAD_MAX)
 
 
 def read_head(data: bytes | memoryview) -> Head:
