@@ -157,7 +157,8 @@ class Below:
 
     def _look(self) -> None:
         is_ok = self.tier is not None and self.tier.is_up
-        self._set_spilling(self._arena_bytes // SPILL_SHARE if is_ok else 0, self._uses or 1)
+        uses = 1 if self.tier is not None and self.tier.is_sharing else self._uses or 1  # none goes before it is shared
+        self._set_spilling(self._arena_bytes // SPILL_SHARE if is_ok else 0, uses)
 
     def _set_spilling(self, limit_bytes: int, uses: int) -> None:
         if (limit_bytes, uses) != self._configured:

@@ -17,12 +17,12 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
 from zeekdb.tiers.stack import BITS, Stack
-from zeekdb.tiers.tier import PLACE_LOCAL, Held, Meta, Name, Put, name_of, place_of
+from zeekdb.tiers.tier import PLACE_LOCAL, Get, Held, Meta, Name, Put, name_of, place_of
 
 if TYPE_CHECKING:
     from zeekdb.server.below import Below
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 SHARES_MAX: Final = 262_144  # names that wait to be shared; the oldest give way
+SHARE_TRIES: Final = 4  # of a block, while others are taken
 SHARE_BATCH: Final = 64
 SHARE_BATCH_BYTES: Final = 32 << 20
 DELETE_BATCH: Final = 1024
@@ -38,6 +39,7 @@ UNKNOWN_MAX: Final = 65_536  # names that nobody knew
 UNKNOWN_S: Final = 1.0  # how long they are not asked for again
 FIND_BATCH: Final = 1024  # names of one question
 FINDS_MAX: Final = 64  # questions under way; what is asked beyond is a miss
+HEARD_MAX: Final = 65_536  # announced blocks that wait to be looked at; what is not is found when it is asked for
 ADOPT_TURN: Final = 256  # blocks taken into the index before the loop has its turn
 
 Found = Sequence[tuple[Meta, int] | None]  # what is under each name, and the bits of the tiers that have it
@@ -57,7 +59,7 @@ class Fleet:
         self.shared = self.share_dropped = self.share_failed = 0
         self.found = self.asked = self.late = 0
         self._number = 0
-        self._shares: deque[tuple[int, int, bytes]] = deque()  # number, space, key
+        self._shares: deque[tuple[int, int, bytes, int]] = deque()  # number, space, key, tries
         self._deletes: deque[tuple[int, Held]] = deque()
         self._buried: asyncio.Future[None] | None = None
         self._sharing: set[tuple[int, bytes]] = set()
@@ -67,6 +69,9 @@ class Fleet:
         self._unknown: OrderedDict[Name, float] = OrderedDict()  # until when
         self._finding: dict[Name, asyncio.Task[None]] = {}
         self._finds: set[asyncio.Task[None]] = set()
+        self._heard: dict[Name, None] = {}
+        self._listening: asyncio.Task[None] | None = None
+        self.forgotten = 0
 
     # ------------------------------------------------------------ coming and going
 
@@ -78,6 +83,8 @@ class Fleet:
     def open(self, stack: Stack) -> None:
         """The stack is open."""
         self.stack = stack
+        if stack.warm is not None:
+            stack.warm.listen(self._hear)
         if stack.shared:
             self._writer = asyncio.get_running_loop().create_task(self._write_forever())
 
@@ -89,10 +96,11 @@ class Fleet:
     async def close(self) -> None:
         """Hands out what waits, as far as somebody can be asked."""
         self._stopping = True
-        for task in self._finds:
+        asking = {*self._finds, *([self._listening] if self._listening is not None else [])}
+        for task in asking:
             task.cancel()
-        if self._finds:
-            await asyncio.wait(self._finds)
+        if asking:
+            await asyncio.wait(asking)
         if self._writer is not None:
             self._wake.set()
             await self._writer
@@ -103,7 +111,7 @@ class Fleet:
         return {
             "shared_waiting": len(self._shares), "shared_out": self.shared, "share_dropped": self.share_dropped,
             "share_failed": self.share_failed, "fleet_asked": self.asked, "fleet_found": self.found,
-            "fleet_late": self.late,
+            "fleet_late": self.late, "fleet_forgotten": self.forgotten,
         }  # fmt: skip
 
     # ------------------------------------------------------------ out
@@ -120,7 +128,7 @@ class Fleet:
                 self._shares.popleft()
                 self.share_dropped += 1
             self._number += 1
-            self._shares.append((self._number, tenant.space, key))
+            self._shares.append((self._number, tenant.space, key, 0))
         self._wake.set()
 
     def forget(self, tenant: Tenant, helds: Sequence[Held], is_fleet: bool) -> asyncio.Future[None] | None:
@@ -189,7 +197,7 @@ class Fleet:
         entries = []
         while self._shares and self._shares[0][0] < last and len(puts) < SHARE_BATCH and size < SHARE_BATCH_BYTES:
             entry = self._shares.popleft()
-            put = self._put_of(*entry[1:])
+            put = await self._put_of(*entry[1:3])
             if put is not None:
                 entries.append(entry)
                 puts.append(put)
@@ -202,24 +210,26 @@ class Fleet:
             places = await self.stack.share(puts)
         finally:
             self._sharing = set()
-        if None in places and not self._can_share():  # it went down meanwhile
-            again = [entry for entry, place in zip(entries, places, strict=True) if place is None]
-            self._shares.extendleft(reversed(again))
-        else:
-            self.share_failed += places.count(None)
+        failed = [entry for entry, place in zip(entries, places, strict=True) if place is None]
+        tried = int(self._can_share())  # else it went down, and the blocks wait until it is back
+        again = [(*entry[:3], entry[3] + tried) for entry in failed if entry[3] + tried < SHARE_TRIES]
+        self._shares.extendleft(reversed(again))
+        self.share_failed += len(failed) - len(again)
         self.shared += len(places) - places.count(None)
         metas = [put.meta for put in puts]
         await self.stack.note(metas, places)
+        if self.stack.warm is not None:
+            self.stack.warm.announce("stored", [meta for meta, place in zip(metas, places, strict=True) if place])
         if self.on_shared is not None:
             there = [(meta, place) for meta, place in zip(metas, places, strict=True) if place is not None]
             self.on_shared([meta for meta, _ in there], [place for _, place in there])
 
-    def _put_of(self, space: int, key: bytes) -> Put | None:
+    async def _put_of(self, space: int, key: bytes) -> Put | None:
         """None: it has gone, or is where it shall be."""
         assert self.stack is not None
         tenant = self.below.models.by_space.get(space)
         known = region.describe(space, key) if tenant is not None else None
-        if tenant is None or known is None or not known["in_host"]:
+        if tenant is None or known is None:
             return None
         meta = Meta(
             tenant.model.name, tenant.salt, key, known["size"], known["checksum"], known["deadline_s"],
@@ -229,7 +239,12 @@ class Fleet:
         if not wanted & ~(known["place"] or 0):
             return None
         view = region.get(space, [key], False)[0]
-        return Put(meta, memoryview(view)) if not isinstance(view, int) and view is not None else None
+        if view is not None and not isinstance(view, int):
+            return Put(meta, memoryview(view))
+        if known["place"] is None:
+            return None  # on the GPU alone
+        data = memoryview(bytearray(meta.size))  # memory has let go of it while nobody took it
+        return Put(meta, data) if await self.stack.get([Get(meta, known["place"], data)]) == [True] else None
 
     # ------------------------------------------------------------ in
 
@@ -348,13 +363,58 @@ class Fleet:
                     await asyncio.sleep(0)
         return count
 
-    def gone(self, name: Name, check: int) -> bool:
-        """Another node has removed or replaced a block of this checksum (0: of any); whether it was here."""
+    def _hear(self, event: Any) -> None:
+        """What another node, or a loader here, announces: zeekdb.tiers.warm_channel.Event."""
+        if event.kind == "gap":
+            self._unknown.clear()  # what was nobody's may be somebody's by now
+        elif event.name is None or event.name.model not in self.below.models.models:
+            return
+        elif event.kind == "stored":
+            self._unknown.pop(event.name, None)
+            if len(self._heard) < HEARD_MAX:
+                self._heard[event.name] = None
+            self._hear_soon()
+        elif event.kind in ("removed", "replaced"):
+            self._forget_heard(event)
+
+    def _forget_heard(self, event: Any) -> None:
+        """Another node has removed the block of this checksum (0: of any), or put this one in the place of others."""
+        name = event.name
+        self._heard.pop(name, None)
         tenant = self.below.models.tenants.get((name.model, name.salt))
         known = region.describe(tenant.space, name.key) if tenant is not None else None
-        if tenant is None or known is None or (check and known["checksum"] != check):
-            return False
+        if tenant is None or known is None:
+            return
+        is_same = known["checksum"] == event.checksum
+        if is_same if event.kind == "replaced" else event.checksum and not is_same:
+            return
         removed = region.remove(tenant.space, [name.key])
         on_ssd = [(key, place & ~SHARED) for key, place in removed if place is not None and place & BITS["ssd"]]
         self.below.forget(tenant, on_ssd)
-        return True
+        self.forgotten += 1
+        if event.kind == "replaced":
+            self._heard[name] = None
+            self._hear_soon()
+
+    def _hear_soon(self) -> None:
+        """Looks at what was announced, once the loop has its turn: announcements come in bunches."""
+        if self._listening is None and not self._stopping:
+            self._listening = asyncio.get_running_loop().create_task(self._look_at_heard())
+
+    async def _look_at_heard(self) -> None:
+        try:
+            while self._heard and not self._stopping:
+                names = list(self._heard)[:FIND_BATCH]
+                for name in names:
+                    del self._heard[name]
+                fresh = [name for name in names if not self._is_known(name)]
+                if fresh:
+                    await self._find(fresh)
+        except Exception:
+            log.exception("Looking at what other nodes announced")
+        finally:
+            self._listening = None
+
+    def _is_known(self, name: Name) -> bool:
+        tenant = self.below.models.tenants.get((name.model, name.salt))
+        return tenant is not None and region.count_present(tenant.space, [name.key]) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zeekdb.hot.checksum import checksum
+from zeekdb.tiers import factory
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.stack import Level, SsdOwner, StackOwner
 
@@ -23,4 +24,14 @@ def make_levels(
     ssd_owner = SsdOwner(owner)
     if config.kv_ssd_path:
         levels.append(Level(SsdTier(Path(config.kv_ssd_path), config.kv_ssd_size, ssd_owner, checksum)))
+    for tier in factory.make_levels(config, layout_of):
+        levels.append(Level(tier, *_habits(config, f"kv_{tier.name}")))
     return levels, ssd_owner
+
+
+def _habits(config: Config, prefix: str) -> tuple[Callable[[], tuple[int, int]], Callable[[], bool]]:
+    """What goes to a tier by itself, and when, as the directives say at that moment."""
+    return (
+        lambda: (getattr(config, f"{prefix}_min"), getattr(config, f"{prefix}_max")),
+        lambda: getattr(config, f"{prefix}_write") == "store",
+    )

@@ -34,7 +34,7 @@ from zeekdb.server.shared_memory import SharedMemory
 from zeekdb.tensors.layout import Layout, Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant, deadline_of
-from zeekdb.tiers.stack import Stack
+from zeekdb.tiers.stack import BITS, Stack
 from zeekdb.tiers.tier import Flow, TierStats
 
 if TYPE_CHECKING:
@@ -590,6 +590,14 @@ class Tensors:
         attached = len(self.shared.attached)
         sums |= {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
         return sums | self.below.fleet.figures() if self.below.fleet.stack is not None else sums
+
+    def where(self, tenant: Tenant, key: bytes) -> list[str]:
+        """KV.WHERE."""
+        known = region.describe(tenant.space, key)
+        if known is None:
+            return []
+        above = [name for name, is_there in (("gpu", known["slot"] is not None), ("host", known["in_host"])) if is_there]
+        return above + [name for name, bit in BITS.items() if (known["place"] or 0) & bit]
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""

@@ -49,4 +49,16 @@ def make_levels(config: Config, layout_of: LayoutOf) -> list[SharedTier]:
     return [level.make(config, layout_of) for level in LEVELS if level.is_on(config)]
 
 
-LEVELS: Final[tuple[Level, ...]] = ()
+def make_warm(config: Config, layout_of: LayoutOf) -> SharedTier:
+    """Redis and its kin."""
+    from zeekdb.tiers.packing import Packer
+    from zeekdb.tiers.warm import WarmTier
+
+    return WarmTier(
+        config.kv_warm_url, Packer(config.kv_warm_compression, layout_of), pool=config.kv_warm_pool,
+        batch=config.kv_warm_batch, ttl_s=config.kv_warm_ttl, least=config.kv_warm_min, most=config.kv_warm_max,
+        timeout_s=config.kv_warm_timeout / 1000,
+    )  # fmt: skip
+
+
+LEVELS: Final[tuple[Level, ...]] = (Level("warm", "kv_warm", make_warm),)

@@ -21,9 +21,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Protocol
 
+from zeekdb.tiers.guard import TierFailed
 from zeekdb.tiers.tier import (
     PLACE_LOCAL,
     Get,
@@ -46,6 +48,7 @@ PLACE_BITS: Final = PLACE_LOCAL.bit_length()
 BITS: Final = {name: 1 << (PLACE_BITS + at) for at, name in enumerate(LEVELS)}
 OWED_MAX: Final = 65_536  # deletions kept for a tier that is down; beyond, its own time to live has to do
 OWED_BATCH: Final = 512
+CHECK_S: Final = 2.0
 WAIT_S: Final = 2.0  # how long one waits for another that brings a block to the warm tier
 
 
@@ -114,6 +117,7 @@ class Level:
         self._on_store = on_store
         self.owed: dict[Name, Held] = {}
         self.owed_dropped = 0
+        self.checking: asyncio.Task[None] | None = None
         self.order = asyncio.Lock()  # of puts and deletions in a shared tier
 
     @property
@@ -138,6 +142,12 @@ class Level:
         least, most = self._sizes()
         return least <= meta.size <= most
 
+    async def check(self) -> None:
+        """One round trip through the guard, which draws the conclusions."""
+        assert self.shared is not None
+        with contextlib.suppress(TierFailed):
+            await self.shared.guard.call(self.shared.probe)
+
     def owe(self, held: Held) -> None:
         """A deletion that could not be told."""
         if len(self.owed) >= OWED_MAX:
@@ -160,6 +170,7 @@ class Stack(Tier):
         self.warm: Any = self.by_name["warm"].tier if "warm" in self.by_name else None
         self.brought = 0  # cold blocks that were put into the warm tier for all
         self.waited = 0  # reads that waited for another's
+        self._check_at = time.monotonic() + CHECK_S
         self._paying: asyncio.Task[None] | None = None
 
     # ---- beginning and end -----------------------------------------------------------------------------------------
@@ -192,34 +203,49 @@ class Stack(Tier):
 
     async def close(self) -> None:
         """Ends all of them."""
-        if self._paying is not None:
-            self._paying.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._paying
+        tasks = [task for task in (self._paying, *(level.checking for level in self.levels)) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for level in self.levels:
             await level.tier.close()
 
     def tick(self) -> None:
         """Now and then: who can be asked, and what they are owed."""
         self.owner.away(sum(level.bit for level in self.levels if not level.is_readable))
+        self._check()
         if self._paying is None and any(level.owed and level.is_readable for level in self.levels):
             self._paying = asyncio.get_running_loop().create_task(self._pay())
+
+    def _check(self) -> None:
+        """Asks each shared tier how it is, so that what is said of one that nobody uses is true."""
+        now = time.monotonic()
+        if now < self._check_at:
+            return
+        self._check_at = now + CHECK_S
+        for level in self.shared:
+            if level.checking is None or level.checking.done():
+                level.checking = asyncio.get_running_loop().create_task(level.check())
 
     # ---- down ------------------------------------------------------------------------------------------------------
 
     async def put(self, items: Sequence[Put]) -> list[int | None]:
-        """Each into the first tier that takes it; the SSD tier last, as its places are to be written down at once."""
+        """Each where it was to be shared anyway, or else into the first tier that takes it.
+
+        The SSD tier comes last, as its places are to be written down at once.
+        """
+        places = await self.share(items)
         ssd = self.by_name.get("ssd")
-        if ssd is None or not ssd.is_up:
-            return await self.put_into(self.shared, items)
-        mine = [at for at, item in enumerate(items) if ssd.takes(item.meta)]
-        places: list[int | None] = [None] * len(items)
-        others = sorted(set(range(len(items))) - set(mine))
+        is_ssd_up = ssd is not None and ssd.is_up
+        left = [at for at, place in enumerate(places) if place is None]
+        others = left if not is_ssd_up else [at for at in left if ssd is not None and not ssd.takes(items[at].meta)]
         if others:
             for at, place in zip(others, await self.put_into(self.shared, [items[at] for at in others]), strict=True):
                 places[at] = place
-        for at, place in zip(mine, await ssd.tier.put([items[at] for at in mine]), strict=True):
-            places[at] = ssd.bit | place if place is not None else None
+        mine = [at for at in left if at not in set(others)]
+        if mine and ssd is not None:
+            for at, place in zip(mine, await ssd.tier.put([items[at] for at in mine]), strict=True):
+                places[at] = ssd.bit | place if place is not None else None
         return places
 
     async def put_into(
@@ -255,9 +281,15 @@ class Stack(Tier):
         if unwanted:
             await self.delete(unwanted)
 
-    def shares(self, meta: Meta) -> bool:
-        """Whether a block goes to shared tiers as it is stored."""
-        return any(level.on_store and level.takes(meta) for level in self.shared)
+    @property
+    def is_sharing(self) -> bool:
+        """Whether there are tiers that blocks go to as they are stored."""
+        return any(level.on_store for level in self.shared)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether any of them takes blocks now."""
+        return any(level.is_up for level in self.levels)
 
     async def share(self, items: Sequence[Put]) -> list[int | None]:
         """Into every tier that takes what is stored; the places, None where none has it now."""
@@ -289,7 +321,7 @@ class Stack(Tier):
         top = tops[0]
         local = item.place & PLACE_LOCAL if top.shared is None else place_of(item.meta)
         self.owner.dropped(item.meta, top.bit | local)
-        await self.delete([Held(item.meta, top.bit | local)])
+        await (top.shared.drop if top.shared is not None else top.tier.delete)([Held(item.meta, local)])
         return True
 
     # ---- up --------------------------------------------------------------------------------------------------------

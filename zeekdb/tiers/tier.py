@@ -40,6 +40,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from zeekdb.observe.histogram import Histogram
+from zeekdb.tiers.guard import Guard
 
 T = TypeVar("T")
 
@@ -175,12 +176,17 @@ class SharedTier(Tier):
     and a whole block of another checksum than the one asked for is False: whoever asked looks what there is now.
     """
 
+    guard: Guard
     is_lossy: bool = False
     """Whether a block may come back as what a lossy coding made of it; its checksum is then its caller's to compute."""
 
     @abstractmethod
     async def find(self, names: Sequence[Name]) -> list[Meta | None]:
         """What is there under these names now; None: nothing, or it can't be asked."""
+
+    async def drop(self, items: Sequence[Held]) -> list[bool]:
+        """`delete`, of blocks that are elsewhere and stay: no other node needs to hear of it."""
+        return await self.delete(items)
 
     @abstractmethod
     async def probe(self) -> None:
