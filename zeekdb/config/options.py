@@ -40,6 +40,7 @@ from zeekdb.config.units import (
     Text,
     Words,
 )  # fmt: skip
+from zeekdb.config.urls import Url
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ POLICIES = (
 YES_NO, COUNT, PORT, TEXT = Bool(), Int(0, LONG_MAX), Int(0, 65535), Text()
 NATURAL, POSITIVE = Int(0, INT_MAX), Int(1, INT_MAX)
 BYTES = Memory()
+CODING, WRITES = Enum("raw", "zstd", "fp16", "int8"), Enum("store", "demote")
+TIMEOUT_MS = Int(10, 600000)
 ACTION = Enum("no", "yes", "local")
 SIGNAL = Flags("default", "save", "nosave", "now", "force")
 
@@ -315,6 +318,49 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-ssd-path", TEXT, "", "Folder of the SSD tier, which survives a restart; none without.", immutable=True, ours=True),
         D("kv-ssd-size", Memory(1 << 20, LONG_MAX), 64 << 30, "Most bytes of its files.", "bytes", immutable=True, ours=True),
         D("kv-ssd-uses", Int(1, 4), 2, "Uses, the storing counted, from which on a block is worth writing to it.", ours=True),
+    )),
+    ("Tiers", (
+        D("kv-node", TEXT, "", "Name of this node among those that share tiers; without, its host name and port.", immutable=True, ours=True),
+        D("kv-find-deadline", NATURAL, 50, "How long a read waits for what other nodes may have stored; 0 never asks.", "ms", ours=True),
+        D("kv-warming", NATURAL, 0, "How long popular blocks are brought into memory at the start; 0 brings none.", "ms", ours=True),
+        D("kv-warming-bytes", BYTES, 1 << 30, "And how much of them.", "bytes", ours=True),
+        D("kv-warm-url", Url("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"), "", "Redis, Valkey, Dragonfly or ZeekDB that nodes share blocks in; none without.", immutable=True, ours=True),
+        D("kv-warm-pool", Int(1, 1024), 16, "Connections to it.", immutable=True, ours=True),
+        D("kv-warm-batch", Int(1, 4096), 64, "Blocks of one pipeline.", immutable=True, ours=True),
+        D("kv-warm-ttl", COUNT, 86400, "How long a block stays there; 0 as long as it may.", "s", ours=True),
+        D("kv-warm-compression", CODING, "raw", "How blocks are kept there.", immutable=True, ours=True),
+        D("kv-warm-min", BYTES, 0, "Smallest block that goes there.", "bytes", ours=True),
+        D("kv-warm-max", BYTES, 256 << 20, "Largest block that goes there.", "bytes", ours=True),
+        D("kv-warm-write", WRITES, "store", "When: every block as it is stored, or what the tiers above let go of.", ours=True),
+        D("kv-warm-timeout", TIMEOUT_MS, 1000, "How long an answer may take.", "ms", immutable=True, ours=True),
+        D("kv-postgres-url", Url("embedded", "postgresql", "postgres"), "", "PostgreSQL for the catalogue and cold blocks: a URL, or embedded:DIR; none without.", immutable=True, ours=True),
+        D("kv-postgres-reader-url", Url("postgresql", "postgres"), "", "The same for those who only read; else the one above.", immutable=True, ours=True),
+        D("kv-postgres-pool", Int(1, 256), 8, "Connections to it.", immutable=True, ours=True),
+        D("kv-postgres-batch", Int(1, 100000), 1000, "Rows written at a time.", immutable=True, ours=True),
+        D("kv-postgres-ttl", COUNT, 0, "How long a cold block stays there; 0 as long as it may.", "s", ours=True),
+        D("kv-postgres-compression", CODING, "zstd", "How cold blocks are kept there.", immutable=True, ours=True),
+        D("kv-postgres-min", BYTES, 0, "Smallest block that goes there.", "bytes", ours=True),
+        D("kv-postgres-max", BYTES, 1 << 20, "Largest block that goes there; 0 keeps none.", "bytes", ours=True),
+        D("kv-postgres-write", WRITES, "demote", "When: every block as it is stored, or what the tiers above let go of.", ours=True),
+        D("kv-postgres-timeout", TIMEOUT_MS, 1000, "How long an answer may take.", "ms", immutable=True, ours=True),
+        D("kv-log-sample", Int(0, 100), 100, "How much of what is read and written goes to the access log.", "%", ours=True),
+        D("kv-log-days", Int(1, 3650), 7, "How long the access log is kept.", "days", ours=True),
+        D("kv-versions", Int(0, 1000), 8, "Earlier versions kept of a block that is overwritten, with their bytes.", ours=True),
+        D("kv-qdrant-url", Url("embedded", "http", "https", "memory"), "", "Qdrant for the embeddings of contexts: a URL, embedded:DIR or memory:; none without.", immutable=True, ours=True),
+        D("kv-qdrant-dim", Int(8, 4096), 512, "Dimensions of an embedding.", immutable=True, ours=True),
+        D("kv-qdrant-m", Int(4, 128), 16, "Edges of a point in the HNSW graph.", immutable=True, ours=True),
+        D("kv-qdrant-ef", Int(4, 4096), 100, "Candidates while the graph is built.", immutable=True, ours=True),
+        D("kv-qdrant-batch", Int(1, 4096), 256, "Embeddings written at a time.", immutable=True, ours=True),
+        D("kv-qdrant-timeout", TIMEOUT_MS, 1000, "How long an answer may take.", "ms", immutable=True, ours=True),
+        D("kv-objects-url", Url("file", "s3", "gs", "az"), "", "Object storage for large blocks and archives: s3://bucket/prefix, gs://, az:// or file:///DIR; none without.", immutable=True, ours=True),
+        D("kv-objects-pool", Int(1, 1024), 16, "Requests under way.", immutable=True, ours=True),
+        D("kv-objects-batch", Int(1, 4096), 64, "Blocks handed over at a time.", immutable=True, ours=True),
+        D("kv-objects-ttl", COUNT, 0, "How long an object stays there; 0 for good.", "days", ours=True),
+        D("kv-objects-compression", CODING, "zstd", "How blocks are kept there.", immutable=True, ours=True),
+        D("kv-objects-min", BYTES, 1 << 20, "Smallest block that goes there by itself; archives and KV.DEMOTE go below.", "bytes", ours=True),
+        D("kv-objects-max", BYTES, 4 << 30, "Largest block that goes there.", "bytes", ours=True),
+        D("kv-objects-write", WRITES, "demote", "When: every block as it is stored, or what the tiers above let go of.", ours=True),
+        D("kv-objects-timeout", TIMEOUT_MS, 10000, "How long an answer may take.", "ms", immutable=True, ours=True),
     )),
     ("Cluster", (
         D("cluster-enabled", YES_NO, False, "Be a node of a cluster.", immutable=True, later=True),

@@ -373,7 +373,7 @@ class SsdTier(Tier):
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
-    async def get(self, items: Sequence[Get]) -> list[bool]:
+    async def get(self, items: Sequence[Get]) -> list[bool | None]:
         """Fill the views; a block that is adjacent to another in the file is read together with it."""
         began_ns = time.perf_counter_ns()
         verdicts = await self._verdicts(items)

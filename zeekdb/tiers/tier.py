@@ -18,8 +18,9 @@ What holds for every tier:
   took it and could not say so). It is whole then.
 - The region writes the places down as soon as `put` has returned, before it waits for anything: until then the tier
   keeps its hands off these blocks.
-- `get` answers True only for exactly the bytes whose checksum the block was put with. Whatever is doubtful is a miss,
-  and what the view then holds is undefined.
+- `get` answers True only for exactly the bytes whose checksum the block was put with. Whatever is doubtful is False, a
+  miss, and what the view then holds is undefined. None says that the tier cannot be asked now: the block may well be
+  there.
 - The region takes a block out of its index before it calls `delete`, so that a tier which asks `is_live` and moves the
   block in the same breath cannot overtake the deletion. After `delete` has said True the block does not come back.
 - A block may be put again while the tier has it (its region thought it lost). The region then keeps the new place and
@@ -43,6 +44,7 @@ from zeekdb.observe.histogram import Histogram
 T = TypeVar("T")
 
 PLACE_MAX = (1 << 63) - 1
+PLACE_LOCAL = (1 << 59) - 1  # what a tier's own places fit in: the bits above say which tiers have the block
 Checksum = Callable[[memoryview], int]
 """64 bits of a block's bytes. Called from threads: it must be safe there, and quick only if it lets go of the GIL."""
 
@@ -58,6 +60,19 @@ class Meta(NamedTuple):
     deadline: int = 0  # unix seconds; 0: none
     group: bytes = b""
     codec: str = "raw"
+
+
+class Name(NamedTuple):
+    """What a block is called by."""
+
+    model: bytes
+    salt: bytes
+    key: bytes
+
+
+def name_of(meta: Meta) -> Name:
+    """The block's name."""
+    return Name(meta.model, meta.salt, meta.key)
 
 
 class Held(NamedTuple):
@@ -113,11 +128,11 @@ class Tier(ABC):
 
     @abstractmethod
     async def put(self, items: Sequence[Put]) -> list[int | None]:
-        """The places of the blocks, 0 … PLACE_MAX, once they are safe; None: not stored."""
+        """The places of the blocks, 0 … PLACE_LOCAL, once they are safe; None: not stored."""
 
     @abstractmethod
-    async def get(self, items: Sequence[Get]) -> list[bool]:
-        """Fill the views, none of which overlap. False: absent or doubtful."""
+    async def get(self, items: Sequence[Get]) -> list[bool | None]:
+        """Fill the views, none of which overlap. False: absent or doubtful; None: can't be asked now."""
 
     @abstractmethod
     async def delete(self, items: Sequence[Held]) -> list[bool]:
@@ -134,6 +149,31 @@ class Tier(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Finish what was begun, and let go. Harmless when repeated."""
+
+
+class SharedTier(Tier):
+    """A tier that other nodes write to as well: nobody here knows what it has until it is asked.
+
+    It holds one block under a name, the one that was put last; a put of what is there already writes nothing. A block
+    is found by its name and told from others of that name by its checksum, so `place` is no more than `place_of(meta)`,
+    and a whole block of another checksum than the one asked for is False: whoever asked looks what there is now.
+    """
+
+    is_lossy: bool = False
+    """Whether a block may come back as what a lossy coding made of it; its checksum is then its caller's to compute."""
+
+    @abstractmethod
+    async def find(self, names: Sequence[Name]) -> list[Meta | None]:
+        """What is there under these names now; None: nothing, or it can't be asked."""
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """One cheap round trip; raises what a call would."""
+
+
+def place_of(meta: Meta) -> int:
+    """A block's place in a shared tier."""
+    return meta.checksum & PLACE_LOCAL
 
 
 @dataclass(slots=True)
