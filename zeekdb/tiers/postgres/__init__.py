@@ -1,0 +1,1 @@
+"""PostgreSQL: the catalogue of blocks (what is where, versions, log, statistics) and the cold blocks themselves."""
