@@ -1,1 +1,1 @@
-"""PostgreSQL: the catalogue of blocks (what is where, versions, log, statistics) and the cold blocks themselves."""
+"""The catalogue of blocks in PostgreSQL, and blocks in it that have grown cold."""
