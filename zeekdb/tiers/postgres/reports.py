@@ -67,7 +67,7 @@ class TierLatency(NamedTuple):
     """What a tier took, and how much of it was slow."""
 
     tier: str
-    count: int
+    accesses: int
     slow: int  # accesses above the threshold
     mean_us: float
     p50_us: int
@@ -135,13 +135,11 @@ async def entries(
 
     One range of the index (model_text, created_at DESC, digest) for each page.
     """
-    at, digest = before or (None, None)
+    behind = "AND m.created_at <= $3 AND (m.created_at < $3 OR m.digest > $4) " if before else ""
     rows = await connection.fetch(
-        f"SELECT {ENTRY} FROM zeekdb.kv_cache_metadata AS m WHERE {MODEL_IS} "
-        "AND ($3::timestamptz IS NULL OR m.created_at < $3 OR m.created_at = $3 AND m.digest > $4) "
-        "AND ($3::timestamptz IS NULL OR m.created_at <= $3) "
+        f"SELECT {ENTRY} FROM zeekdb.kv_cache_metadata AS m WHERE {MODEL_IS} {behind}"
         "ORDER BY m.created_at DESC, m.digest LIMIT $2",
-        model, _bounded(limit), _moment(at), digest,
+        model, _bounded(limit), *((_moment(before[0]), before[1]) if before else ()),
     )  # fmt: skip
     return [_entry(row) for row in rows]
 
@@ -185,7 +183,7 @@ async def with_metadata(connection: Connection, wanted: dict[str, Any], *, limit
 
 
 async def hit_rates(connection: Connection, *, now: float, window_s: float = WINDOW_S) -> list[HitRate]:
-    """Of each model in the last hour (or `window_s`). The log's partitions of that time, and in them their BRIN index."""
+    """Of each model in the last hour (or `window_s`). The log's partitions of that time, and their BRIN index."""
     rows = await connection.fetch(
         "SELECT l.model, count(*) FILTER (WHERE l.hit), count(*) FILTER (WHERE NOT l.hit), "
         "count(*) FILTER (WHERE l.hit)::double precision / nullif(count(*), 0) "
@@ -216,7 +214,7 @@ async def slow_tiers(
 async def slow_accesses(
     connection: Connection, *, now: float, over_ms: float = SLOW_MS, window_s: float = WINDOW_S, limit: int = LIMIT
 ) -> list[SlowAccess]:
-    """Single accesses above `over_ms`, the latest first. The index of accesses of 10 ms and more, where that will do."""
+    """Single accesses above `over_ms`, the latest first. The index of accesses of 10 ms and more, where it will do."""
     least_us = int(over_ms * 1000)
     indexed = "AND l.latency_us >= 10000 " if least_us >= 9999 else ""  # the index's condition, for the planner to see
     rows = await connection.fetch(
@@ -236,7 +234,10 @@ async def savings(connection: Connection) -> list[Savings]:
         "GROUP BY m.model ORDER BY 3 DESC, m.model LIMIT $1",
         LIMIT_MAX,
     )
-    found = [Savings(*row, row[2] / row[3] if row[3] else None, (row[2] - row[3]) / MEGABYTE) for row in rows]
+    found = [
+        Savings(model, blocks, plain, stored, plain / stored if stored else None, (plain - stored) / MEGABYTE)
+        for model, blocks, plain, stored in rows
+    ]
     return sorted(found, key=lambda each: (-each.saved_mb, each.model))
 
 
