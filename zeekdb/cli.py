@@ -23,6 +23,8 @@ Usage: zeekdb serve [FILE] [--directive value ...]
        zeekdb check FILE|FOLDER ... [--fix] [--json]
        zeekdb import FILE|FOLDER|URL [--to HOST:PORT] [--replace]
        zeekdb backup create|list|verify|restore|prune
+       zeekdb migrate status|up|down URL|FILE
+       zeekdb report NAME URL|FILE
        zeekdb --version
        zeekdb --help
 
@@ -30,7 +32,13 @@ serve takes what zeekdb-server takes: `zeekdb serve --help`. The others say more
 """
 
 # The tools are imported when they are asked for: the server does not pay for them.
-TOOLS = {"check": "zeekdb.tools.check", "import": "zeekdb.tools.importing", "backup": "zeekdb.tools.backup"}
+TOOLS = {
+    "check": "zeekdb.tools.check",
+    "import": "zeekdb.tools.importing",
+    "backup": "zeekdb.tools.backup",
+    "migrate": "zeekdb.tools.migrate",
+    "report": "zeekdb.tools.catalogue",
+}
 
 SERVER_USAGE = """\
 Usage: {name} [/path/to/zeekdb.conf] [options] [-]
