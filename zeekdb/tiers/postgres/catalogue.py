@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from zeekdb.tiers.guard import TierFailed
 from zeekdb.tiers.postgres.events import Context, Overwritten, Placed, Removed, Shared, Stored
 from zeekdb.tiers.postgres.pool import Database
+from zeekdb.tiers.postgres.upkeep import Upkeep
 from zeekdb.tiers.postgres.writer import Writer, raw_digest, unsigned
 from zeekdb.tiers.tier import Flow, Meta, Name, TierStats, name_of
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+UPKEEP_S: Final = 1.0  # from one look at what is due to the next
+UPKEEP_TASK_S: Final = 40.0  # longer than any statement of it may take
 CLOSE_S: Final = 5.0  # for what is still queued
 SETTLE_S: Final = 0.5  # that a question about the past waits for what was told a moment ago
 FIND_MAX: Final = 1000  # names of one statement
@@ -86,6 +89,7 @@ class Catalogue:
         node: str,
         batch_rows: int = 1000,
         log_sample: float = 100.0,
+        log_days: int = 7,
         versions: int = 8,
         snapshot_bytes_max: int = SNAPSHOT_BYTES_MAX,
     ) -> None:
@@ -94,7 +98,10 @@ class Catalogue:
             database = Database(database, settings=session_settings(versions))
         self.database = database
         self.writer = Writer(database, node, batch_rows=batch_rows, log_sample=log_sample)
+        self.upkeep = Upkeep(self._aside, failures=(TierFailed,), log_days=log_days, node=node)
         self.state = "closed"
+        self._upkeep_at_s = 0.0
+        self._keeping: asyncio.Task[object] | None = None
         self._versions = versions
         self._snapshot_bytes_max = snapshot_bytes_max
         self._reads = Flow()
@@ -114,13 +121,23 @@ class Catalogue:
         if self.state == "closed":
             return
         self.state = "closed"
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         await self.writer.flush(CLOSE_S if self.database.is_open else 0)
         await self.writer.stop()
         await self.database.close()
 
     def tick(self, now_s: float) -> None:
-        """Ten times a second: writes what has come."""
+        """Ten times a second: writes what has come, and sees to the tables' upkeep. `now_s`: unix."""
         self.writer.wake()
+        if now_s >= self._upkeep_at_s and self.database.is_open and self.state != "closed":
+            if self._keeping is None or self._keeping.done():
+                self._upkeep_at_s = now_s + UPKEEP_S
+                self._keeping = asyncio.get_running_loop().create_task(self.upkeep.tick(now_s))
+
+    async def _aside(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        return await self.database.aside(work, timeout_s=UPKEEP_TASK_S)
 
     async def flush(self, deadline_s: float = CLOSE_S) -> bool:
         """Until what was told is written; False: not in that time."""
@@ -142,7 +159,8 @@ class Catalogue:
 
     def accessed(self, name: Name, kind: str, tier: str, hit: bool, latency_us: int, request: int) -> None:
         """Somebody asked for it: `kind` is read, write, lookup or delete, `tier` who answered."""
-        self.writer.accesses.add(name, kind, tier, hit, latency_us, request)
+        writer = self.writer
+        writer.accesses.add(name, kind, tier, hit, latency_us, request, writer.facts.number)
 
     def overwritten(self, old: Meta, new: Meta, who: str, why: str, snapshot: memoryview | bytes | None) -> None:
         """Other bytes took its place: a version is written. `snapshot`: the old bytes, copied here."""

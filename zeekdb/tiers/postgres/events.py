@@ -2,7 +2,8 @@
 
 Two queues of facts share one bound and one order (every event has a number). Where a block lies, and that it is
 gone, is what other nodes act on; so when there is no room, an older event of another kind makes room for those, and
-only what is neither can be dropped at once. Accesses have a queue of their own: they are many, and can be missed.
+only what is neither can be dropped at once. Accesses have a queue of their own: they are many, and can be missed. One is written
+after the facts that were told before it, for it is counted in the row that they make.
 
 A batch of facts becomes *rounds*: in a round every name occurs once, so that it is one statement of each kind.
 Events of a name that say more of the same bytes merge into one state; bytes that replace others open the next round,
@@ -89,6 +90,7 @@ class Access(NamedTuple):
     latency_us: int
     request: int
     at_s: float
+    after: int  # the number of the last fact before it
 
 
 Fact = Stored | Placed | Removed | Overwritten | Shared
@@ -113,7 +115,8 @@ class Facts:
         self.bytes = 0
         self.dropped = 0
         self._count_most, self._bytes_most = count_most, bytes_most
-        self._number = 0
+        self.number = 0  # of the last one that was told
+        self.taken = 0  # of the last one that was taken
         self._places: deque[tuple[int, int, Fact]] = deque()  # number, bytes, event
         self._others: deque[tuple[int, int, Fact]] = deque()
 
@@ -130,9 +133,9 @@ class Facts:
                 return
             _, freed, _ = (self._others or self._places).popleft()
             self.bytes -= freed
-        self._number += 1
+        self.number += 1
         self.bytes += size
-        (self._places if is_place else self._others).append((self._number, size, event))
+        (self._places if is_place else self._others).append((self.number, size, event))
 
     def take(self, most: int) -> list[Fact]:
         """The oldest, in order."""
@@ -140,9 +143,11 @@ class Facts:
         places, others = self._places, self._others
         while len(found) < most and (places or others):
             queue = others if not places or (others and others[0][0] < places[0][0]) else places
-            _, size, event = queue.popleft()
+            self.taken, size, event = queue.popleft()
             self.bytes -= size
             found.append(event)
+        if not places and not others:
+            self.taken = self.number
         return found
 
 
@@ -158,19 +163,21 @@ class Accesses:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, name: Name, kind: str, tier: str, is_hit: bool, latency_us: int, request: int) -> None:
-        """Now."""
+    def add(self, name: Name, kind: str, tier: str, is_hit: bool, latency_us: int, request: int, after: int) -> None:
+        """Now, after the fact of this number."""
         size = EVENT_BYTES + len(name.key)
         if len(self._queue) >= self._count_most or self.bytes + size > self._bytes_most:
             self.dropped += 1
             return
         self.bytes += size
-        self._queue.append(Access(name, kind, tier, is_hit, latency_us, request, time.time()))
+        self._queue.append(Access(name, kind, tier, is_hit, latency_us, request, time.time(), after))
 
-    def take(self, most: int) -> list[Access]:
-        """The oldest."""
+    def take(self, most: int, upto: int) -> list[Access]:
+        """The oldest, of those that came before the next fact after this number."""
         queue = self._queue
-        found = [queue.popleft() for _ in range(min(most, len(queue)))]
+        found: list[Access] = []
+        while queue and len(found) < most and queue[0].after <= upto:
+            found.append(queue.popleft())
         self.bytes -= sum(EVENT_BYTES + len(access.name.key) for access in found)
         return found
 

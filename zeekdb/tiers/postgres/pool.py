@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zeekdb.config.urls import EMBEDDED, scrubber
 from zeekdb.errors import Unavailable
-from zeekdb.tiers.guard import Guard
+from zeekdb.tiers.guard import Guard, TierDown, TierFailed
 from zeekdb.tiers.postgres import migrate
 from zeekdb.tiers.postgres.embedded import Embedded
 from zeekdb.tiers.postgres.migrate import MigrationError
@@ -195,6 +195,16 @@ class Database:
     ) -> T:
         """As `write`, with the reader's role."""
         return await self.guard.call(lambda: self._on(self._readers, work), timeout_s=timeout_s, retry=retry)
+
+    async def aside(self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float) -> T:
+        """As `write`, once, and its failures count for nothing: what takes long says little of the server's health."""
+        if not self.is_open or self.guard.state != "closed":
+            raise TierDown(f"postgres: {self.error}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._on(self._writers, work)
+        except self._failures as error:
+            raise TierFailed(f"postgres: {self._scrub(str(error) or type(error).__name__)}") from None
 
     async def probe(self) -> None:
         """One round trip; raises what a call would."""

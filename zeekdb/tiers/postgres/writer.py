@@ -166,6 +166,7 @@ NUMBER: Final = """
 INSERT INTO zeekdb.kv_cache_writers AS w (writer, batch) VALUES ($1, $2)
 ON CONFLICT (writer) DO UPDATE SET batch = EXCLUDED.batch, at = now() WHERE w.batch < EXCLUDED.batch RETURNING true
 """
+FORGET: Final = "DELETE FROM zeekdb.kv_cache_writers WHERE at < now() - interval '7 days'"  # runs that ended long ago
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ class Writer:
                 await self._wanted.wait()
             if facts := self.facts.take(self._batch_rows):
                 await self._all(facts, self._write_facts)
-            if accesses := self.accesses.take(self._batch_rows):
+            if accesses := self.accesses.take(self._batch_rows, self.facts.taken):
                 await self._all(accesses, self._write_accesses)
 
     async def _all(self, events: list[Any], write: Callable[[list[Any]], Awaitable[None]]) -> None:
@@ -416,6 +417,8 @@ class Writer:
                 await connection.execute(f"SET LOCAL statement_timeout = {int(BATCH_S * 1000)}")
                 if await connection.fetchval(NUMBER, writer, number) is None:
                     return 0  # it is in already, and only the answer was lost
+                if number == 1:
+                    await connection.execute(FORGET)
                 return await work(connection)
 
         began, failures = time.perf_counter_ns(), 0
