@@ -131,10 +131,11 @@ class Catalogue:
     def tick(self, now_s: float) -> None:
         """Ten times a second: writes what has come, and sees to the tables' upkeep. `now_s`: unix."""
         self.writer.wake()
-        if now_s >= self._upkeep_at_s and self.database.is_open and self.state != "closed":
-            if self._keeping is None or self._keeping.done():
-                self._upkeep_at_s = now_s + UPKEEP_S
-                self._keeping = asyncio.get_running_loop().create_task(self.upkeep.tick(now_s))
+        if now_s < self._upkeep_at_s or self.state == "closed" or not self.database.is_open:
+            return
+        if self._keeping is None or self._keeping.done():
+            self._upkeep_at_s = now_s + UPKEEP_S
+            self._keeping = asyncio.get_running_loop().create_task(self.upkeep.tick(now_s))
 
     async def _aside(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self.database.aside(work, timeout_s=UPKEEP_TASK_S)

@@ -2,8 +2,8 @@
 
 Two queues of facts share one bound and one order (every event has a number). Where a block lies, and that it is
 gone, is what other nodes act on; so when there is no room, an older event of another kind makes room for those, and
-only what is neither can be dropped at once. Accesses have a queue of their own: they are many, and can be missed. One is written
-after the facts that were told before it, for it is counted in the row that they make.
+only what is neither can be dropped at once. Accesses have a queue of their own: they are many, and can be missed.
+One is written after the facts that were told before it, for it is counted in the row that they make.
 
 A batch of facts becomes *rounds*: in a round every name occurs once, so that it is one statement of each kind.
 Events of a name that say more of the same bytes merge into one state; bytes that replace others open the next round,
