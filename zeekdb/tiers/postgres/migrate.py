@@ -204,7 +204,11 @@ async def _step(
 
 async def _applied(connection: Connection) -> list[Applied]:
     """In order; empty where nothing ever was."""
-    if await connection.fetchval("SELECT to_regclass('zeekdb.schema_migrations')") is None:
+    # to_regclass may answer from a cache of before the wait for the lock: that takes no lock which would renew it
+    if not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n "
+        "ON n.oid = c.relnamespace WHERE n.nspname = 'zeekdb' AND c.relname = 'schema_migrations')"
+    ):
         return []
     rows = await connection.fetch(
         "SELECT number, name, up_sha256, down_sha256, extract(epoch FROM applied_at)::double precision, applied_by, "

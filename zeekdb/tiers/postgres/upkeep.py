@@ -19,13 +19,14 @@ clock. After a time without upkeep it goes on where it ended, a piece at each ti
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from zeekdb.tiers.postgres.pool import transaction
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -112,7 +113,7 @@ class Upkeep:
     async def _try(self, connection: Connection, *, number: int, task: Task, now: float) -> Done | None:
         """None: another node does it, or has just done it, or it is too early."""
         moment = datetime.fromtimestamp(now, UTC)
-        async with _transaction(connection):
+        async with transaction(connection):
             await connection.execute(
                 f"SET LOCAL statement_timeout = '{STATEMENT_S}s'; SET LOCAL lock_timeout = '{LOCK_S}s'"
             )
@@ -254,20 +255,6 @@ OLD_SHARED: Final = """
         WHERE refs = 0 AND at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) AS old
     WHERE (s.digest, s.node) = (old.digest, old.node)
 """
-
-
-@contextlib.asynccontextmanager
-async def _transaction(connection: Connection) -> AsyncIterator[None]:
-    """BEGIN … COMMIT. asyncpg's own would ask a server that is gone to roll back, and wait for it."""
-    import asyncpg
-
-    await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-    try:
-        yield
-    except asyncpg.PostgresError:
-        await connection.execute("ROLLBACK")
-        raise
-    await connection.execute("COMMIT")
 
 
 async def _done_until(connection: Connection, bucket: str) -> datetime | None:

@@ -44,11 +44,12 @@ BEGIN
     FOR day IN SELECT generate_series(first_day, last_day, interval '1 day')::date LOOP
         part := zeekdb.log_partition(day);
         CONTINUE WHEN to_regclass(format('zeekdb.%I', part)) IS NOT NULL;
+        -- no row gets into the default partition from here on: none that belongs to the day is left behind there
+        LOCK TABLE zeekdb.kv_cache_access_log_rest IN SHARE ROW EXCLUSIVE MODE;
+        CONTINUE WHEN to_regclass(format('zeekdb.%I', part)) IS NOT NULL;  -- made by another one meanwhile
         since := day::timestamp AT TIME ZONE 'UTC';
         until := (day + 1)::timestamp AT TIME ZONE 'UTC';
         EXECUTE format('CREATE TABLE zeekdb.%I (LIKE zeekdb.kv_cache_access_log INCLUDING ALL)', part);
-        -- what came before its day was made; the lock keeps others from putting more there until it is attached
-        LOCK TABLE zeekdb.kv_cache_access_log_rest IN SHARE ROW EXCLUSIVE MODE;
         EXECUTE format(
             'WITH moved AS (DELETE FROM zeekdb.kv_cache_access_log_rest WHERE at >= %L AND at < %L RETURNING *) '
             'INSERT INTO zeekdb.%I SELECT * FROM moved', since, until, part);
@@ -90,5 +91,9 @@ CREATE FUNCTION zeekdb.cleanup_old_access_logs(keep_days integer DEFAULT 7) RETU
 LANGUAGE sql BEGIN ATOMIC
     SELECT zeekdb.cleanup_old_access_logs(keep_days, (now() AT TIME ZONE 'UTC')::date);
 END;
+
+-- These act with their owner's rights: zeekdb_writer gets them, in 0007.
+REVOKE EXECUTE ON FUNCTION zeekdb.ensure_log_partitions(date, date),
+    zeekdb.cleanup_old_access_logs(integer, date, integer) FROM PUBLIC;
 
 SELECT zeekdb.ensure_log_partitions((now() AT TIME ZONE 'UTC')::date - 1, (now() AT TIME ZONE 'UTC')::date + 2);

@@ -59,3 +59,4 @@ BEGIN
         REFRESH MATERIALIZED VIEW zeekdb.popular_entries;
     END IF;
 END $$;
+REVOKE EXECUTE ON FUNCTION zeekdb.refresh_popular_entries() FROM PUBLIC;

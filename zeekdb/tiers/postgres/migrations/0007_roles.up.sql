@@ -88,8 +88,7 @@ BEGIN
             USING (role_name = current_user);
     END IF;
 END $$;
-REVOKE EXECUTE ON FUNCTION zeekdb.grant_roles(), zeekdb.ensure_log_partitions(date, date),
-    zeekdb.cleanup_old_access_logs(integer, date, integer), zeekdb.refresh_popular_entries() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION zeekdb.grant_roles() FROM PUBLIC;
 
 -- For one session or, as `ALTER ROLE … SET zeekdb.tenant`, for a role: whose rows a reader wants to see.
 CREATE FUNCTION zeekdb.tenant(model bytea, salt bytea DEFAULT '') RETURNS text
