@@ -81,6 +81,15 @@ def deadline_of(ttl_s: int) -> int:
     return min(math.ceil(time.time()) + ttl_s, DEADLINE_S_MAX) if ttl_s else 0
 
 
+def position_of(name: bytes) -> tuple[int, int, int, int, bytes] | None:
+    """(layer, begin, end, version, sequence) of a block's name, if it is one by position."""
+    parts = name[2:].split(b":", 4)
+    if not name.startswith((b"\0k", b"\0v")) or len(parts) < 5 or not all(part.isdigit() for part in parts[:4]):
+        return None
+    layer, begin, end, version = map(int, parts[:4])
+    return layer, begin, end, version, parts[4]
+
+
 def newest_cover(ranges: Sequence[Range], begin: int, end: int) -> list[Piece]:
     """Disjoint pieces of [begin, end) in order, each from the newest of the ranges that hold it.
 
@@ -247,11 +256,11 @@ class Region:
 
     def adopt_range(self, tenant: Tenant, name: bytes) -> None:
         """A block of keys by position that was there before the server was."""
-        parts = name.removeprefix(b"\0k").split(b":", 4)
-        if not name.startswith(b"\0k") or len(parts) < 5 or not all(part.isdigit() for part in parts[:4]):
+        place = position_of(name) if name.startswith(b"\0k") else None
+        if place is None:
             return
-        layer, begin, end, version = map(int, parts[:4])
-        insort(tenant.positions.setdefault((parts[4], layer), []), Range(begin, end, version))
+        layer, begin, end, version, sequence = place
+        insort(tenant.positions.setdefault((sequence, layer), []), Range(begin, end, version))
         self.last_version = max(self.last_version, version)
 
     @staticmethod
