@@ -13,7 +13,9 @@ import pytest
 
 from tests.contract.memory import MemoryTier
 from tests.contract.region import Region, block, checksum, content
+from tests.rigs.redis import cluster_url, sentinel_url
 from tests.rigs.shared import Rigs
+from zeekdb.tiers.packing import Packer
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.tier import (
     PLACE_LOCAL,
@@ -29,6 +31,7 @@ from zeekdb.tiers.tier import (
     place_of,
     settle,
 )
+from zeekdb.tiers.warm import WarmTier
 
 MIB = 1 << 20
 SIZES = (0, 1, 511, 512, 4095, 4096, 4097, 100_000, 1 << 20, (1 << 20) + 1)
@@ -59,12 +62,19 @@ def ssd(rigs: Rigs, folder: Path) -> Build:
     return lambda region: SsdTier(folder / "ssd", 256 * MIB, region, checksum, segment_bytes=16 * MIB)
 
 
+def warm(url: str) -> Build:
+    return lambda region: WarmTier(url, Packer(checksum=checksum), chunk_bytes=256 << 10, timeout_s=5)
+
+
 # A tier joins here. Its setup asks the rigs for servers (rigs.redis().url, rigs.database_url(), rigs.s3().bucket() …:
 # empty or new for this test, skipped where the machine has none) and returns what makes a Tier from a region.
 TIERS: dict[str, Kind] = {
     "ssd": Kind(ssd),
     "memory": Kind(lambda rigs, folder: lambda region: MemoryTier(str(folder)), shared=True),
-    # warm: redis, sentinel, cluster, zeekdb
+    "warm redis": Kind(lambda rigs, _: warm(rigs.redis().url), shared=True),
+    "warm sentinel": Kind(lambda rigs, _: warm(sentinel_url(rigs.sentinels())), shared=True),
+    "warm cluster": Kind(lambda rigs, _: warm(cluster_url(rigs.cluster())), shared=True),
+    "warm zeekdb": Kind(lambda rigs, _: warm(f"redis://127.0.0.1:{rigs.zeekdb().port}"), shared=True),
     # postgres: embedded, debian
     # objects: folder, s3
 }
