@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pytest
 
 from tests.contract.memory import MemoryTier
 from tests.contract.region import Region, block, checksum, content
 from tests.rigs.redis import cluster_url, sentinel_url
+from tests.rigs.s3 import ACCESS_KEY, REGION, SECRET_KEY
 from tests.rigs.shared import Rigs
+from zeekdb.tiers.objects import ObjectTier
 from zeekdb.tiers.packing import Packer
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.tier import (
@@ -66,6 +69,17 @@ def warm(url: str) -> Build:
     return lambda region: WarmTier(url, Packer(checksum=checksum), chunk_bytes=256 << 10, timeout_s=5)
 
 
+def objects_folder(rigs: Rigs, folder: Path) -> Build:
+    return lambda region: ObjectTier(f"file://{folder}/objects", coding="zstd", checksum=checksum)
+
+
+def objects_s3(rigs: Rigs, folder: Path) -> Build:
+    server = rigs.s3()
+    url = f"s3://{server.bucket()}/a/prefix?endpoint={server.endpoint}&region={REGION}"
+    keys = f"&access_key_id={ACCESS_KEY}&secret_access_key={quote(SECRET_KEY)}"
+    return lambda region: ObjectTier(url + keys, coding="zstd", checksum=checksum)
+
+
 # A tier joins here. Its setup asks the rigs for servers (rigs.redis().url, rigs.database_url(), rigs.s3().bucket() …:
 # empty or new for this test, skipped where the machine has none) and returns what makes a Tier from a region.
 TIERS: dict[str, Kind] = {
@@ -76,7 +90,8 @@ TIERS: dict[str, Kind] = {
     "warm cluster": Kind(lambda rigs, _: warm(cluster_url(rigs.cluster())), shared=True),
     "warm zeekdb": Kind(lambda rigs, _: warm(f"redis://127.0.0.1:{rigs.zeekdb().port}"), shared=True),
     # postgres: embedded, debian
-    # objects: folder, s3
+    "objects: folder": Kind(objects_folder, shared=True),
+    "objects: s3": Kind(objects_s3, shared=True),
 }
 
 

@@ -145,7 +145,7 @@ class Packer:
         if sealed.coding == "raw":
             if source.nbytes != room.nbytes:
                 return False
-            _copy(source, room)
+            copy(source, room)
             return self.is_whole(sealed, room)
         if self.checksum(source) != sealed.stored_checksum:
             return False
@@ -170,7 +170,7 @@ def _bytes_of(data: Payload) -> memoryview:
     return view.cast("B") if view.format != "B" or view.ndim != 1 else view
 
 
-def _copy(source: memoryview, into: memoryview) -> None:
+def copy(source: memoryview, into: memoryview) -> None:
     """Without the GIL, which an assignment to a slice keeps."""
     import numpy as np
 
