@@ -141,7 +141,7 @@ class PostgresRemote(Remote):
         return ["--kv-postgres-url", url, "--kv-postgres-write", "store", "--kv-postgres-timeout", str(TIMEOUT_MS)]
 
     def blocks(self) -> int:
-        return int(self.server.sql("SELECT count(*) FROM kv_cache_blobs", self.database)[0][0])
+        return int(self.server.sql("SELECT count(*) FROM zeekdb.kv_cache_blobs", self.database)[0][0])
 
     def refuse(self) -> None:
         self.server.sql(f"ALTER ROLE {self.role} PASSWORD 'another'")
