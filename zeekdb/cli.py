@@ -25,6 +25,8 @@ Usage: zeekdb serve [FILE] [--directive value ...]
        zeekdb import FILE|FOLDER|URL [--to HOST:PORT] [--replace]
        zeekdb backup create|list|verify|restore|prune
        zeekdb tiers check [FILE] [--directive value ...] [--json]
+       zeekdb migrate status|up|down URL|FILE
+       zeekdb report NAME URL|FILE
        zeekdb --version
        zeekdb --help
 
@@ -37,6 +39,8 @@ TOOLS = {
     "import": "zeekdb.tools.importing",
     "backup": "zeekdb.tools.backup",
     "tiers": "zeekdb.tools.tiers",
+    "migrate": "zeekdb.tools.migrate",
+    "report": "zeekdb.tools.catalogue",
 }
 
 SERVER_USAGE = """\

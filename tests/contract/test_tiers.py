@@ -19,6 +19,8 @@ from tests.rigs.s3 import ACCESS_KEY, REGION, SECRET_KEY
 from tests.rigs.shared import Rigs
 from zeekdb.tiers.objects import ObjectTier
 from zeekdb.tiers.packing import Packer
+from zeekdb.tiers.postgres.blobs import BlobTier
+from zeekdb.tiers.postgres.pool import Database
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.tier import (
     PLACE_LOCAL,
@@ -80,6 +82,19 @@ def objects_s3(rigs: Rigs, folder: Path) -> Build:
     return lambda region: ObjectTier(url + keys, coding="zstd", checksum=checksum)
 
 
+def blobs(url: str) -> Build:
+    database = Database(url, timeout_s=10)  # all the nodes of a test use one: two can't start a server in one folder
+    return lambda region: BlobTier(database, Packer("zstd", checksum=checksum), max_bytes=64 * MIB)
+
+
+def postgres_embedded(rigs: Rigs, folder: Path) -> Build:
+    return blobs(f"embedded:{rigs.embedded_folder()}")
+
+
+def postgres_debian(rigs: Rigs, folder: Path) -> Build:
+    return blobs(rigs.database_url())
+
+
 # A tier joins here. Its setup asks the rigs for servers (rigs.redis().url, rigs.database_url(), rigs.s3().bucket() …:
 # empty or new for this test, skipped where the machine has none) and returns what makes a Tier from a region.
 TIERS: dict[str, Kind] = {
@@ -89,7 +104,8 @@ TIERS: dict[str, Kind] = {
     "warm sentinel": Kind(lambda rigs, _: warm(sentinel_url(rigs.sentinels())), shared=True),
     "warm cluster": Kind(lambda rigs, _: warm(cluster_url(rigs.cluster())), shared=True),
     "warm zeekdb": Kind(lambda rigs, _: warm(f"redis://127.0.0.1:{rigs.zeekdb().port}"), shared=True),
-    # postgres: embedded, debian
+    "postgres: embedded": Kind(postgres_embedded, shared=True),
+    "postgres: debian": Kind(postgres_debian, shared=True),
     "objects: folder": Kind(objects_folder, shared=True),
     "objects: s3": Kind(objects_s3, shared=True),
 }

@@ -35,11 +35,13 @@ SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_
 class Postgres:
     """A server, whose superuser is `postgres` with PASSWORD."""
 
-    def __init__(self, *settings: str, tls: Certificates | None = None) -> None:
-        """`settings`: name=value each, as in postgresql.conf."""
-        initdb = program("initdb", PACKAGE, *FOLDERS)
-        self._program = program("postgres", PACKAGE, *FOLDERS)
-        self._psql = program("psql", "postgresql-client", *FOLDERS)
+    def __init__(
+        self, *settings: str, tls: Certificates | None = None, folders: tuple[str, ...] = FOLDERS
+    ) -> None:
+        """`settings`: name=value each, as in postgresql.conf. `folders`: where the programs of another one are."""
+        initdb = program("initdb", PACKAGE, *folders)
+        self._program = program("postgres", PACKAGE, *folders)
+        self._psql = program("psql", "postgresql-client", *folders)
         self._settings = [*SETTINGS, *settings]
         self._numbers = itertools.count(1)
         owner = -1
@@ -123,10 +125,10 @@ class Postgres:
             raise RuntimeError(done.stderr)
         return [line.split("\x1f") for line in done.stdout.splitlines()]
 
-    def database(self) -> str:
-        """The name of a new, empty database."""
+    def database(self, template: str = "template1") -> str:
+        """The name of a new database, empty or a copy of another one."""
         name = f"t{next(self._numbers)}"
-        self.sql(f"CREATE DATABASE {name}")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def drop(self, database: str) -> None:
