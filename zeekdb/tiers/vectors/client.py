@@ -158,7 +158,7 @@ class ClientEngine(Engine):
         requests = [
             models.QueryRequest(
                 query=_floats(vector), limit=count, filter=_only(tenant), score_threshold=least, with_payload=True,
-                params=models.SearchParams(hnsw_ef=max(self.options.ef, count)),
+                params=None if self.is_local else models.SearchParams(hnsw_ef=max(self.options.ef, count)),
             )
             for vector in vectors
         ]  # fmt: skip
@@ -197,7 +197,7 @@ class ClientEngine(Engine):
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
     """What the client, its transports and a server do becomes EngineFailed."""
-    import grpc
+    import grpc  # type: ignore[import-untyped]
 
     try:
         yield

@@ -60,11 +60,13 @@ class Finished(NamedTuple):
 
 def layers_of(layers: int) -> tuple[int, ...]:
     """Those whose keys are pooled."""
-    return tuple(sorted({int(each) for each in np.linspace(layers / 3, max(layers * 5 / 6 - 1, layers / 3), LAYERS_MAX)}))
+    first = layers / 3
+    last = max(layers * 5 / 6 - 1, first)
+    return tuple(sorted({int(each) for each in np.linspace(first, last, LAYERS_MAX)}))
 
 
 class Embedder:
-    """Of one layout, the codec its blocks are kept with, and a number of dimensions. Any number of threads may use it."""
+    """Of one layout, the codec its blocks are kept with, and a number of dimensions. Safe in threads."""
 
     def __init__(self, layout: Layout, codec: str, dim: int) -> None:
         self.layout = layout
@@ -84,7 +86,8 @@ class Embedder:
         lengths = np.linalg.norm(heads, axis=1, keepdims=True)
         features = np.divide(heads, lengths, out=np.zeros_like(heads), where=lengths > 0).reshape(-1)
         outputs, signs = projection(len(features), self.dim)
-        return np.bincount(outputs, weights=(signs * features).reshape(-1), minlength=self.dim)
+        sums = np.bincount(outputs, weights=(signs * features).reshape(-1), minlength=self.dim)
+        return sums.astype(np.float64, copy=False)
 
     def _pooled(self, view: memoryview, layer: int) -> Vector:
         """The mean of a layer's keys: float64[heads × dim]."""
@@ -108,16 +111,22 @@ class Embedder:
         one.decode(b"".join(view[begin : begin + size] for begin, size in spans), plain)
         return np.frombuffer(plain, codes, self.layout.plane_items)
 
-    def finish(self, total: Vector) -> Finished | None:
-        """The vector of the blocks whose contributions `total` is the sum of; None: there is nothing in them."""
-        norm = float(np.linalg.norm(total))
-        if not norm:
-            return None
-        return Finished((total / norm).astype("<f4").tobytes(), norm)
+    def nothing(self) -> Vector:
+        """The sum of no blocks."""
+        return np.zeros(self.dim)
 
-    def resumed(self, vector: bytes, norm: float) -> Vector:
-        """The sum that a finished vector came from, to the rounding of float32."""
-        return np.frombuffer(vector, "<f4").astype(np.float64) * norm
+
+def finished(total: Vector) -> Finished | None:
+    """The vector of the blocks whose contributions `total` is the sum of; None: there is nothing in them."""
+    norm = float(np.linalg.norm(total))
+    if not norm:
+        return None
+    return Finished((total / norm).astype("<f4").tobytes(), norm)
+
+
+def resumed(vector: bytes, norm: float) -> Vector:
+    """The sum that a finished vector came from, to the rounding of float32."""
+    return np.frombuffer(vector, "<f4").astype(np.float64) * norm
 
 
 @lru_cache(maxsize=TABLES_CACHED_MAX * 32)

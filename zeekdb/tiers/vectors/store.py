@@ -17,6 +17,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -67,6 +68,7 @@ class Match(NamedTuple):
     blocks: int
     tokens: tuple[int, int]
     is_own: bool  # the client's own vector
+    is_whole: bool  # from the context's first block on
 
 
 class Known(NamedTuple):
@@ -119,8 +121,10 @@ def _match(payload: dict[str, Any], score: float) -> Match:
     try:
         keys = tuple(key.encode("latin-1") for key in payload["keys"])
         begin, end = map(int, payload["tokens"])
-        key = payload["key"].encode("latin-1")
-        return Match(key, float(score), keys, int(payload["blocks"]), (begin, end), bool(payload["own"]))
+        return Match(
+            payload["key"].encode("latin-1"), float(score), keys, int(payload["blocks"]), (begin, end),
+            bool(payload["own"]), bool(payload["whole"]),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TierFailed(f"vectors: a row that makes no sense: {error!r}") from None
 
@@ -265,15 +269,16 @@ class VectorStore:
             await self._wake.wait()
 
     async def _wait_for_engine(self) -> None:
-        await asyncio.sleep(PAUSE_S)
-        while self.guard.state != "closed" and not self._stopping:
+        while not self._stopping:  # close() cannot wait for longer than that
             await asyncio.sleep(PAUSE_S)
+            if self.guard.state == "closed":
+                return
 
     async def _write(self) -> None:
         """One batch, of one collection and kind. What fails waits again, unless something newer does. TierFailed."""
         while self._drops:
             name = next(iter(self._drops))
-            await self.guard.call(lambda: self.engine.drop(name))
+            await self.guard.call(partial(self.engine.drop, name))
             self._drops.pop(name, None)
         if not self._waiting:
             return
@@ -367,13 +372,11 @@ class VectorStore:
         after: str | None = None
         seen, end_s = 0, time.monotonic() + NEAR_S
         while True:
-            rows, after = await self._ask(lambda at=after: self.engine.page(name, tenant, at, NEAR_PAGE))  # type: ignore[misc]
+            rows, after = await self._ask(partial(self.engine.page, name, tenant, after, NEAR_PAGE))
             vectors = [row.vector for row in rows]
             found: list[list[Hit]] = []
             if vectors:
-                found = await self._ask(
-                    lambda some=vectors: self.engine.search(name, some, NEAR_COUNT, tenant, least)  # type: ignore[misc]
-                )
+                found = await self._ask(partial(self.engine.search, name, vectors, NEAR_COUNT, tenant, least))
             for row, hits in zip(rows, found, strict=True):
                 for hit in hits:
                     if hit.id != row.id and (place := (min(hit.id, row.id), max(hit.id, row.id))) not in pairs:
@@ -417,4 +420,3 @@ class VectorStore:
             "engine": self.engine.name, "dim": self.dim, "queue": len(self._waiting), **self.guard.figures(),
         }  # fmt: skip
         return stats
-
