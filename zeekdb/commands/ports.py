@@ -150,6 +150,7 @@ class TensorsPort(Protocol):
     shared: SharedMemoryPort
     region: Any  # the models and tenants: zeekdb.tensors.region.Region
     gpu: Any  # the tier above host memory: zeekdb.server.device_tier.DeviceTier
+    contexts: Any  # the vectors of contexts: zeekdb.server.contexts.Contexts
 
     def declare(self, model: Any) -> None:
         """KV.MODEL SET. CommandError."""
@@ -175,6 +176,9 @@ class TensorsPort(Protocol):
     def remove(self, tenant: Any, keys: list[bytes]) -> int: ...
     def delete(self, ctx: Any, tenant: Any, keys: list[bytes]) -> Any:
         """A command's reply: how many there were; after a while where the tier below had some."""
+
+    def defer_read(self, client: Any, work: Any) -> Any:
+        """A command's reply: what the coroutine answers, after a while; the client's next command waits for it."""
 
     def prefetch(self, tenant: Any, keys: list[bytes]) -> int: ...
     def demote(self, tenant: Any, keys: list[bytes]) -> int: ...

@@ -28,6 +28,7 @@ from zeekdb.hot.replies import DEFERRED, NO_REPLY
 from zeekdb.persistence.manifest import sync_folder
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
+from zeekdb.server.contexts import Contexts
 from zeekdb.server.device_tier import DeviceTier
 from zeekdb.server.shared_memory import SharedMemory
 from zeekdb.tensors.layout import Model
@@ -79,6 +80,7 @@ class Tensors:
         self.below = Below(self.region)
         self.shared = SharedMemory()
         self.gpu = DeviceTier(self)
+        self.contexts = Contexts(self)
         self.models_path: Path | None = None
         self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
@@ -101,6 +103,7 @@ class Tensors:
         if config.kv_ssd_path:
             await self._open_below()
         await self.gpu.start()
+        await self.contexts.start()
         config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
@@ -146,6 +149,7 @@ class Tensors:
         set_namespaces([])
         if self.tasks:
             await asyncio.wait(self.tasks)
+        await self.contexts.stop()
         await self.gpu.stop()
         await self.below.close()
         self.models_path = None  # the file stays as it is
@@ -202,6 +206,7 @@ class Tensors:
         if self._has_plain_keys(name):
             raise CommandError(f"ERR kv-namespace gives keys to model '{name.decode('utf-8', 'surrogateescape')}'")
         blocks, buried = self._forget(name)
+        self.contexts.forget(name)
         return self._once(ctx, buried, blocks)
 
     def _forget(self, name: bytes) -> tuple[int, asyncio.Future[None] | None]:
@@ -235,6 +240,7 @@ class Tensors:
         size = sum(len(value) for value, each in zip(values, said, strict=True) if each >= 0)
         self._flow(tenant).writes.record(size, time.perf_counter_ns() - begin_ns)
         self.below.write_soon()
+        self.contexts.stored(tenant, keys, values, said, parent)
         return said
 
     def store(
@@ -356,6 +362,7 @@ class Tensors:
 
     def _remove(self, tenant: Tenant, keys: list[bytes]) -> tuple[int, asyncio.Future[None] | None]:
         gone = region.remove(tenant.space, keys)
+        self.contexts.removed(tenant, keys)
         return len(gone), self.below.forget(tenant, gone)
 
     def _once(self, ctx: Context, buried: asyncio.Future[None] | None, reply: int) -> Any:
@@ -489,6 +496,10 @@ class Tensors:
             self.reading[client] = task
         return DEFERRED
 
+    def defer_read(self, client: Client, work: Coroutine[Any, Any, Any]) -> Any:
+        """The same for commands that ask whatever answers late: what is read for nobody is not read."""
+        return self._defer(client, work, is_read=True)
+
     async def _finish(self, client: Client, work: Coroutine[Any, Any, Any]) -> None:
         try:
             reply = await work
@@ -543,4 +554,6 @@ class Tensors:
                 **{f"write_{key}": value for key, value in stats.write.figures().items()},
                 **{f"read_{key}": value for key, value in stats.read.figures().items()},
             })  # fmt: skip
+        if (vectors := self.contexts.tier()) is not None:
+            tiers.append(vectors)
         return tiers
