@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.memory import PLACES, MemoryTier
+from tests.rigs.redis import redis
+from tests.rigs.shared import Rigs
 from tests.support import free_port
 from zeekdb.cli import main
 from zeekdb.config.config import Config
@@ -58,7 +60,7 @@ def level(monkeypatch: pytest.MonkeyPatch) -> type:
                 return kind("check")
 
             PLACES.pop("check", None)
-            levels = (Level("warm", "kv_warm", make),)
+            levels = (Level("warm", "kv_warm", make, lambda tier, config: None),)
             monkeypatch.setattr(factory, "LEVELS", levels)
             monkeypatch.setattr(tiers_probe, "LEVELS", levels)
 
@@ -160,9 +162,39 @@ def test_advice_fits(text: str, word: str) -> None:
     assert word in advice_for(text)
 
 
-def test_a_real_socket_that_nobody_listens_at(capsys: pytest.CaptureFixture[str]) -> None:
-    if not factory.LEVELS:
-        pytest.skip("no level has joined the factory yet")
+# ---- real ones -----------------------------------------------------------------------------------------------------
+
+
+def test_a_socket_that_nobody_listens_at(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = check(capsys, "--kv-warm-url", f"redis://:{SECRET}@127.0.0.1:{free_port()}/0", "--deadline", "20")
     assert status == 1
-    assert "listen" in said
+    assert "Is the server running" in said
+
+
+def test_each_kind(capsys: pytest.CaptureFixture[str], rigs: Rigs, tmp_path: Path) -> None:
+    bucket = f"s3://{rigs.s3().bucket()}/p?endpoint={rigs.s3().endpoint}&access_key_id=k&secret_access_key={SECRET}"
+    words = ["--dir", str(tmp_path), "--kv-warm-url", rigs.redis().url]
+    for url in (bucket, "file:objects"):
+        status, said = check(capsys, *words, "--kv-objects-url", url)
+        assert status == 0, said
+        assert [line.split()[:2] for line in said.splitlines()[1:]] == [["warm", "ok"], ["objects", "ok"]]
+        assert rigs.redis()("DBSIZE") == 0, "the probe's blocks are gone"
+    assert (tmp_path / "objects").is_dir(), "a folder's URL may begin where the server stands"
+
+
+def test_a_wrong_password_and_a_full_server(capsys: pytest.CaptureFixture[str]) -> None:
+    with redis(password=SECRET) as server:
+        url = f"redis://127.0.0.1:{server.port}"
+        status, said = check(capsys, "--kv-warm-url", url)
+        assert (status, "User, password or keys are wrong" in said) == (1, True), said
+        status, said = check(capsys, "--kv-warm-url", url.replace("//", "//:not-it@"))
+        assert (status, "User, password or keys are wrong" in said) == (1, True), said
+        server("CONFIG", "SET", "maxmemory", 1)
+        status, said = check(capsys, "--kv-warm-url", server.url)
+        assert (status, "It is full" in said) == (1, True), said
+
+
+def test_no_such_bucket(capsys: pytest.CaptureFixture[str], rigs: Rigs) -> None:
+    url = f"s3://nowhere/p?endpoint={rigs.s3().endpoint}&access_key_id=k&secret_access_key={SECRET}"
+    status, said = check(capsys, "--kv-objects-url", url)
+    assert (status, "It has to be made there first" in said) == (1, True), said

@@ -33,7 +33,7 @@ POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
 STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.1.0"}
 READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.1.0"}
-FLAG_WORDS: Final = (b"LOCATE", b"GPU")  # options without a value
+FLAG_WORDS: Final = (b"LOCATE", b"GPU", b"WITHKEYS")  # options without a value
 FLAGS: Final = NOSCRIPT | Flag.BLOBS
 
 
@@ -279,12 +279,17 @@ def kv_unpin(ctx: Context, model: Word, *words: Word) -> int:
 
 
 @command("KV.PREFETCH", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **READS)
-def kv_prefetch(ctx: Context, model: Word, *words: Word) -> int:
+def kv_prefetch(ctx: Context, model: Word, *words: Word) -> Any:
     """Begins to bring blocks from lower tiers into host memory, with GPU to the GPU's, and tells how many."""
     options, rest = _options(words, (b"SALT", b"GPU"), 2)
-    tenant, keys = _tenant(ctx, model, options), _keys(_count(rest))
+    tenant = _tenant(ctx, model, options)
+    if _text(rest[0], "number").upper() == b"LIKE":
+        from zeekdb.commands.kv_search import prefetch_like  # which imports this module
+
+        return prefetch_like(ctx, tenant, rest[1:], b"GPU" in options)
+    keys = _keys(_count(rest))
     if b"GPU" in options:
-        return tensors_of(ctx).gpu.prefetch(tenant, keys)  # type: ignore[no-any-return]
+        return tensors_of(ctx).gpu.prefetch(tenant, keys)
     return tensors_of(ctx).prefetch(tenant, keys)
 
 
@@ -343,7 +348,7 @@ def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
     names = _names(tenant, rest[0])
     values = _cut(rest[1:], len(names), _layout(tenant).block_bytes)
     deadline_s = _deadline(tenant.model, options)
-    return tensors_of(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None)
+    return tensors_of(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None, 0)
 
 
 @command("KV.MATCH", arity=-3, flags=FLAGS | FAST, complexity="O(N) with N the number of tokens", **READS)

@@ -150,6 +150,7 @@ class TensorsPort(Protocol):
     shared: SharedMemoryPort
     region: Any  # the models and tenants: zeekdb.tensors.region.Region
     gpu: Any  # the tier above host memory: zeekdb.server.device_tier.DeviceTier
+    contexts: Any  # the vectors of contexts: zeekdb.server.contexts.Contexts
 
     def declare(self, model: Any) -> None:
         """KV.MODEL SET. CommandError."""
@@ -159,7 +160,7 @@ class TensorsPort(Protocol):
 
     def store(
         self, ctx: Any, tenant: Any, keys: list[bytes], values: Any, deadline_s: int, group: bytes | None,
-        parent: bytes | None,
+        parent: bytes | None, first_token: int = -1,
     ) -> Any:  # fmt: skip
         """A command's reply: 1, 0 or -1 for each block, perhaps after a while."""
 
@@ -178,6 +179,9 @@ class TensorsPort(Protocol):
     def remove(self, tenant: Any, keys: list[bytes]) -> int: ...
     def delete(self, ctx: Any, tenant: Any, keys: list[bytes]) -> Any:
         """A command's reply: how many there were; after a while where the tier below had some."""
+
+    def defer_read(self, client: Any, work: Any) -> Any:
+        """A command's reply: what the coroutine answers, after a while; the client's next command waits for it."""
 
     def prefetch(self, tenant: Any, keys: list[bytes]) -> int: ...
     def demote(self, tenant: Any, keys: list[bytes]) -> int: ...

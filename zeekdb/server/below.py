@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from zeekdb.errors import CommandError
@@ -75,6 +75,7 @@ class Below:
     def __init__(self, models: Region) -> None:
         self.models = models
         self.fleet = Fleet(self)
+        self.on_placed: Callable[[Tenant, bytes], None] | None = None  # told where a block is that shared tiers have
         self.tier: Stack | None = None
         self.spilling = False
         self.beside_bytes = 0
@@ -277,6 +278,8 @@ class Below:
 
     def _written(self, pending: region.Pending, item: Put, place: int | None) -> None:
         is_there = region.spilled(pending, place)
+        if is_there and place is not None:
+            self._note(self.models.by_space[pending.space], pending.key, place)
         known = region.describe(pending.space, pending.key) if pending.space in self.models.by_space else None
         levels = place & ~PLACE_LOCAL if place is not None else 0
         if not is_there and place is not None and (known is None or not (known["place"] or 0) & levels):
@@ -481,12 +484,19 @@ class Below:
 
     def dropped(self, meta: Meta, place: int) -> None:
         tenant = self.models.tenants.get((meta.model, meta.salt))
-        if tenant is not None:
-            region.place_lost(tenant.space, meta.key, place)
+        if tenant is not None and region.place_lost(tenant.space, meta.key, place):
+            self._note(tenant, meta.key, place)
 
     def added(self, meta: Meta, place: int) -> bool:
         tenant = self.models.tenants.get((meta.model, meta.salt))
-        return tenant is not None and region.place_added(tenant.space, meta.key, meta.checksum, place)
+        if tenant is None or not region.place_added(tenant.space, meta.key, meta.checksum, place):
+            return False
+        self._note(tenant, meta.key, place)
+        return True
+
+    def _note(self, tenant: Tenant, key: bytes, place: int) -> None:
+        if self.on_placed is not None and place & ~OWN:
+            self.on_placed(tenant, key)
 
     def goes_down(self, meta: Meta, place: int) -> bool:
         return False  # the stack knows

@@ -54,7 +54,6 @@ class Fleet:
         self.below = below
         self.stack: Stack | None = None
         self.catalogue: Ask | None = None
-        self.on_shared: Callable[[Sequence[Meta], Sequence[int]], None] | None = None  # blocks and their places
         self.on_forgotten: Callable[[Sequence[Name]], None] | None = None
         self.shared = self.share_dropped = self.share_failed = 0
         self.found = self.asked = self.late = 0
@@ -220,9 +219,6 @@ class Fleet:
         await self.stack.note(metas, places)
         if self.stack.warm is not None:
             self.stack.warm.announce("stored", [meta for meta, place in zip(metas, places, strict=True) if place])
-        if self.on_shared is not None:
-            there = [(meta, place) for meta, place in zip(metas, places, strict=True) if place is not None]
-            self.on_shared([meta for meta, _ in there], [place for _, place in there])
 
     async def _put_of(self, space: int, key: bytes) -> Put | None:
         """None: it has gone, or is where it shall be."""

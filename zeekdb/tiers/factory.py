@@ -1,19 +1,23 @@
 """From a configuration to the tiers that nodes share: which there are, in which order, and with what.
 
 A level is a line in LEVELS, from the top down; its module, and with it the packages that it needs, is imported where
-the level is made, so a server without tiers pays nothing. `make` raises Unavailable where a package is missing.
+the level is made, so a server without tiers pays nothing. `make` raises Unavailable where a package is missing or a URL
+makes no sense; whether somebody answers at that URL is seen when the tier is opened, and is no error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zeekdb.config.config import Config
+from zeekdb.errors import Unavailable
 from zeekdb.tiers.tier import SharedTier
 
 if TYPE_CHECKING:
     from zeekdb.tiers.packing import LayoutOf
+    from zeekdb.tiers.postgres.pool import Database
 
 URLS: Final = ("kv_warm_url", "kv_postgres_url", "kv_postgres_reader_url", "kv_qdrant_url", "kv_objects_url")
 
@@ -21,9 +25,10 @@ URLS: Final = ("kv_warm_url", "kv_postgres_url", "kv_postgres_reader_url", "kv_q
 class Level(NamedTuple):
     """One of the shared tiers."""
 
-    name: str
+    name: str  # the tier's
     prefix: str  # of its directives, as attributes
-    make: Callable[[Config, LayoutOf], SharedTier]
+    build: Callable[[Config, LayoutOf], SharedTier]
+    retune: Callable[[SharedTier, Config], None]  # what CONFIG SET may change
 
     def url(self, config: Config) -> str:
         """Where it is, secrets and all."""
@@ -38,6 +43,20 @@ class Level(NamedTuple):
         """Whether the configuration has it keep blocks."""
         return bool(self.url(config)) and self.sizes(config)[1] > 0
 
+    def make(self, config: Config, layout_of: LayoutOf) -> SharedTier:
+        """The tier, not opened. Unavailable."""
+        try:
+            tier = self.build(config, layout_of)
+        except ImportError as error:
+            directive = f"{self.prefix}_url".replace("_", "-")
+            raise Unavailable(
+                f"{directive} needs a package that is not installed ({error.name}): pip install 'zeekdb[tiers]'"
+            ) from None
+        except ValueError as error:
+            raise Unavailable(f"{self.prefix}_url: {error}".replace("_", "-")) from None
+        self.retune(tier, config)
+        return tier
+
 
 def configured_urls(config: Config) -> list[str]:
     """All URLs that may hold secrets."""
@@ -45,20 +64,89 @@ def configured_urls(config: Config) -> list[str]:
 
 
 def make_levels(config: Config, layout_of: LayoutOf) -> list[SharedTier]:
-    """The shared tiers of the configuration, from the top down; none is opened. Unavailable: a package is missing."""
+    """The shared tiers of the configuration, from the top down, none opened. Unavailable.
+
+    `layout_of` tells the layout of a model whose blocks are kept as they come, None of all others; called from threads.
+    """
     return [level.make(config, layout_of) for level in LEVELS if level.is_on(config)]
 
 
-def make_warm(config: Config, layout_of: LayoutOf) -> SharedTier:
-    """Redis and its kin."""
+def retune(tiers: Sequence[SharedTier], config: Config) -> None:
+    """Pass on what CONFIG SET has changed: the hook of the directives that are not immutable."""
+    levels = {level.name: level for level in LEVELS}
+    for tier in tiers:
+        levels[tier.name].retune(tier, config)
+
+
+# ---- each of them --------------------------------------------------------------------------------------------------
+
+
+def _warm(config: Config, layout_of: LayoutOf) -> SharedTier:
     from zeekdb.tiers.packing import Packer
     from zeekdb.tiers.warm import WarmTier
 
     return WarmTier(
         config.kv_warm_url, Packer(config.kv_warm_compression, layout_of), pool=config.kv_warm_pool,
-        batch=config.kv_warm_batch, ttl_s=config.kv_warm_ttl, least=config.kv_warm_min, most=config.kv_warm_max,
-        timeout_s=config.kv_warm_timeout / 1000,
+        batch=config.kv_warm_batch, timeout_s=config.kv_warm_timeout / 1000,
     )  # fmt: skip
 
 
-LEVELS: Final[tuple[Level, ...]] = (Level("warm", "kv_warm", make_warm),)
+def _retune_warm(tier: SharedTier, config: Config) -> None:
+    from zeekdb.tiers.warm import WarmTier
+
+    if isinstance(tier, WarmTier):
+        tier.ttl_s, tier.least, tier.most = config.kv_warm_ttl, config.kv_warm_min, config.kv_warm_max
+
+
+def make_database(config: Config) -> Database:
+    """The PostgreSQL of the configuration, not opened: for the catalogue, and for the blobs where they are kept."""
+    from zeekdb.tiers.postgres.catalogue import session_settings
+    from zeekdb.tiers.postgres.pool import Database
+
+    return Database(
+        config.kv_postgres_url, reader_url=config.kv_postgres_reader_url, connections=config.kv_postgres_pool,
+        timeout_s=config.kv_postgres_timeout / 1000, settings=session_settings(config.kv_versions),
+    )  # fmt: skip
+
+
+def _postgres(config: Config, layout_of: LayoutOf) -> SharedTier:
+    from zeekdb.tiers.packing import Packer
+    from zeekdb.tiers.postgres.blobs import BlobTier
+
+    return BlobTier(make_database(config), Packer(config.kv_postgres_compression, layout_of))
+
+
+def _retune_postgres(tier: SharedTier, config: Config) -> None:
+    from zeekdb.tiers.postgres.blobs import BlobTier
+
+    if isinstance(tier, BlobTier):
+        tier.ttl_s, tier.max_bytes = config.kv_postgres_ttl, config.kv_postgres_max
+
+
+def _objects(config: Config, layout_of: LayoutOf) -> SharedTier:
+    from zeekdb.tiers.objects import ObjectTier
+
+    return ObjectTier(
+        absolute(config.kv_objects_url), coding=config.kv_objects_compression, layout_of=layout_of,
+        pool=config.kv_objects_pool, timeout_s=config.kv_objects_timeout / 1000,
+    )  # fmt: skip
+
+
+def _retune_objects(tier: SharedTier, config: Config) -> None:
+    from zeekdb.tiers.objects import ObjectTier
+
+    if isinstance(tier, ObjectTier):
+        tier.ttl_days, tier.max_bytes = config.kv_objects_ttl, config.kv_objects_max
+
+
+def absolute(url: str) -> str:
+    """A folder's URL that begins where the server stands (`file:tiers/objects`), from the root; others as they are."""
+    path = url.removeprefix("file:")
+    return url if path == url or path.startswith("/") else Path(path).resolve().as_uri()
+
+
+LEVELS: Final = (
+    Level("warm", "kv_warm", _warm, _retune_warm),
+    Level("postgres", "kv_postgres", _postgres, _retune_postgres),
+    Level("objects", "kv_objects", _objects, _retune_objects),
+)

@@ -217,6 +217,8 @@ class ObjectTier(SharedTier):
 
     def _doubt(self, name: Name | Meta, why: str) -> None:
         """Something lies there that will not do: the next put writes it anew."""
+        if digest(name) in self._doubtful:
+            return
         self._count("corrupt")
         log.warning("Tier %s: %s is damaged: %s", self.name, path_of(name), why)
         self._doubtful[digest(name)] = None

@@ -59,8 +59,8 @@ ADVICE: Final = (
             r"|invalidaccesskey|signaturedoesnotmatch|permission denied for"
         ),
         (
-            "User, password or keys are wrong, or the role lacks a right. In a URL, : / @ ? # % are written %3A %2F %40 "
-            "%3F %23 %25."
+            "User, password or keys are wrong, or the role lacks a right. In a URL, : / @ ? # % are written "
+            "%3A %2F %40 %3F %23 %25."
         ),
     ),
     (
