@@ -35,6 +35,10 @@ class MemoryTier(SharedTier):
         self._stats.state, self._stats.error = ("failing", self.fails) if self.fails else ("ok", "")
         return not self.fails
 
+    @property
+    def guards(self) -> Sequence[Guard]:
+        return (Guard(self.name, self.probe, failures=(ConnectionError,)),)
+
     async def probe(self) -> None:
         if not self._is_up():
             raise ConnectionError(self.fails or "closed")

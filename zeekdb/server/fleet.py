@@ -2,10 +2,10 @@
 
 *Out.* A block that shared tiers take as it is stored waits here by its name alone: when its turn comes it is read from
 memory, or left out if it has gone. Deletions wait in the same order, so that the one of an old block never takes the
-new one of that name with it. While no shared tier can be asked blocks wait; deletions are for the stack to remember.
+new one of that name with it. While no shared tier can be asked blocks wait; deletions are the stack's to remember.
 
-*In.* What a read misses is asked for in the catalogue and in the shared tiers at once, within `kv-find-deadline`; what is
-found comes into the index, and is as any block below from then on. A name that nobody knew is not asked for again for
+*In.* What a read misses is asked for in the catalogue and in the shared tiers at once, within `kv-find-deadline`; what
+is found comes into the index, and is as any block below from then on. A name that nobody knew is not asked for again for
 a moment. A lookup never waits: it has the same done for the next one. Other nodes also announce what they store and
 remove; they are believed only as far as names and checksums go, as everything that is read is verified.
 """

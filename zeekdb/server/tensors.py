@@ -24,12 +24,13 @@ from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
-from zeekdb.hot.replies import DEFERRED, NO_REPLY
+from zeekdb.hot.replies import DEFERRED
 from zeekdb.persistence.manifest import sync_folder
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.contexts import Contexts
 from zeekdb.server.device_tier import DeviceTier
+from zeekdb.server.fetching import Answer, Fetching
 from zeekdb.server.levels import database_of, make_levels, retune
 from zeekdb.server.records import Records, meta_of
 from zeekdb.server.shared_memory import SharedMemory
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 Value = bytes | BlobView | memoryview
-Answer = Callable[[list[Any]], Any]
 
 STORE_WAIT_S: Final = 0.25  # how long a block waits for room that the tier below is making
 STORES_BYTES_MAX: Final = 1 << 30  # of commands that wait for room or a codec; beyond, what has no room is dropped
@@ -76,25 +76,6 @@ class Flows:
         }
 
 
-@dataclass(slots=True)
-class Reading:
-    """A command that reads blocks."""
-
-    tenant: Tenant
-    keys: list[bytes]
-    begin_ns: int
-    tiers: list[str] = field(default_factory=list)  # who had each when it was asked for; none where nobody wants to know
-
-
-def tier_of(found: BlobView | int | None) -> str:
-    """Who has what `region.get` found."""
-    if found is None:
-        return ""
-    if not isinstance(found, int):
-        return "host"
-    return next((name for name, bit in BITS.items() if found & bit), "") if found >= 0 else "gpu"
-
-
 def figures_of(stats: TierStats) -> dict[str, Any]:
     """A tier below, in KV.TIERS's names."""
     return {
@@ -119,6 +100,7 @@ class Tensors:
         self.gpu = DeviceTier(self)
         self.contexts = Contexts(self)
         self.records = Records()
+        self.fetching = Fetching(self)
         self.models_path: Path | None = None
         self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
@@ -295,7 +277,7 @@ class Tensors:
         said: list[int] = region.put(tenant.space, keys, list(values), deadline_s, group, parent)
         size = sum(len(value) for value, each in zip(values, said, strict=True) if each >= 0)
         took_ns = time.perf_counter_ns() - begin_ns
-        self._flow(tenant).writes.record(size, took_ns)
+        self.flow(tenant).writes.record(size, took_ns)
         self.records.stored(tenant, keys, said, parent, first_token, took_ns)
         self.below.write_soon()
         self.below.fleet.stored(tenant, keys, said)
@@ -315,12 +297,12 @@ class Tensors:
             if self._is_crowded(size):
                 return [-1] * len(keys)
             work = self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent, first_token)
-            return self._defer(ctx.client, self._counted(size, work))
+            return self.defer(ctx.client, self._counted(size, work))
         said = self.store_now(tenant, keys, values, deadline_s, group, parent, first_token)
         if -1 not in said or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(size):
             return said
         later = self._store_later(tenant, keys, values, deadline_s, group, said)
-        return self._defer(ctx.client, self._counted(size, later))
+        return self.defer(ctx.client, self._counted(size, later))
 
     def _is_crowded(self, size: int) -> bool:
         return self.stores_bytes > 0 and self.stores_bytes + size > STORES_BYTES_MAX
@@ -388,7 +370,7 @@ class Tensors:
         if known is not None and self.records.catalogue is not None:
             if not known["in_host"] and not ctx.deny_blocking:  # what it was is to be kept
                 work = self._replace_kept(ctx, tenant, key, value, deadline_s, group)
-                return self._defer(ctx.client, self._counted(len(value), work))
+                return self.defer(ctx.client, self._counted(len(value), work))
             old, view = meta_of(tenant, key), region.get(tenant.space, [key], False)[0]
             said = self._replace_now(tenant, key, value, deadline_s, group)
             self._note_replaced(ctx, tenant, key, old, view if isinstance(view, BlobView) else None)
@@ -397,7 +379,7 @@ class Tensors:
         if said >= 0 or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
             return "OK"
         work = self._replace_later(tenant, key, value, deadline_s, group)
-        return self._defer(ctx.client, self._counted(len(value), work))
+        return self.defer(ctx.client, self._counted(len(value), work))
 
     async def _replace_kept(
         self, ctx: Context, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
@@ -471,151 +453,25 @@ class Tensors:
             await asyncio.shield(buried)
             return reply
 
-        return self._defer(ctx.client, wait(), is_read=True)
+        return self.defer(ctx.client, wait(), is_read=True)
 
     # ------------------------------------------------------------ fetching
 
     def fetch(
         self, ctx: Context, tenant: Tenant, keys: list[bytes], answer: Answer, is_block: bool = True
     ) -> Any:  # fmt: skip
-        """A command's reply, `answer(blocks)`, None standing for one that is not there; it may wait for the tier below.
-
-        `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
-        """
-        reading = Reading(tenant, keys, time.perf_counter_ns())
-        work: Coroutine[Any, Any, Any]
-        if not ctx.deny_blocking and self._may_be_elsewhere(tenant, keys):
-            work = self._find_and_fetch(reading, answer, is_block)
-            return self._defer(ctx.client, work, is_read=True)
-        found = self._get(reading)
-        below = [at for at, each in enumerate(found) if type(each) is int]
-        codec = codec_of(tenant) if is_block else None
-        if ctx.deny_blocking:
-            if codec is not None:
-                raise CommandError("ERR blocks of a model with a codec can't be read inside a transaction")
-            for at in below:
-                found[at] = None
-            self._note_fetched(tenant, [None] * len(below))
-            below = []
-        if not below and codec is None:
-            self._note_read(reading, found)
-            return answer(found)
-        if answer is list and codec is None and self._may_stream(ctx.client):
-            work = self._stream(ctx.client, reading, found, below)
-        else:
-            work = self._fetch_later(reading, found, below, codec, answer)
-        return self._defer(ctx.client, work, is_read=True)
-
-    def _may_be_elsewhere(self, tenant: Tenant, keys: list[bytes]) -> bool:
-        """Whether other nodes are to be asked for some of these."""
-        is_asked = self.below.fleet.is_active and self.server.config.kv_find_deadline > 0
-        return is_asked and region.count_present(tenant.space, keys) < len(keys)
-
-    def _get(self, reading: Reading) -> list[Any]:
-        """See region.get; notes who has each of them, where anybody wants to know."""
-        found: list[Any] = region.get(reading.tenant.space, reading.keys)
-        if self.records.catalogue is not None:
-            reading.tiers = [tier_of(each) for each in found]
-        return found
-
-    async def _find_and_fetch(self, reading: Reading, answer: Answer, is_block: bool) -> Any:
-        reading.tenant = await self._found(reading.tenant, reading.keys, self.server.config.kv_find_deadline)
-        found = self._get(reading)
-        below = [at for at, each in enumerate(found) if type(each) is int]
-        return await self._fetch_later(reading, found, below, codec_of(reading.tenant) if is_block else None, answer)
-
-    async def _found(self, tenant: Tenant, keys: list[bytes], deadline_ms: int) -> Tenant:
-        """Asks others for what is missing; the tenant, which may be a new one. NoSuchModel."""
-        missing = [key for key in keys if not region.count_present(tenant.space, [key])]
-        await self.below.fleet.find(tenant, missing, deadline_ms)
-        return self.region.reader(tenant.model.name, tenant.salt)
+        """See Fetching."""
+        return self.fetching.fetch(ctx, tenant, keys, answer, is_block)
 
     def look_up(
         self, ctx: Context, tenant: Tenant, keys: list[bytes], wait_ms: int, answer: Callable[[Tenant], Any]
     ) -> Any:  # fmt: skip
-        """A lookup's reply, `answer(tenant)`. Others are asked for what is missing: in `wait_ms`, or for the next."""
-        fleet = self.below.fleet
-        if not fleet.is_active or region.count_present(tenant.space, keys) == len(keys):
-            return answer(tenant)
-        if not wait_ms or ctx.deny_blocking:
-            fleet.look_soon(tenant, [key for key in keys if not region.count_present(tenant.space, [key])])
-            return answer(tenant)
+        """See Fetching."""
+        return self.fetching.look_up(ctx, tenant, keys, wait_ms, answer)
 
-        async def find() -> Any:
-            return answer(await self._found(tenant, keys, wait_ms))
-
-        return self._defer(ctx.client, find(), is_read=True)
-
-    async def _fetch_later(
-        self, reading: Reading, found: list[Any], below: list[int], codec: Codec | None, answer: Answer
-    ) -> Any:  # fmt: skip
-        tenant, keys = reading.tenant, reading.keys
-        away, below = below, await self._from_gpu(tenant, keys, found, below)
-        async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
-            for at, each in zip(below, coming, strict=True):
-                found[at] = await each.view() if each is not None else None
-            self._note_fetched(tenant, [found[at] for at in away])
-            if codec is not None:
-                found = await self.coding.decode(codec, found)
-            self._note_read(reading, found)
-            return answer(found)
-
-    async def _from_gpu(self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int]) -> list[int]:
-        """Fills in what only the GPU has; where there is still nothing."""
-        views = await self.gpu.bring(tenant, [keys[at] for at in below])
-        for at, view in zip(below, views, strict=True):
-            found[at] = view
-        return [at for at in below if found[at] is None]
-
-    @staticmethod
-    def _may_stream(client: Client) -> bool:
-        """Whether nothing can come between the parts of a reply: pushes, a monitor's lines, or silence."""
-        return client.protocol == 2 and client.reply_mode == "on" and not client.is_monitor
-
-    async def _stream(self, client: Client, reading: Reading, found: list[Any], below: list[int]) -> Any:
-        """The blocks one after the other, each as soon as it is there: the device and the socket work side by side."""
-        tenant, keys = reading.tenant, reading.keys
-        away = set(below)
-        sent: list[int | None] = [None] * len(found)  # bytes
-        try:
-            below = await self._from_gpu(tenant, keys, found, below)
-            places = set(below)
-            async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
-                client.write_raw(b"*%d\r\n" % len(found))
-                later = iter(coming)
-                for at, view in enumerate(found):
-                    if at in places:
-                        each = next(later)
-                        view = await each.view() if each is not None else None
-                        self.server.settle()
-                    client.write(view)
-                    sent[at] = len(view) if view is not None else None
-                    if at in away:
-                        self._note_fetched(tenant, [view])
-        except Exception as error:  # the reply has begun
-            self.server.dispatcher.report_bug(client, client.last_command_index, error)
-            client.close()
-        self._note_sizes(reading, sent)
-        return NO_REPLY
-
-    def _flow(self, tenant: Tenant) -> Flows:
+    def flow(self, tenant: Tenant) -> Flows:
         """Of a model that is gone meanwhile nothing is kept."""
         return self.flows.setdefault(tenant.model.name, Flows()) if self.below.is_open(tenant) else Flows()
-
-    def _note_fetched(self, tenant: Tenant, views: Sequence[BlobView | None]) -> None:
-        """Counts what came of blocks that were not in host memory, as they are kept."""
-        if self.below.is_open(tenant):
-            there = [len(view) for view in views if view is not None]
-            region.note_fetched(tenant.space, len(there), len(views) - len(there), sum(there))
-
-    def _note_read(self, reading: Reading, found: Sequence[BlobView | None]) -> None:
-        self._note_sizes(reading, [len(each) if each is not None else None for each in found])
-
-    def _note_sizes(self, reading: Reading, sizes: Sequence[int | None]) -> None:
-        took_ns = time.perf_counter_ns() - reading.begin_ns
-        self._flow(reading.tenant).reads.record(sum(size or 0 for size in sizes), took_ns)
-        if reading.tiers:
-            self.records.read(reading.tenant, reading.keys, reading.tiers, sizes, took_ns)
 
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
         """Begins to bring up what is below; how many blocks."""
@@ -630,7 +486,7 @@ class Tensors:
 
     # ------------------------------------------------------------ waiting
 
-    def _defer(self, client: Client, work: Coroutine[Any, Any, Any], is_read: bool = False) -> Any:
+    def defer(self, client: Client, work: Coroutine[Any, Any, Any], is_read: bool = False) -> Any:
         """The command's reply comes when the work is done; the client's next command waits for it."""
         task = self.server.loop.create_task(self._finish(client, work))
         self.tasks.add(task)
@@ -642,7 +498,7 @@ class Tensors:
 
     def defer_read(self, client: Client, work: Coroutine[Any, Any, Any]) -> Any:
         """The same for commands that ask whatever answers late: what is read for nobody is not read."""
-        return self._defer(client, work, is_read=True)
+        return self.defer(client, work, is_read=True)
 
     async def _finish(self, client: Client, work: Coroutine[Any, Any, Any]) -> None:
         try:
@@ -682,7 +538,7 @@ class Tensors:
         known = region.describe(tenant.space, key)
         if known is None:
             return []
-        above = [name for name, is_there in (("gpu", known["slot"] is not None), ("host", known["in_host"])) if is_there]
+        above = ["gpu"] * (known["slot"] is not None) + ["host"] * known["in_host"]
         return above + [name for name, bit in BITS.items() if (known["place"] or 0) & bit]
 
     def tiers(self) -> list[dict[str, Any]]:

@@ -138,6 +138,11 @@ class ObjectTier(SharedTier):
         self._threads.shutdown(wait=False)
         self._is_closed = True
 
+    @property
+    def guards(self) -> Sequence[Guard]:
+        """See SharedTier."""
+        return (self.reading, self.writing)
+
     async def probe(self) -> None:
         """A request for a few bytes."""
         await self.bucket.probe()

@@ -19,13 +19,11 @@ What a tier could not be told to delete, because it was down, is kept (`owed`) a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Protocol
 
-from zeekdb.tiers.guard import TierFailed
 from zeekdb.tiers.tier import (
     PLACE_LOCAL,
     Get,
@@ -142,12 +140,6 @@ class Level:
         least, most = self._sizes()
         return least <= meta.size <= most
 
-    async def check(self) -> None:
-        """One round trip through the guard, which draws the conclusions."""
-        assert self.shared is not None
-        with contextlib.suppress(TierFailed):
-            await self.shared.guard.call(self.shared.probe)
-
     def owe(self, held: Held) -> None:
         """A deletion that could not be told."""
         if len(self.owed) >= OWED_MAX:
@@ -177,15 +169,12 @@ class Stack(Tier):
 
     async def open(self) -> None:
         """Unavailable: one of them can never be used as it is configured. One that is down now is no reason."""
-        opened: list[Level] = []
-        try:
+        results = await asyncio.gather(*(level.tier.open() for level in self.levels), return_exceptions=True)
+        failed = [each for each in results if isinstance(each, BaseException)]
+        if failed:
             for level in self.levels:
-                await level.tier.open()
-                opened.append(level)
-        except BaseException:
-            for level in opened:
                 await level.tier.close()
-            raise
+            raise failed[0]
         self.tick()
 
     async def scan(self) -> AsyncIterator[list[Held]]:
@@ -224,8 +213,8 @@ class Stack(Tier):
             return
         self._check_at = now + CHECK_S
         for level in self.shared:
-            if level.checking is None or level.checking.done():
-                level.checking = asyncio.get_running_loop().create_task(level.check())
+            if level.shared is not None and (level.checking is None or level.checking.done()):
+                level.checking = asyncio.get_running_loop().create_task(level.shared.check())
 
     # ---- down ------------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from zeekdb.observe.histogram import Histogram
-from zeekdb.tiers.guard import Guard
+from zeekdb.tiers.guard import Guard, TierFailed
 
 T = TypeVar("T")
 
@@ -176,7 +176,6 @@ class SharedTier(Tier):
     and a whole block of another checksum than the one asked for is False: whoever asked looks what there is now.
     """
 
-    guard: Guard
     is_lossy: bool = False
     """Whether a block may come back as what a lossy coding made of it; its checksum is then its caller's to compute."""
 
@@ -187,6 +186,16 @@ class SharedTier(Tier):
     async def drop(self, items: Sequence[Held]) -> list[bool]:
         """`delete`, of blocks that are elsewhere and stay: no other node needs to hear of it."""
         return await self.delete(items)
+
+    @property
+    @abstractmethod
+    def guards(self) -> Sequence[Guard]:
+        """Those that stand before it, the one of reads first."""
+
+    async def check(self) -> None:
+        """One cheap round trip; the guard of reads draws the conclusions."""
+        with contextlib.suppress(TierFailed):
+            await self.guards[0].call(self.probe)
 
     @abstractmethod
     async def probe(self) -> None:

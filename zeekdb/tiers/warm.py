@@ -120,6 +120,11 @@ class WarmTier(SharedTier):
         with suppress(TierFailed):
             await self.guard.call(self.client.probe, retry=False)
 
+    @property
+    def guards(self) -> Sequence[Guard]:
+        """See SharedTier."""
+        return (self.guard,)
+
     async def probe(self) -> None:
         """A PING to every primary. LinkDown."""
         await self.client.probe()
