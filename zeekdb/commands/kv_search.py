@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import parse_range, to_float
 from zeekdb.commands.context import Context
-from zeekdb.commands.kv import FLAGS, READS, STORES, Word, _names, _options, _tenant, _tensors, _text
+from zeekdb.commands.kv import FLAGS, READS, STORES, Word, _names, _options, _tenant, _text, tensors_of
 from zeekdb.commands.spec import command
 from zeekdb.errors import CommandError, OutOfRange, SyntaxError_, WrongArity
 
@@ -61,7 +61,7 @@ def _later(ctx: Context, work: Any) -> Any:
     if ctx.deny_blocking:
         work.close()
         raise CommandError("ERR vectors can't be searched inside a transaction")
-    return _tensors(ctx).defer_read(ctx.client, work)
+    return tensors_of(ctx).defer_read(ctx.client, work)
 
 
 @command("KV.SEARCH", arity=-4, flags=FLAGS, complexity="O(log(N)) with N the number of contexts", **READS)
@@ -72,7 +72,7 @@ def kv_search(ctx: Context, model: Word, *words: Word) -> Any:
         raise SyntaxError_
     tenant, count = _tenant(ctx, model, options), _count(options)
     least = _score(options[b"MIN"]) if b"MIN" in options else None
-    contexts = _tensors(ctx).contexts
+    contexts = tensors_of(ctx).contexts
     kind, (name, salt), dim = _text(rest[0]).upper(), (tenant.model.name, tenant.salt), contexts.dim
     vector, keys = b"", []
     if kind == b"VECTOR":
@@ -101,7 +101,7 @@ def kv_embed(ctx: Context, model: Word, *words: Word) -> str:
     options, rest = _options(words, (b"SALT",), 2)
     if len(rest) != 2:
         raise WrongArity("kv.embed")
-    contexts = _tensors(ctx).contexts
+    contexts = tensors_of(ctx).contexts
     vector = _vector(rest[1], contexts.dim)
     contexts.embed(_tenant(ctx, model, options, stores=True), _text(rest[0]), vector)
     return "OK"
@@ -117,7 +117,7 @@ def kv_near(ctx: Context, model: Word, *words: Word) -> Any:
     limit = PAIRS_DEFAULT
     if b"LIMIT" in options:
         limit = parse_range(options[b"LIMIT"], 1, PAIRS_MAX, f"ERR LIMIT must be from 1 to {PAIRS_MAX}")
-    contexts = _tensors(ctx).contexts
+    contexts = tensors_of(ctx).contexts
     contexts.dim  # noqa: B018  # raises where there are none
 
     async def report() -> list[Any]:
@@ -132,7 +132,7 @@ def prefetch_like(ctx: Context, tenant: Tenant, words: Sequence[Word], to_gpu: b
     if len(words) not in (1, 3) or (len(words) == 3 and _text(words[1]).upper() != b"K"):
         raise SyntaxError_
     count = _count({b"K": _text(words[2])} if len(words) == 3 else {})
-    contexts = _tensors(ctx).contexts
+    contexts = tensors_of(ctx).contexts
     contexts.dim  # noqa: B018
     work = contexts.prefetch(tenant.model.name, tenant.salt, _text(words[0]), count, to_gpu)
     return _later(ctx, work)

@@ -30,11 +30,14 @@ from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.contexts import Contexts
 from zeekdb.server.device_tier import DeviceTier
+from zeekdb.server.levels import database_of, make_levels, retune
+from zeekdb.server.records import Records, meta_of
 from zeekdb.server.shared_memory import SharedMemory
-from zeekdb.tensors.layout import Model
+from zeekdb.tensors.layout import Layout, Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant, deadline_of
-from zeekdb.tiers.tier import Flow
+from zeekdb.tiers.stack import BITS, Stack
+from zeekdb.tiers.tier import Flow, Meta, TierStats
 
 if TYPE_CHECKING:
     from zeekdb.commands.context import Context
@@ -50,6 +53,9 @@ Answer = Callable[[list[Any]], Any]
 STORE_WAIT_S: Final = 0.25  # how long a block waits for room that the tier below is making
 STORES_BYTES_MAX: Final = 1 << 30  # of commands that wait for room or a codec; beyond, what has no room is dropped
 SWEEPS_PER_TICK: Final = 8  # walks of 256 blocks for what has expired
+RETUNED: Final = tuple(
+    f"kv-{name}-{what}" for name in ("warm", "postgres", "objects") for what in ("min", "max", "ttl")
+)  # directives
 MODELS_FILE: Final = "models.json"
 
 
@@ -70,6 +76,37 @@ class Flows:
         }
 
 
+@dataclass(slots=True)
+class Reading:
+    """A command that reads blocks."""
+
+    tenant: Tenant
+    keys: list[bytes]
+    begin_ns: int
+    tiers: list[str] = field(default_factory=list)  # who had each when it was asked for; none where nobody wants to know
+
+
+def tier_of(found: BlobView | int | None) -> str:
+    """Who has what `region.get` found."""
+    if found is None:
+        return ""
+    if not isinstance(found, int):
+        return "host"
+    return next((name for name, bit in BITS.items() if found & bit), "") if found >= 0 else "gpu"
+
+
+def figures_of(stats: TierStats) -> dict[str, Any]:
+    """A tier below, in KV.TIERS's names."""
+    return {
+        "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
+        "blocks": stats.blocks, "bytes": stats.bytes, "used_bytes": stats.used_bytes,
+        "limit_bytes": stats.limit_bytes, "misses": stats.misses, "corrupt": stats.corrupt, "deleted": stats.deleted,
+        "dropped": stats.dropped, "moved": stats.moved, "queue_bytes": stats.queue_bytes, **stats.more,
+        **{f"write_{key}": value for key, value in stats.write.figures().items()},
+        **{f"read_{key}": value for key, value in stats.read.figures().items()},
+    }  # fmt: skip
+
+
 class Tensors:
     """Fills `commands.ports.TensorsPort`."""
 
@@ -81,6 +118,7 @@ class Tensors:
         self.shared = SharedMemory()
         self.gpu = DeviceTier(self)
         self.contexts = Contexts(self)
+        self.records = Records()
         self.models_path: Path | None = None
         self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
@@ -100,8 +138,7 @@ class Tensors:
             self.arena_bytes = arena.arena_stats()["size"]
             if config.kv_prefault:
                 arena.arena_fault_in()
-        if config.kv_ssd_path:
-            await self._open_below()
+        await self._open_below()
         await self.gpu.start()
         await self.contexts.start()
         config.on_change("kv-ssd-uses", self.tick)
@@ -114,17 +151,34 @@ class Tensors:
         self._promise()
 
     async def _open_below(self) -> None:
+        """Unavailable: a directory or a directive that cannot be used."""
         config = self.server.config
-        path = Path(config.kv_ssd_path)
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
-        for model in load_models(path / MODELS_FILE):
-            self.region.declare(model)
-        self.models_path = path / MODELS_FILE
-        await self.below.open(path, config.kv_ssd_size, self.arena_bytes)
-        self.tick()
+        if config.kv_ssd_path:
+            path = Path(config.kv_ssd_path)
+            try:
+                os.makedirs(path, exist_ok=True)
+            except OSError as error:
+                raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
+            for model in load_models(path / MODELS_FILE):
+                self.region.declare(model)
+            self.models_path = path / MODELS_FILE
+        levels, ssd_owner = make_levels(config, self.below, self._layout_of)
+        if levels:
+            ssd_owner.stack = Stack(levels, self.below)
+            await self.below.open(ssd_owner.stack, self.arena_bytes)
+            for name in RETUNED:
+                config.on_change(name, lambda: retune(levels, config))
+            self.tick()
+        if config.kv_postgres_url:
+            await self.records.open(config, database_of(levels, config))
+            self.below.on_placed = self.records.placed
+            self.below.fleet.catalogue = self.records.find
+            self.below.fleet.on_forgotten = self.records.removed
+
+    def _layout_of(self, name: bytes) -> Layout | None:
+        """Of blocks that are kept as they come."""
+        model = self.region.models.get(name)
+        return model.layout if model is not None and model.codec == "raw" else None
 
     def _promise(self) -> None:
         set_exists_lease(self.server.config.kv_exists_lease)
@@ -152,6 +206,7 @@ class Tensors:
         await self.contexts.stop()
         await self.gpu.stop()
         await self.below.close()
+        await self.records.close()
         self.models_path = None  # the file stays as it is
         self.shared.close()
         for name in list(self.region.models):
@@ -174,6 +229,7 @@ class Tensors:
         """Ten times a second: makes room ahead of need, removes what has expired, goes on with writing."""
         config = self.server.config
         self.below.tick(config.kv_ssd_uses)
+        self.records.tick()
         self.gpu.tick()
         if self.arena_bytes:
             region.relieve(self.arena_bytes * (100 - config.kv_watermark) // 100)
@@ -232,20 +288,23 @@ class Tensors:
 
     def store_now(
         self, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int = 0,
-        group: bytes | None = None, parent: bytes | None = None,
+        group: bytes | None = None, parent: bytes | None = None, first_token: int = -1,
     ) -> list[int]:  # fmt: skip
-        """Stores blocks as far as there is room, see `region.put`."""
+        """Stores blocks as far as there is room, see `region.put`. `first_token`: of the first; -1: not known."""
         begin_ns = time.perf_counter_ns()
         said: list[int] = region.put(tenant.space, keys, list(values), deadline_s, group, parent)
         size = sum(len(value) for value, each in zip(values, said, strict=True) if each >= 0)
-        self._flow(tenant).writes.record(size, time.perf_counter_ns() - begin_ns)
+        took_ns = time.perf_counter_ns() - begin_ns
+        self._flow(tenant).writes.record(size, took_ns)
+        self.records.stored(tenant, keys, said, parent, first_token, took_ns)
         self.below.write_soon()
+        self.below.fleet.stored(tenant, keys, said)
         self.contexts.stored(tenant, keys, values, said, parent)
         return said
 
     def store(
         self, ctx: Context, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int,
-        group: bytes | None, parent: bytes | None,
+        group: bytes | None, parent: bytes | None, first_token: int = -1,
     ) -> Any:  # fmt: skip
         """The same as a command's reply, which waits for a model's codec, and where the tier below is making room."""
         codec = codec_of(tenant)
@@ -255,9 +314,9 @@ class Tensors:
                 raise CommandError("ERR blocks of a model with a codec can't be stored inside a transaction")
             if self._is_crowded(size):
                 return [-1] * len(keys)
-            work = self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent)
+            work = self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent, first_token)
             return self._defer(ctx.client, self._counted(size, work))
-        said = self.store_now(tenant, keys, values, deadline_s, group, parent)
+        said = self.store_now(tenant, keys, values, deadline_s, group, parent, first_token)
         if -1 not in said or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(size):
             return said
         later = self._store_later(tenant, keys, values, deadline_s, group, said)
@@ -284,7 +343,7 @@ class Tensors:
 
     async def _store_encoded(
         self, tenant: Tenant, codec: Codec, keys: list[bytes], values: Sequence[Value], deadline_s: int,
-        group: bytes | None, parent: bytes | None,
+        group: bytes | None, parent: bytes | None, first_token: int,
     ) -> list[int]:  # fmt: skip
         said = [0 if region.count_present(tenant.space, [key]) else -1 for key in keys]
         missing = [at for at, each in enumerate(said) if each == -1]
@@ -296,8 +355,9 @@ class Tensors:
             parent = keys[fits[0][0] - 1]
         stored = [at for at, _ in fits]
         again = self.store_now(
-            tenant, [keys[at] for at in stored], [view for _, view in fits], deadline_s, group, parent
-        )
+            tenant, [keys[at] for at in stored], [view for _, view in fits], deadline_s, group, parent,
+            first_token if stored == list(range(len(keys))) else -1,
+        )  # fmt: skip
         for at, each in zip(stored, again, strict=True):
             said[at] = each
         return said
@@ -324,20 +384,54 @@ class Tensors:
         if deadline_s is None:
             deadline_s = deadline_of(tenant.model.ttl_s)
         known = region.describe(tenant.space, key)
-        is_sooner = known is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1)
-        if known is not None and known["place"] is not None and is_sooner:
-            self.remove(tenant, [key])  # what is below would live longer, after a restart
-        if self._replace(tenant, key, value, deadline_s, group) >= 0:
-            return "OK"
-        if ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
+        work: Coroutine[Any, Any, Any]
+        if known is not None and self.records.catalogue is not None:
+            if not known["in_host"] and not ctx.deny_blocking:  # what it was is to be kept
+                work = self._replace_kept(ctx, tenant, key, value, deadline_s, group)
+                return self._defer(ctx.client, self._counted(len(value), work))
+            old, view = meta_of(tenant, key), region.get(tenant.space, [key], False)[0]
+            said = self._replace_now(tenant, key, value, deadline_s, group)
+            self._note_replaced(ctx, tenant, key, old, view if isinstance(view, BlobView) else None)
+        else:
+            said = self._replace_now(tenant, key, value, deadline_s, group)
+        if said >= 0 or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
             return "OK"
         work = self._replace_later(tenant, key, value, deadline_s, group)
         return self._defer(ctx.client, self._counted(len(value), work))
 
+    async def _replace_kept(
+        self, ctx: Context, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
+    ) -> str:  # fmt: skip
+        """The same, where the block that it replaces is below: it is read first, as its bytes become a version."""
+        async with self.below.bringing(tenant, [key]) as coming:
+            old = meta_of(tenant, key)
+            view = await coming[0].view() if coming[0] is not None else None
+            if self.below.is_open(tenant):
+                if self._replace_now(tenant, key, value, deadline_s, group) < 0:
+                    await self._replace_later(tenant, key, value, deadline_s, group)
+                self._note_replaced(ctx, tenant, key, old, view)
+        return "OK"
+
+    def _note_replaced(
+        self, ctx: Context, tenant: Tenant, key: bytes, old: Meta | None, view: BlobView | None, why: str = "SET"
+    ) -> None:  # fmt: skip
+        new = meta_of(tenant, key)
+        if old is not None and new is not None and new.checksum != old.checksum:
+            self.records.replaced(old, new, f"{ctx.client.user}@{ctx.client.addr}", why, view)
+
+    def _replace_now(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+        known = region.describe(tenant.space, key)
+        is_sooner = known is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1)
+        if known is not None and known["place"] is not None and is_sooner:
+            self.remove(tenant, [key])  # what is below would live longer, after a restart
+        return self._replace(tenant, key, value, deadline_s, group)
+
     def _replace(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+        is_known = region.describe(tenant.space, key) is not None
         said, below = region.replace(tenant.space, key, value, deadline_s, group)
-        self.below.forget(tenant, [(key, below)])
+        self.below.forget(tenant, [(key, below)], is_fleet=is_known)
         self.below.write_soon()
+        self.below.fleet.stored(tenant, [key], [said])
         return said
 
     async def _replace_later(
@@ -363,7 +457,10 @@ class Tensors:
     def _remove(self, tenant: Tenant, keys: list[bytes]) -> tuple[int, asyncio.Future[None] | None]:
         gone = region.remove(tenant.space, keys)
         self.contexts.removed(tenant, keys)
-        return len(gone), self.below.forget(tenant, gone)
+        if not self.below.fleet.is_active:
+            return len(gone), self.below.forget(tenant, gone)
+        here = dict(gone)  # a block that this node does not know goes as well, wherever it is
+        return len(gone), self.below.forget(tenant, [(key, here.get(key)) for key in keys], is_fleet=True)
 
     def _once(self, ctx: Context, buried: asyncio.Future[None] | None, reply: int) -> Any:
         """The reply, but not before."""
@@ -385,8 +482,12 @@ class Tensors:
 
         `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
         """
-        begin_ns = time.perf_counter_ns()
-        found: list[Any] = region.get(tenant.space, keys)
+        reading = Reading(tenant, keys, time.perf_counter_ns())
+        work: Coroutine[Any, Any, Any]
+        if not ctx.deny_blocking and self._may_be_elsewhere(tenant, keys):
+            work = self._find_and_fetch(reading, answer, is_block)
+            return self._defer(ctx.client, work, is_read=True)
+        found = self._get(reading)
         below = [at for at, each in enumerate(found) if type(each) is int]
         codec = codec_of(tenant) if is_block else None
         if ctx.deny_blocking:
@@ -397,19 +498,58 @@ class Tensors:
             self._note_fetched(tenant, [None] * len(below))
             below = []
         if not below and codec is None:
-            self._note_read(tenant, found, begin_ns)
+            self._note_read(reading, found)
             return answer(found)
-        work: Coroutine[Any, Any, Any]
         if answer is list and codec is None and self._may_stream(ctx.client):
-            work = self._stream(ctx.client, tenant, keys, found, below, begin_ns)
+            work = self._stream(ctx.client, reading, found, below)
         else:
-            work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
+            work = self._fetch_later(reading, found, below, codec, answer)
         return self._defer(ctx.client, work, is_read=True)
 
-    async def _fetch_later(
-        self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
-        answer: Answer, begin_ns: int,
+    def _may_be_elsewhere(self, tenant: Tenant, keys: list[bytes]) -> bool:
+        """Whether other nodes are to be asked for some of these."""
+        is_asked = self.below.fleet.is_active and self.server.config.kv_find_deadline > 0
+        return is_asked and region.count_present(tenant.space, keys) < len(keys)
+
+    def _get(self, reading: Reading) -> list[Any]:
+        """See region.get; notes who has each of them, where anybody wants to know."""
+        found: list[Any] = region.get(reading.tenant.space, reading.keys)
+        if self.records.catalogue is not None:
+            reading.tiers = [tier_of(each) for each in found]
+        return found
+
+    async def _find_and_fetch(self, reading: Reading, answer: Answer, is_block: bool) -> Any:
+        reading.tenant = await self._found(reading.tenant, reading.keys, self.server.config.kv_find_deadline)
+        found = self._get(reading)
+        below = [at for at, each in enumerate(found) if type(each) is int]
+        return await self._fetch_later(reading, found, below, codec_of(reading.tenant) if is_block else None, answer)
+
+    async def _found(self, tenant: Tenant, keys: list[bytes], deadline_ms: int) -> Tenant:
+        """Asks others for what is missing; the tenant, which may be a new one. NoSuchModel."""
+        missing = [key for key in keys if not region.count_present(tenant.space, [key])]
+        await self.below.fleet.find(tenant, missing, deadline_ms)
+        return self.region.reader(tenant.model.name, tenant.salt)
+
+    def look_up(
+        self, ctx: Context, tenant: Tenant, keys: list[bytes], wait_ms: int, answer: Callable[[Tenant], Any]
     ) -> Any:  # fmt: skip
+        """A lookup's reply, `answer(tenant)`. Others are asked for what is missing: in `wait_ms`, or for the next."""
+        fleet = self.below.fleet
+        if not fleet.is_active or region.count_present(tenant.space, keys) == len(keys):
+            return answer(tenant)
+        if not wait_ms or ctx.deny_blocking:
+            fleet.look_soon(tenant, [key for key in keys if not region.count_present(tenant.space, [key])])
+            return answer(tenant)
+
+        async def find() -> Any:
+            return answer(await self._found(tenant, keys, wait_ms))
+
+        return self._defer(ctx.client, find(), is_read=True)
+
+    async def _fetch_later(
+        self, reading: Reading, found: list[Any], below: list[int], codec: Codec | None, answer: Answer
+    ) -> Any:  # fmt: skip
+        tenant, keys = reading.tenant, reading.keys
         away, below = below, await self._from_gpu(tenant, keys, found, below)
         async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
             for at, each in zip(below, coming, strict=True):
@@ -417,7 +557,7 @@ class Tensors:
             self._note_fetched(tenant, [found[at] for at in away])
             if codec is not None:
                 found = await self.coding.decode(codec, found)
-            self._note_read(tenant, found, begin_ns)
+            self._note_read(reading, found)
             return answer(found)
 
     async def _from_gpu(self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int]) -> list[int]:
@@ -432,12 +572,11 @@ class Tensors:
         """Whether nothing can come between the parts of a reply: pushes, a monitor's lines, or silence."""
         return client.protocol == 2 and client.reply_mode == "on" and not client.is_monitor
 
-    async def _stream(
-        self, client: Client, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], begin_ns: int
-    ) -> Any:  # fmt: skip
+    async def _stream(self, client: Client, reading: Reading, found: list[Any], below: list[int]) -> Any:
         """The blocks one after the other, each as soon as it is there: the device and the socket work side by side."""
-        size = 0
+        tenant, keys = reading.tenant, reading.keys
         away = set(below)
+        sent: list[int | None] = [None] * len(found)  # bytes
         try:
             below = await self._from_gpu(tenant, keys, found, below)
             places = set(below)
@@ -450,13 +589,13 @@ class Tensors:
                         view = await each.view() if each is not None else None
                         self.server.settle()
                     client.write(view)
-                    size += len(view) if view is not None else 0
+                    sent[at] = len(view) if view is not None else None
                     if at in away:
                         self._note_fetched(tenant, [view])
         except Exception as error:  # the reply has begun
             self.server.dispatcher.report_bug(client, client.last_command_index, error)
             client.close()
-        self._flow(tenant).reads.record(size, time.perf_counter_ns() - begin_ns)
+        self._note_sizes(reading, sent)
         return NO_REPLY
 
     def _flow(self, tenant: Tenant) -> Flows:
@@ -469,9 +608,14 @@ class Tensors:
             there = [len(view) for view in views if view is not None]
             region.note_fetched(tenant.space, len(there), len(views) - len(there), sum(there))
 
-    def _note_read(self, tenant: Tenant, found: list[BlobView | None], begin_ns: int) -> None:
-        size = sum(len(each) for each in found if each is not None)
-        self._flow(tenant).reads.record(size, time.perf_counter_ns() - begin_ns)
+    def _note_read(self, reading: Reading, found: Sequence[BlobView | None]) -> None:
+        self._note_sizes(reading, [len(each) if each is not None else None for each in found])
+
+    def _note_sizes(self, reading: Reading, sizes: Sequence[int | None]) -> None:
+        took_ns = time.perf_counter_ns() - reading.begin_ns
+        self._flow(reading.tenant).reads.record(sum(size or 0 for size in sizes), took_ns)
+        if reading.tiers:
+            self.records.read(reading.tenant, reading.keys, reading.tiers, sizes, took_ns)
 
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
         """Begins to bring up what is below; how many blocks."""
@@ -480,7 +624,7 @@ class Tensors:
     def demote(self, tenant: Tenant, keys: list[bytes]) -> int:
         """KV.DEMOTE."""
         count, rest = self.gpu.demote(tenant, keys)
-        count += region.demote(tenant.space, rest)
+        count += self.below.sink(tenant, rest) + region.demote(tenant.space, rest)
         self.below.write_soon()
         return count
 
@@ -530,7 +674,16 @@ class Tensors:
             return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
         sums |= self.gpu.figures(None)
         attached = len(self.shared.attached)
-        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
+        sums |= {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
+        return sums | self.below.fleet.figures() if self.below.fleet.stack is not None else sums
+
+    def where(self, tenant: Tenant, key: bytes) -> list[str]:
+        """KV.WHERE."""
+        known = region.describe(tenant.space, key)
+        if known is None:
+            return []
+        above = [name for name, is_there in (("gpu", known["slot"] is not None), ("host", known["in_host"])) if is_there]
+        return above + [name for name, bit in BITS.items() if (known["place"] or 0) & bit]
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""
@@ -543,17 +696,8 @@ class Tensors:
         }  # fmt: skip
         device = self.gpu.tier()
         tiers = [host] if device is None else [device, host]
-        if self.below.tier is not None:
-            stats = self.below.tier.stats()
-            tiers.append({
-                "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
-                "blocks": totals["ssd_blocks"], "bytes": totals["ssd_bytes"],
-                "used_bytes": stats.used_bytes, "limit_bytes": stats.limit_bytes, "misses": stats.misses,
-                "corrupt": stats.corrupt, "deleted": stats.deleted, "dropped": stats.dropped, "moved": stats.moved,
-                "queue_bytes": stats.queue_bytes, **stats.more,
-                **{f"write_{key}": value for key, value in stats.write.figures().items()},
-                **{f"read_{key}": value for key, value in stats.read.figures().items()},
-            })  # fmt: skip
+        below = self.below.tier.tier_stats() if self.below.tier is not None else []
+        tiers += map(figures_of, below)
         if (vectors := self.contexts.tier()) is not None:
             tiers.append(vectors)
         return tiers

@@ -418,6 +418,12 @@ class WarmTier(SharedTier):
 
     async def delete(self, items: Sequence[Held]) -> list[bool]:
         """See Tier."""
+        gone = await self.drop(items)
+        self.announce("removed", [item.meta for item, is_gone in zip(items, gone, strict=True) if is_gone])
+        return gone
+
+    async def drop(self, items: Sequence[Held]) -> list[bool]:
+        """See SharedTier."""
         return await self._in_batches(items, [0] * len(items), self._delete, False)
 
     async def _delete(self, items: Sequence[Held]) -> list[bool]:
@@ -437,7 +443,6 @@ class WarmTier(SharedTier):
                 self.deleted += 1
                 self._blocks -= 1
                 self._bytes -= head.sealed.meta.size
-        self.announce("removed", [item.meta for item, is_gone in zip(items, gone, strict=True) if is_gone])
         return gone
 
     async def scan(self) -> AsyncIterator[list[Held]]:
