@@ -56,7 +56,7 @@ def level(monkeypatch: pytest.MonkeyPatch) -> type:
 
     class Set:
         def __init__(self, kind: type[MemoryTier]) -> None:
-            def make(config: Config, layout_of: object) -> SharedTier:
+            def make(config: Config, layout_of: object, database: object) -> SharedTier:
                 return kind("check")
 
             PLACES.pop("check", None)
@@ -171,15 +171,50 @@ def test_a_socket_that_nobody_listens_at(capsys: pytest.CaptureFixture[str]) -> 
     assert "Is the server running" in said
 
 
+def tiers_of(said: str) -> dict[str, str]:
+    """State by name, of the table."""
+    lines = said.split("\n\n")[0].splitlines()
+    return {line.split()[0]: line.split()[1] for line in lines[1:]}
+
+
+@pytest.mark.slow
 def test_each_kind(capsys: pytest.CaptureFixture[str], rigs: Rigs, tmp_path: Path) -> None:
     bucket = f"s3://{rigs.s3().bucket()}/p?endpoint={rigs.s3().endpoint}&access_key_id=k&secret_access_key={SECRET}"
-    words = ["--dir", str(tmp_path), "--kv-warm-url", rigs.redis().url]
-    for url in (bucket, "file:objects"):
-        status, said = check(capsys, *words, "--kv-objects-url", url)
+    servers = ["--kv-warm-url", rigs.redis().url, "--kv-objects-url", bucket, "--kv-qdrant-url", "memory:",
+               "--kv-postgres-url", rigs.database_url()]  # fmt: skip
+    embedded = ["--kv-objects-url", "file:objects", "--kv-qdrant-url", "embedded:vectors",
+                "--kv-postgres-url", "embedded:postgres", "--kv-ssd-path", "ssd", "--kv-ssd-size", "1mb"]  # fmt: skip
+    for words, names in (
+        (servers, {"warm", "postgres", "objects", "catalogue", "vectors"}),
+        (embedded, {"ssd", "postgres", "objects", "catalogue", "vectors"}),
+    ):
+        status, said = check(capsys, "--dir", str(tmp_path), *words)
         assert status == 0, said
-        assert [line.split()[:2] for line in said.splitlines()[1:]] == [["warm", "ok"], ["objects", "ok"]]
-        assert rigs.redis()("DBSIZE") == 0, "the probe's blocks are gone"
+        assert tiers_of(said) == dict.fromkeys(names, "ok")
+        assert said.count("PostgreSQL 1") == 2
+    assert "Redis 7" in check(capsys, *servers[:2])[1]
+    assert rigs.redis()("DBSIZE") == 0, "the probe's blocks are gone"
     assert (tmp_path / "objects").is_dir(), "a folder's URL may begin where the server stands"
+
+
+@pytest.mark.slow
+def test_a_database_that_says_no(capsys: pytest.CaptureFixture[str], rigs: Rigs) -> None:
+    server, name = rigs.postgres(), rigs.database()
+    url = server.tcp_url(name)
+    status, said = check(capsys, "--kv-postgres-url", server.tcp_url(name, password=SECRET))
+    assert (status, "User, password or keys are wrong" in said) == (1, True), said
+    status, said = check(capsys, "--kv-postgres-url", server.tcp_url("no_such_database"))
+    assert (status, "It has to be made there first" in said) == (1, True), said
+    status, said = check(capsys, "--kv-postgres-url", url)
+    assert (status, tiers_of(said)) == (0, {"postgres": "ok", "catalogue": "ok"}), said
+    role = f"reader_{name}"
+    server.sql(f"CREATE ROLE {role} LOGIN PASSWORD '{SECRET}'")
+    try:
+        reader = server.tcp_url(name, user=role, password=SECRET)
+        status, said = check(capsys, "--kv-postgres-url", url, "--kv-postgres-reader-url", reader)
+        assert (status, "the role lacks a right" in said) == (1, True), said
+    finally:
+        server.sql(f"DROP ROLE {role}")
 
 
 def test_a_wrong_password_and_a_full_server(capsys: pytest.CaptureFixture[str]) -> None:

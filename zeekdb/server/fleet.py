@@ -8,6 +8,11 @@ new one of that name with it. While no shared tier can be asked blocks wait; del
 is found comes into the index, and is as any block below from then on. A name that nobody knew is not asked for again for
 a moment. A lookup never waits: it has the same done for the next one. Other nodes also announce what they store and
 remove; they are believed only as far as names and checksums go, as everything that is read is verified.
+
+*What was deleted here stays deleted.* A tier that failed may still have a block whose deletion could not be told, and a
+put that nobody waits for any more may arrive after the deletion that followed it. So names deleted here are not taken
+back for DEAD_S in which all shared tiers were well, unless they are stored again, here or, as announced, elsewhere; what
+is found under them is deleted once more. At worst a block that another node has stored since is a miss for so long.
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ SHARE_BATCH_BYTES: Final = 32 << 20
 DELETE_BATCH: Final = 1024
 UNKNOWN_MAX: Final = 65_536  # names that nobody knew
 UNKNOWN_S: Final = 1.0  # how long they are not asked for again
+DEAD_MAX: Final = 65_536  # names that were deleted here; the oldest give way
+DEAD_S: Final = 10.0
 FIND_BATCH: Final = 1024  # names of one question
 FINDS_MAX: Final = 64  # questions under way; what is asked beyond is a miss
 HEARD_MAX: Final = 65_536  # announced blocks that wait to be looked at; what is not is found when it is asked for
@@ -66,6 +73,9 @@ class Fleet:
         self._writer: asyncio.Task[None] | None = None
         self._stopping = False
         self._unknown: OrderedDict[Name, float] = OrderedDict()  # until when
+        self._dead: OrderedDict[Name, tuple[float, bool]] = OrderedDict()  # until which `_well_s`; deleted once more
+        self._well_s = 0.0  # how long all shared tiers have been well
+        self._ticked_at = time.monotonic()
         self._finding: dict[Name, asyncio.Task[None]] = {}
         self._finds: set[asyncio.Task[None]] = set()
         self._heard: dict[Name, None] = {}
@@ -91,6 +101,12 @@ class Fleet:
         """Ten times a second."""
         if self._shares or self._deletes:
             self._wake.set()
+        now, before = time.monotonic(), self._ticked_at
+        self._ticked_at = now
+        if self.stack is not None and all(level.is_up and not level.owed for level in self.stack.shared):
+            self._well_s += now - before
+            while self._dead and next(iter(self._dead.values()))[0] <= self._well_s:
+                self._dead.popitem(last=False)
 
     async def close(self) -> None:
         """Hands out what waits, as far as somebody can be asked."""
@@ -117,12 +133,14 @@ class Fleet:
 
     def stored(self, tenant: Tenant, keys: Sequence[bytes], said: Sequence[int]) -> None:
         """Blocks were stored (1) or were there (0): what is to be shared will be."""
-        if self.stack is None or not any(level.on_store for level in self.stack.shared):
+        if self.stack is None or not self.stack.shared:
             return
+        is_shared = any(level.on_store for level in self.stack.shared)
         for key, each in zip(keys, said, strict=True):
-            if each != 1:
+            if each == 1:
+                self._revive(Name(tenant.model.name, tenant.salt, key))
+            if each != 1 or not is_shared:
                 continue
-            self._unknown.pop(Name(tenant.model.name, tenant.salt, key), None)
             if len(self._shares) >= SHARES_MAX:
                 self._shares.popleft()
                 self.share_dropped += 1
@@ -136,6 +154,8 @@ class Fleet:
             return None
         begin = len(self._deletes)
         for held in helds:
+            if is_fleet:
+                self._bury(name_of(held.meta), False)
             place = held.place & SHARED
             if is_fleet or (tenant.space, held.meta.key) in self._sharing:
                 place = self.stack.everywhere(0)
@@ -148,6 +168,17 @@ class Fleet:
             self._buried = asyncio.get_running_loop().create_future()
         self._wake.set()
         return self._buried
+
+    def _bury(self, name: Name, is_again: bool) -> None:
+        self._dead[name] = (self._well_s + DEAD_S, is_again)
+        self._dead.move_to_end(name)
+        if len(self._dead) > DEAD_MAX:
+            self._dead.popitem(last=False)
+
+    def _revive(self, name: Name) -> None:
+        """It was stored, here or elsewhere."""
+        self._unknown.pop(name, None)
+        self._dead.pop(name, None)
 
     async def _write_forever(self) -> None:
         while True:
@@ -334,6 +365,13 @@ class Fleet:
         found = self.below.models.models.get(meta.model)
         if found is None or found.codec != meta.codec or self._is_misfit(meta):
             return False
+        if (dead := self._dead.get(name_of(meta))) is not None:
+            if not dead[1]:
+                self._bury(name_of(meta), True)
+                self._number += 1
+                self._deletes.append((self._number, Held(meta, bits | place_of(meta))))
+                self._wake.set()
+            return False
         try:
             tenant = self.below.models.tenant(meta.model, meta.salt)
         except CommandError:
@@ -366,7 +404,7 @@ class Fleet:
         elif event.name is None or event.name.model not in self.below.models.models:
             return
         elif event.kind == "stored":
-            self._unknown.pop(event.name, None)
+            self._revive(event.name)
             if len(self._heard) < HEARD_MAX:
                 self._heard[event.name] = None
             self._hear_soon()

@@ -1,8 +1,10 @@
-"""From a configuration to the tiers that nodes share: which there are, in which order, and with what.
+"""From a configuration to the tiers that nodes share, and what stands beside them: which there are, and with what.
 
 A level is a line in LEVELS, from the top down; its module, and with it the packages that it needs, is imported where
 the level is made, so a server without tiers pays nothing. `make` raises Unavailable where a package is missing or a URL
 makes no sense; whether somebody answers at that URL is seen when the tier is opened, and is no error.
+
+The catalogue and the cold blocks share one `Database`, which counts who has opened it: make it first, hand it to both.
 """
 
 from __future__ import annotations
@@ -12,12 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zeekdb.config.config import Config
+from zeekdb.config.urls import scrubber
 from zeekdb.errors import Unavailable
 from zeekdb.tiers.tier import SharedTier
 
 if TYPE_CHECKING:
     from zeekdb.tiers.packing import LayoutOf
+    from zeekdb.tiers.postgres.catalogue import Catalogue
     from zeekdb.tiers.postgres.pool import Database
+    from zeekdb.tiers.vectors.store import VectorStore
+
+    Build = Callable[[Config, LayoutOf, Database | None], SharedTier]
 
 URLS: Final = ("kv_warm_url", "kv_postgres_url", "kv_postgres_reader_url", "kv_qdrant_url", "kv_objects_url")
 
@@ -27,7 +34,7 @@ class Level(NamedTuple):
 
     name: str  # the tier's
     prefix: str  # of its directives, as attributes
-    build: Callable[[Config, LayoutOf], SharedTier]
+    build: Build
     retune: Callable[[SharedTier, Config], None]  # what CONFIG SET may change
 
     def url(self, config: Config) -> str:
@@ -43,10 +50,10 @@ class Level(NamedTuple):
         """Whether the configuration has it keep blocks."""
         return bool(self.url(config)) and self.sizes(config)[1] > 0
 
-    def make(self, config: Config, layout_of: LayoutOf) -> SharedTier:
-        """The tier, not opened. Unavailable."""
+    def make(self, config: Config, layout_of: LayoutOf, database: Database | None = None) -> SharedTier:
+        """The tier, not opened; with a database of its own where it needs one and gets none. Unavailable."""
         try:
-            tier = self.build(config, layout_of)
+            tier = self.build(config, layout_of, database)
         except ImportError as error:
             directive = f"{self.prefix}_url".replace("_", "-")
             raise Unavailable(
@@ -63,12 +70,12 @@ def configured_urls(config: Config) -> list[str]:
     return [url for name in URLS if (url := getattr(config, name))]
 
 
-def make_levels(config: Config, layout_of: LayoutOf) -> list[SharedTier]:
+def make_levels(config: Config, layout_of: LayoutOf, database: Database | None = None) -> list[SharedTier]:
     """The shared tiers of the configuration, from the top down, none opened. Unavailable.
 
     `layout_of` tells the layout of a model whose blocks are kept as they come, None of all others; called from threads.
     """
-    return [level.make(config, layout_of) for level in LEVELS if level.is_on(config)]
+    return [level.make(config, layout_of, database) for level in LEVELS if level.is_on(config)]
 
 
 def retune(tiers: Sequence[SharedTier], config: Config) -> None:
@@ -81,7 +88,7 @@ def retune(tiers: Sequence[SharedTier], config: Config) -> None:
 # ---- each of them --------------------------------------------------------------------------------------------------
 
 
-def _warm(config: Config, layout_of: LayoutOf) -> SharedTier:
+def _warm(config: Config, layout_of: LayoutOf, _: Database | None) -> SharedTier:
     from zeekdb.tiers.packing import Packer
     from zeekdb.tiers.warm import WarmTier
 
@@ -98,22 +105,11 @@ def _retune_warm(tier: SharedTier, config: Config) -> None:
         tier.ttl_s, tier.least, tier.most = config.kv_warm_ttl, config.kv_warm_min, config.kv_warm_max
 
 
-def make_database(config: Config) -> Database:
-    """The PostgreSQL of the configuration, not opened: for the catalogue, and for the blobs where they are kept."""
-    from zeekdb.tiers.postgres.catalogue import session_settings
-    from zeekdb.tiers.postgres.pool import Database
-
-    return Database(
-        config.kv_postgres_url, reader_url=config.kv_postgres_reader_url, connections=config.kv_postgres_pool,
-        timeout_s=config.kv_postgres_timeout / 1000, settings=session_settings(config.kv_versions),
-    )  # fmt: skip
-
-
-def _postgres(config: Config, layout_of: LayoutOf) -> SharedTier:
+def _postgres(config: Config, layout_of: LayoutOf, database: Database | None) -> SharedTier:
     from zeekdb.tiers.packing import Packer
     from zeekdb.tiers.postgres.blobs import BlobTier
 
-    return BlobTier(make_database(config), Packer(config.kv_postgres_compression, layout_of))
+    return BlobTier(database or make_database(config), Packer(config.kv_postgres_compression, layout_of))
 
 
 def _retune_postgres(tier: SharedTier, config: Config) -> None:
@@ -123,7 +119,7 @@ def _retune_postgres(tier: SharedTier, config: Config) -> None:
         tier.ttl_s, tier.max_bytes = config.kv_postgres_ttl, config.kv_postgres_max
 
 
-def _objects(config: Config, layout_of: LayoutOf) -> SharedTier:
+def _objects(config: Config, layout_of: LayoutOf, _: Database | None) -> SharedTier:
     from zeekdb.tiers.objects import ObjectTier
 
     return ObjectTier(
@@ -150,3 +146,40 @@ LEVELS: Final = (
     Level("postgres", "kv_postgres", _postgres, _retune_postgres),
     Level("objects", "kv_objects", _objects, _retune_objects),
 )
+
+
+# ---- what stands beside the levels ---------------------------------------------------------------------------------
+
+
+def make_database(config: Config) -> Database:
+    """The PostgreSQL that `kv-postgres-url` names, not opened. Unavailable."""
+    from zeekdb.tiers.postgres.catalogue import session_settings
+    from zeekdb.tiers.postgres.pool import Database
+
+    return Database(
+        config.kv_postgres_url, reader_url=config.kv_postgres_reader_url, connections=config.kv_postgres_pool,
+        timeout_s=config.kv_postgres_timeout / 1000, settings=session_settings(config.kv_versions),
+    )  # fmt: skip
+
+
+def make_catalogue(config: Config, node: str, database: Database) -> Catalogue:
+    """What is where, in that database."""
+    from zeekdb.tiers.postgres.catalogue import Catalogue
+
+    return Catalogue(
+        database, node=node, batch_rows=config.kv_postgres_batch, log_sample=config.kv_log_sample,
+        log_days=config.kv_log_days, versions=config.kv_versions,
+    )  # fmt: skip
+
+
+def make_vectors(config: Config) -> VectorStore:
+    """The Qdrant that `kv-qdrant-url` names, not opened. Unavailable."""
+    from zeekdb.tiers.vectors.engine import Options
+    from zeekdb.tiers.vectors.store import VectorStore, engine_of
+
+    url, timeout_s = config.kv_qdrant_url, config.kv_qdrant_timeout / 1000
+    options = Options(config.kv_qdrant_dim, config.kv_qdrant_m, config.kv_qdrant_ef)
+    return VectorStore(
+        engine_of(url, options, timeout_s), dim=options.dim, batch=config.kv_qdrant_batch, timeout_s=timeout_s,
+        scrub=scrubber([url]),
+    )  # fmt: skip

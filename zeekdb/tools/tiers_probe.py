@@ -17,14 +17,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from zeekdb.config.config import Config
 from zeekdb.config.urls import redacted, scrubber
 from zeekdb.errors import Unavailable
 from zeekdb.hot.checksum import checksum
-from zeekdb.tiers.factory import LEVELS, Level, configured_urls
+from zeekdb.tiers.factory import LEVELS, Level, configured_urls, make_database, make_vectors
 from zeekdb.tiers.tier import Get, Held, Meta, Put, SharedTier, name_of, place_of
+
+if TYPE_CHECKING:
+    from zeekdb.tiers.postgres.pool import Database
 
 T = TypeVar("T")
 
@@ -33,6 +36,8 @@ BLOCKS: Final = 8
 BLOCK_BYTES: Final = 1 << 20
 BLOCK_BYTES_MAX: Final = 16 << 20  # where a tier takes none so small
 PROBES: Final = 9
+VECTORS: Final = 256
+SEARCHES: Final = 10
 BLOCK_S: Final = 300  # how long a probe block lives where it could not be deleted
 FILE_BYTES: Final = 64 << 20  # written and read to measure an SSD
 PIECE: Final = 4 << 20
@@ -182,6 +187,10 @@ async def check_all(config: Config, deadline_s: float, tell: Callable[[str], Non
     for level in LEVELS:
         if level.is_on(config):
             await look(level.name, level.url(config), partial(check_level, level=level, config=config))
+    if config.kv_postgres_url:
+        await look("catalogue", config.kv_postgres_url, partial(check_catalogue, config=config))
+    if config.kv_qdrant_url:
+        await look("vectors", config.kv_qdrant_url, partial(check_vectors, config=config))
     return findings
 
 
@@ -195,11 +204,15 @@ async def check_level(trial: Trial, level: Level, config: Config) -> None:
         await trial.step("open", tier.open())
         await check_shared(trial, tier, block_bytes(level, config))
     finally:
-        try:
-            async with asyncio.timeout(trial.deadline_s):
-                await tier.close()
-        except TimeoutError:
-            trial.wrong("close: it does not end")
+        await _close(trial, tier.close())
+
+
+async def _close(trial: Trial, work: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(trial.deadline_s):
+            await work
+    except TimeoutError:
+        trial.wrong("close: it does not end")
 
 
 def block_bytes(level: Level, config: Config) -> int:
@@ -211,13 +224,9 @@ def block_bytes(level: Level, config: Config) -> int:
 async def check_shared(trial: Trial, tier: SharedTier, size: int) -> None:
     """Round trips, then put, find, get and delete of BLOCKS blocks. Stopped."""
     finding = trial.finding
-    times = []
-    for _ in range(PROBES):
-        begin = time.perf_counter()
-        await trial.step("probe", tier.probe())
-        times.append((time.perf_counter() - begin) * 1000)
-    finding.round_trip_ms = statistics.median(times)
-    finding.server = str(tier.stats().more.get("server", ""))
+    await round_trips(trial, tier.probe)
+    if describe := DESCRIBE.get(tier.name):
+        await trial.step("version", describe(trial, tier))
     puts = blocks(size)
     metas = [put.meta for put in puts]
     try:
@@ -267,6 +276,116 @@ async def _quietly(trial: Trial, work: Awaitable[object]) -> None:
             await work
     except Exception:  # it was tried
         pass
+
+
+async def round_trips(trial: Trial, probe: Callable[[], Awaitable[object]]) -> None:
+    """The median of PROBES. Stopped."""
+    times = []
+    for _ in range(PROBES):
+        begin = time.perf_counter()
+        await trial.step("probe", probe())
+        times.append((time.perf_counter() - begin) * 1000)
+    trial.finding.round_trip_ms = statistics.median(times)
+
+
+async def describe_warm(trial: Trial, tier: SharedTier) -> None:
+    """Which server it is, and what becomes of it when it is full."""
+    from zeekdb.tiers.warm import WarmTier
+
+    assert isinstance(tier, WarmTier)
+    answers = await tier.client.ask_each((b"INFO",))
+    said = [reply.decode("utf-8", "replace") for _, reply in answers if isinstance(reply, bytes)]
+    facts = [dict(line.split(":", 1) for line in text.splitlines() if ":" in line) for text in said]
+    if not facts:
+        return
+    first = facts[0]
+    trial.finding.server = next(
+        (f"{shown} {first[field]}" for field, shown in SERVERS.items() if field in first), ""
+    ) + (f", {len(facts)} primaries" if len(facts) > 1 else "")  # fmt: skip
+    if any(each.get("maxmemory") == "0" for each in facts):
+        trial.finding.notes.append("its maxmemory is 0: it grows until its machine has no memory left")
+    elif any(each.get("maxmemory_policy") == "noeviction" for each in facts):
+        trial.finding.notes.append("its maxmemory-policy is noeviction: when it is full it takes no more blocks")
+
+
+async def describe_postgres(trial: Trial, tier: SharedTier) -> None:
+    """Which server it is."""
+    from zeekdb.tiers.postgres.blobs import BlobTier
+
+    assert isinstance(tier, BlobTier)
+    trial.finding.server = await _postgres_version(tier.database)
+
+
+async def _postgres_version(database: Database) -> str:
+    found = await database.read(lambda connection: connection.fetchval("SHOW server_version"))
+    return f"PostgreSQL {str(found).split()[0]}"
+
+
+DESCRIBE: Final = {"warm": describe_warm, "postgres": describe_postgres}
+SERVERS: Final = {
+    "zeekdb_version": "ZeekDB", "dragonfly_version": "Dragonfly", "valkey_version": "Valkey", "redis_version": "Redis",
+}  # fmt: skip
+
+
+# ---- what stands beside the levels ---------------------------------------------------------------------------------
+
+
+async def check_catalogue(trial: Trial, config: Config) -> None:
+    """The schema is there, the writer may write and the reader read. Stopped."""
+    from zeekdb.tiers.postgres.migrate import status
+
+    database = make_database(config)
+    try:
+        await trial.step("open", database.open())
+        await round_trips(trial, database.probe)
+        trial.finding.server = await trial.step("version", _postgres_version(database))
+        steps = await trial.step("schema", database.read(status))
+        if behind := [step for step in steps if step.state != "applied"]:
+            trial.wrong(f"schema: step {behind[0].number:04} {behind[0].name} is {behind[0].state}")
+        refused = await trial.step("rights", database.write(lambda connection: connection.fetch(REFUSED)))
+        if refused:
+            names = ", ".join(row["relname"] for row in refused)
+            trial.wrong(f"permission denied for tables: the writer may not change {names}")
+        await trial.step("read", database.read(lambda connection: connection.fetchval(CATALOGUE_READ)))
+    finally:
+        await _close(trial, database.close())
+
+
+CATALOGUE_READ: Final = "SELECT count(*) FROM (SELECT 1 FROM zeekdb.kv_cache_metadata LIMIT 1) AS one"
+REFUSED: Final = r"""
+SELECT relname FROM pg_class WHERE relnamespace = 'zeekdb'::regnamespace AND relkind IN ('r', 'p')
+    AND relname LIKE 'kv\_cache\_%' AND NOT (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'SELECT'))
+"""
+
+
+async def check_vectors(trial: Trial, config: Config) -> None:
+    """Rows in a collection of our own, found again, and dropped. Stopped."""
+    import numpy as np
+
+    from zeekdb.tiers.vectors.engine import TENANT, Row
+
+    store = make_vectors(config)
+    engine, name = store.engine, f"zeekdb-check-{secrets.token_hex(8)}"
+    vectors = np.random.default_rng().standard_normal((VECTORS, store.dim)).astype("<f4")
+    rows = [Row(secrets.token_hex(16), vector.tobytes(), {TENANT: "check"}) for vector in vectors]
+    try:
+        await trial.step("open", store.open())
+        await round_trips(trial, engine.probe)
+        trial.finding.server = f"{engine.name}, {store.dim} dimensions"
+        try:
+            begin = time.perf_counter()
+            await trial.step("write", engine.upsert(name, rows))
+            trial.finding.write_mb_s = vectors.nbytes / 1e6 / (time.perf_counter() - begin)
+            begin = time.perf_counter()
+            asked = [row.vector for row in rows[:SEARCHES]]
+            found = await trial.step("search", engine.search(name, asked, 1, "check", None))
+            trial.finding.notes.append(f"{SEARCHES} searches took {(time.perf_counter() - begin) * 1000:.1f} ms")
+            if [[hit.id for hit in hits] for hits in found] != [[row.id] for row in rows[:SEARCHES]]:
+                trial.wrong("search: a vector is not what is nearest to itself")
+        finally:
+            await _quietly(trial, engine.drop(name))
+    finally:
+        await _close(trial, store.close())
 
 
 # ---- the SSD -------------------------------------------------------------------------------------------------------
