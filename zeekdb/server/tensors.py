@@ -120,9 +120,12 @@ class Tensors:
             self.arena_bytes = arena.arena_stats()["size"]
             if config.kv_prefault:
                 arena.arena_fault_in()
-        await self._open_below()
+        contexts = asyncio.ensure_future(self.contexts.start())  # an engine of its own takes a second
+        try:
+            await self._open_below()
+        finally:
+            await contexts
         await self.gpu.start()
-        await self.contexts.start()
         config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
