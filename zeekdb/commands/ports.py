@@ -176,8 +176,14 @@ class TensorsPort(Protocol):
     def delete(self, ctx: Any, tenant: Any, keys: list[bytes]) -> Any:
         """A command's reply: how many there were; after a while where the tier below had some."""
 
+    def defer_read(self, client: Any, work: Any) -> Any:
+        """A command's reply: what the coroutine answers, after a while; the client's next command waits for it."""
+
     def prefetch(self, tenant: Any, keys: list[bytes]) -> int: ...
     def demote(self, tenant: Any, keys: list[bytes]) -> int: ...
+    async def object_url(self, tenant: Any, key: bytes, seconds: int) -> str | None:
+        """A URL of the block's object; None: there is none. CommandError, Unavailable."""
+
     def stats(self, name: bytes | None) -> dict[str, Any]: ...
     def tiers(self) -> list[dict[str, Any]]: ...
 

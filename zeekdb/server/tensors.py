@@ -477,6 +477,10 @@ class Tensors:
         self.below.write_soon()
         return count
 
+    async def object_url(self, tenant: Tenant, key: bytes, seconds: int) -> str | None:
+        """KV.URL."""
+        raise CommandError("ERR no object storage is configured, kv-objects-url names one")
+
     # ------------------------------------------------------------ waiting
 
     def _defer(self, client: Client, work: Coroutine[Any, Any, Any], is_read: bool = False) -> Any:
@@ -488,6 +492,10 @@ class Tensors:
         if is_read:
             self.reading[client] = task
         return DEFERRED
+
+    def defer_read(self, client: Client, work: Coroutine[Any, Any, Any]) -> Any:
+        """The same for commands that ask whatever answers late: what is read for nobody is not read."""
+        return self._defer(client, work, is_read=True)
 
     async def _finish(self, client: Client, work: Coroutine[Any, Any, Any]) -> None:
         try:
