@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import re
+import subprocess
 import sys
 import time
 import traceback
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -232,6 +236,22 @@ def test_urls() -> None:
     for url in wrong:
         with pytest.raises(Unavailable):
             parse_url(url)
+
+
+async def test_google_and_azure_sign_urls_too(tmp_path: Path) -> None:
+    """Without asking anybody: what they serve is theirs, how a URL becomes a store of theirs is ours."""
+    azure = ObjectTier(f"az://acc:{quote(base64.b64encode(b'k' * 32), safe='')}@box/a/p")
+    url = await azure.bucket.sign("blocks/ab/cd", 60)
+    assert url.startswith("https://acc.blob.core.windows.net/box/a/p/blocks/ab/cd?") and "sig=" in url
+    key = subprocess.run(["openssl", "genrsa", "2048"], capture_output=True, check=True).stdout.decode()  # noqa: ASYNC221
+    account = {"type": "service_account", "private_key": key, "private_key_id": "1", "client_email": "a@b.example",
+               "client_id": "1", "token_uri": "https://oauth2.example/token"}  # fmt: skip
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    google = ObjectTier(f"gs://box/a/p?service_account={tmp_path}/account.json")
+    url = await google.bucket.sign("blocks/ab/cd", 60)
+    assert "/box/a/p/blocks/ab/cd?" in url and "X-Goog-Signature=" in url and "X-Goog-Expires=60" in url
+    await azure.close()
+    await google.close()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from zeekdb.errors import Unavailable
-from zeekdb.tiers.tier import settle
 
 PART: Final = 8 << 20  # bytes of one request's body; 10,000 of them are S3's largest object
 RATE_MIN: Final = 1 << 20  # bytes/s that a transfer is given time for
@@ -352,7 +351,7 @@ def open_bucket(url: str, timeout_s: float, threads: ThreadPoolExecutor) -> Buck
     if place.scheme == "file":
 
         async def run(work: Callable[..., Any], *arguments: Any) -> Any:
-            return await settle(asyncio.get_running_loop().run_in_executor(threads, work, *arguments))
+            return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
 
         return Folder(obstore, Path(place.prefix), run)
     made = {"s3": obstore.store.S3Store, "gs": obstore.store.GCSStore, "az": obstore.store.AzureStore}[place.scheme]
