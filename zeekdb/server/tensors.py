@@ -487,6 +487,10 @@ class Tensors:
         self.below.write_soon()
         return count
 
+    async def object_url(self, tenant: Tenant, key: bytes, seconds: int) -> str | None:
+        """KV.URL."""
+        raise CommandError("ERR no object storage is configured, kv-objects-url names one")
+
     # ------------------------------------------------------------ waiting
 
     def defer(self, client: Client, work: Coroutine[Any, Any, Any], is_read: bool = False) -> Any:
