@@ -252,6 +252,7 @@ class WarmTier(SharedTier):
                 now_there = set(self.keys.chunks(name, head))
                 gone += [key for key in self.keys.chunks(name, old) if key not in now_there]
         self.write.errors += len(failed)
+        self.refused += len(failed)
         await self._unlink(gone)
         if replaced:
             self.announce("replaced", replaced)
@@ -284,7 +285,6 @@ class WarmTier(SharedTier):
         if not isinstance(reply, Refusal):
             self._refused_until = 0.0
             return True
-        self.refused += 1
         self._refusal = self.client.scrub(reply.text)
         self._refused_until = time.monotonic() + REFUSED_S
         return False

@@ -88,11 +88,15 @@ def pack(commands: Iterable[Command]) -> list[Buffer]:
     return out
 
 
-async def discard(connection: AbstractConnection) -> None:
-    """Close at once, whatever still waits to be sent, and let go of the memory that it lies in."""
+async def discard(connection: AbstractConnection, writer: asyncio.StreamWriter | None = None) -> None:
+    """Close at once, whatever still waits to be sent, and let go of the memory that it lies in.
+
+    `writer` is the connection's from before something happened to it: redis-py closes in order and forgets the writer
+    when a command is cancelled, and uvloop then goes on sending from memory that is no longer ours.
+    """
+    writer = writer or connection._writer
 
     async def close() -> None:
-        writer = connection._writer
         if writer is not None:
             writer.transport.abort()
         with contextlib.suppress(Exception):
@@ -185,15 +189,16 @@ class Node:
     async def link(self, *, fresh: bool = False) -> AsyncIterator[tuple[AbstractConnection, bool]]:
         """A connection of the caller's own, and whether it was used before. Any exception closes it."""
         async with self._permits:
-            generation, connection = self._generation, None
+            generation, connection, writer = self._generation, None, None
             is_used = bool(self._free) and not fresh
             try:
                 connection = self._free.pop() if is_used else await self._dial()
+                writer = connection._writer
                 yield connection, is_used
             except BaseException:
                 self.failed = True
                 if connection is not None:
-                    await discard(connection)
+                    await discard(connection, writer)
                 await self.forget()  # a server that does not answer one of them answers none
                 raise
             if generation == self._generation:
