@@ -66,6 +66,8 @@ MIB: Final = 1 << 20
 PREFIX: Final = b"zeekdb:"
 BATCH_BYTES: Final = 8 * MIB  # of one pipeline
 FLYING_BYTES: Final = 64 * MIB  # being written and read, together
+READS_AT_ONCE: Final = 4  # pipelines: enough to fill a network, and few enough for the loop to have other turns between
+WRITES_AT_ONCE: Final = 4
 SLOWEST_BYTES_PER_S: Final = 32 * MIB
 REFUSED_S: Final = 1.0
 SCAN_COUNT: Final = 1000
@@ -105,6 +107,7 @@ class WarmTier(SharedTier):
         self.misses = self.corrupt = self.deleted = self.present = self.torn = self.refused = 0
         self._blocks = self._bytes = 0  # that this node knows of
         self._flying = Budget(FLYING_BYTES)
+        self._reading, self._writing = asyncio.Semaphore(READS_AT_ONCE), asyncio.Semaphore(WRITES_AT_ONCE)
         self._refusal = ""
         self._refused_until = 0.0
         self._running = 0
@@ -558,11 +561,12 @@ class WarmTier(SharedTier):
 
         async def one(some: Sequence[tuple[T, int]]) -> list[Any]:
             size = sum(size for _, size in some)
-            await self._flying.take(size)
-            try:
-                return [otherwise] * len(some) if self._is_closed else await work([item for item, _ in some])
-            finally:
-                self._flying.give(size)
+            async with self._writing if work in (self._put, self._delete) else self._reading:
+                await self._flying.take(size)
+                try:
+                    return [otherwise] * len(some) if self._is_closed else await work([item for item, _ in some])
+                finally:
+                    self._flying.give(size)
 
         self._running += 1
         try:
