@@ -49,6 +49,7 @@ async def test_without_a_time_to_live_blocks_stay(rigs: Rigs, open_tier: Open) -
     tier = await open_tier(server.url, ttl_s=0)
     assert all(await tier.put([item_of(1, 100), item_of(2, 200 * KIB)]))
     assert {server("PTTL", key) for key in server("KEYS", "*")} == {-1}
+    assert len(server("KEYS", "*")) == 1 + (1 + 4)
 
 
 async def test_what_is_there_is_not_written_again(rigs: Rigs, open_tier: Open) -> None:

@@ -77,7 +77,7 @@ async def test_a_put_that_ends_between_chunks_and_head(
     rigs: Rigs, open_tier: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     server = rigs.redis()
-    tier = await open_tier(server.url)
+    tier = await open_tier(server.url, ttl_s=0)
     item = item_of(1, 300 * KIB)
     ask = tier.client.ask
 
@@ -88,6 +88,7 @@ async def test_a_put_that_ends_between_chunks_and_head(
 
     monkeypatch.setattr(tier.client, "ask", failing)
     assert await tier.put([item]) == [None]
+    assert all(server("PTTL", key) > 0 for key in server("KEYS", "*")), "what is torn goes by itself"
     assert len(server("KEYS", "*")) == 5
     assert tier.stats().write.errors == 1
     monkeypatch.undo()
@@ -96,6 +97,7 @@ async def test_a_put_that_ends_between_chunks_and_head(
     assert [held async for some in tier.scan() for held in some] == []
     assert all(await tier.put([item]))
     assert await read(tier, item) is True
+    assert {server("PTTL", key) for key in server("KEYS", "*")} == {-1}
 
 
 async def test_a_chunk_that_the_server_evicted_is_a_miss(rigs: Rigs, open_tier: Open) -> None:
