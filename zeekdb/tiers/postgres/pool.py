@@ -1,13 +1,13 @@
 """The one door to a PostgreSQL: connections behind a guard, for the catalogue and the blobs alike.
 
 `Database` opens by itself. `open` waits some seconds for the first attempt; where the server is not there yet, or its
-password is wrong, a task goes on trying, calls fail at once meanwhile (TierFailed, then TierDown), and everything works
-from the moment that it answers.
+password is wrong, a task goes on trying, calls fail at once meanwhile (TierFailed, then TierDown), and everything
+works from the moment that it answers.
 
 A connection that was left in the middle of something is thrown away, never waited for. asyncpg would, after a timeout,
 ask the server to cancel and wait until it says that it has, both when the connection goes back to the pool and when a
-transaction block is left; a server that was stopped (SIGSTOP, a frozen disk) never says so, and whoever asked would hang
-beyond every deadline. Hence `transaction` here instead of asyncpg's, and `_on`.
+transaction block is left; a server that was stopped (SIGSTOP, a frozen disk) never says so, and whoever asked would
+hang beyond every deadline. Hence `transaction` here instead of asyncpg's, and `_on`.
 
 TLS, client certificates, several hosts and `target_session_attrs` are asyncpg's business: the URL goes to it as it is.
 """
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zeekdb.config.urls import EMBEDDED, scrubber
 from zeekdb.errors import Unavailable
-from zeekdb.tiers.guard import Guard, TierFailed
+from zeekdb.tiers.guard import Guard, TierDown, TierFailed
+from zeekdb.tiers.postgres import migrate
 from zeekdb.tiers.postgres.embedded import Embedded
+from zeekdb.tiers.postgres.migrate import MigrationError
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    Connection = asyncpg.Connection[asyncpg.Record]
-    Pool = asyncpg.Pool[asyncpg.Record]
+    from asyncpg import Connection
+    from asyncpg.pool import Pool
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,7 +40,7 @@ CONNECT_S: Final = 10.0  # for the connection that migrates; others have the gua
 IDLE_S: Final = 300.0  # then a connection that nobody uses is closed
 CLOSE_S: Final = 2.0
 
-Prepare = Callable[["Connection"], Awaitable[None]]
+Prepare = Callable[["Connection"], Awaitable[object]]  # brings the schema up to date
 
 
 class NotOpen(Exception):
@@ -48,7 +48,10 @@ class NotOpen(Exception):
 
 
 class Database:
-    """Connections to one PostgreSQL, embedded or by URL, counted by their users: each opens it and closes it."""
+    """Connections to one PostgreSQL, embedded or by URL, counted by their users: each opens it and closes it.
+
+    It can be opened again after the last of them has closed it.
+    """
 
     def __init__(
         self,
@@ -58,9 +61,9 @@ class Database:
         connections: int = 8,
         timeout_s: float = 1.0,
         settings: dict[str, str] | None = None,
-        prepare: Prepare | None = None,
+        prepare: Prepare | None = migrate.up,
     ) -> None:
-        """`connections`: at most, for readers and writers each. `prepare` migrates. Unavailable: a package is missing."""
+        """`connections`: at most, for readers and writers each. Unavailable: a package is missing."""
         self.embedded = Embedded(url.removeprefix(EMBEDDED)) if url.startswith(EMBEDDED) else None
         self.is_open = False
         self.connections = connections
@@ -74,9 +77,11 @@ class Database:
         self._opening: asyncio.Task[None] | None = None
         self._scrub = scrubber([url, reader_url])
         self._error = "it has not answered yet"
-        self.guard = Guard(
-            "postgres", self.probe, failures=(*self._failures, NotOpen), timeout_s=timeout_s, scrub=self._scrub
-        )
+        self._timeout_s = timeout_s
+        self.guard = self._new_guard()
+
+    def _new_guard(self) -> Guard:
+        return Guard("postgres", self.probe, failures=self._failures, timeout_s=self._timeout_s, scrub=self._scrub)
 
     @property
     def error(self) -> str:
@@ -91,6 +96,7 @@ class Database:
         """Begin; returns when it is open, and after `wait_s` in any case. Unavailable: it will never be."""
         self._users += 1
         if self._opening is None:
+            self.guard = self._new_guard()
             self._opening = asyncio.get_running_loop().create_task(self._open())
         await asyncio.wait([self._opening], timeout=wait_s)
         if self._opening.done() and not self._opening.cancelled():
@@ -173,7 +179,7 @@ class Database:
             try:
                 async with asyncio.timeout(CLOSE_S):
                     await pool.close()
-            except (TimeoutError, *self._failures):
+            except self._failures:
                 pool.terminate()
 
     # ---- calls ----------------------------------------------------------------------------------------------------
@@ -181,7 +187,7 @@ class Database:
     async def write(
         self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float | None = None, retry: bool = True
     ) -> T:
-        """The work's result, on a connection of its own. What may be retried must be idempotent. TierFailed, TierDown."""
+        """The work's result, on a connection of its own. What is retried must be idempotent. TierFailed, TierDown."""
         return await self.guard.call(lambda: self._on(self._writers, work), timeout_s=timeout_s, retry=retry)
 
     async def read(
@@ -189,6 +195,16 @@ class Database:
     ) -> T:
         """As `write`, with the reader's role."""
         return await self.guard.call(lambda: self._on(self._readers, work), timeout_s=timeout_s, retry=retry)
+
+    async def aside(self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float) -> T:
+        """As `write`, once, and its failures count for nothing: what takes long says little of the server's health."""
+        if not self.is_open or self.guard.state != "closed":
+            raise TierDown(f"postgres: {self.error}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._on(self._writers, work)
+        except self._failures as error:
+            raise TierFailed(f"postgres: {self._scrub(str(error) or type(error).__name__)}") from None
 
     async def probe(self) -> None:
         """One round trip; raises what a call would."""
@@ -247,7 +263,7 @@ def _failures() -> tuple[type[BaseException], ...]:
             "kv-postgres-url needs a package that is not installed: pip install 'zeekdb[tiers]'"
         ) from None
     return (
-        OSError, EOFError, TimeoutError, TierFailed,
+        NotOpen, MigrationError, OSError, EOFError, TimeoutError,
         asyncpg.InterfaceError, asyncpg.InternalClientError,
         asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InvalidCatalogNameError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError,
