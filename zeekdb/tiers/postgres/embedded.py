@@ -327,7 +327,7 @@ class Embedded:
                 is_told = True
             if time.monotonic() > deadline:
                 for pid in standing:
-                    _kill(pid, signal.SIGQUIT if pid == postmaster else signal.SIGKILL)
+                    _kill(pid, signal.SIGKILL)  # it may be stopped, and hear nothing else
                 deadline += STOP_S
             time.sleep(POLL_S)
         if Path("/proc/self/cwd").exists():  # where it is known who stands there
