@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -410,6 +411,24 @@ async def test_a_server_that_starts_later(make: Make) -> None:
         assert catalogue.stats().state == "ok"
 
 
+@contextlib.contextmanager
+def stopped(server: rig.Postgres) -> Iterator[None]:
+    """All its processes hear nothing and say nothing."""
+    pids = list(_standing(server.data))
+    assert len(pids) > 2
+
+    def tell_all(number: int) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # some come and go
+                os.kill(pid, number)
+
+    tell_all(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        tell_all(signal.SIGCONT)
+
+
 async def test_questions_end_in_time_while_the_server_is_stopped(make: Make) -> None:
     with rig.postgres() as server:
         catalogue = make(server.url(server.database()), timeout_s=0.2)
@@ -417,11 +436,7 @@ async def test_questions_end_in_time_while_the_server_is_stopped(make: Make) -> 
         tell(catalogue, range(10))
         await catalogue.flush()
         assert (await catalogue.find([name_of(meta(1))]))[0] is not None
-        stopped = list(_standing(server.data))
-        assert len(stopped) > 2
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with stopped(server):
             tell(catalogue, range(10, 20))
             catalogue.tick(0)
             worst = 0.0
@@ -432,9 +447,6 @@ async def test_questions_end_in_time_while_the_server_is_stopped(make: Make) -> 
             assert worst < 5, "many times the timeout, and still far from waiting for the server"
             assert catalogue.stats().state == "failing"
             assert catalogue.stats().more["breaker_opens"] == 1
-        finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
         await wait_until(lambda: catalogue.stats().state == "ok", 10)
         assert (await catalogue.find([name_of(meta(1))]))[0] is not None
         assert await catalogue.flush(20)
@@ -445,16 +457,10 @@ async def test_closing_does_not_wait_for_a_stopped_server(make: Make) -> None:
     with rig.postgres() as server:
         catalogue = make(server.url(server.database()), timeout_s=0.2)
         await catalogue.open()
-        stopped = list(_standing(server.data))
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with stopped(server):
             tell(catalogue, range(10))
             async with asyncio.timeout(30):
                 await catalogue.close()
-        finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
 
 
 async def test_full_queues_drop_and_count(make: Make) -> None:

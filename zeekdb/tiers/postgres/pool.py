@@ -94,7 +94,7 @@ class Database:
     # ---- opening and closing --------------------------------------------------------------------------------------
 
     async def open(self, wait_s: float = OPEN_WAIT_S) -> None:
-        """Begin; returns after the first attempt, and after `wait_s` in any case. Unavailable: it will never be open."""
+        """Begin; returns after the first attempt, and after `wait_s` in any case. Unavailable: it will never open."""
         self._users += 1
         if self._opening is None:
             self.guard = self._new_guard()
