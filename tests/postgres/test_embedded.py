@@ -51,8 +51,8 @@ async def test_it_is_made_and_found_again(folder: Path) -> None:
     assert await ask(server, "SHOW listen_addresses") == ""
     assert await ask(server, "SHOW synchronous_commit") == await ask(server, "SHOW fsync") == "on"
     assert await ask(server, "SHOW data_checksums") == "on"
-    assert (folder.stat().st_mode & 0o777, (folder / "data").stat().st_mode & 0o777) == (0o700, 0o700)
-    assert (folder / "data").stat().st_uid != 0, "PostgreSQL refuses root"
+    assert [os.stat(path).st_mode & 0o777 for path in (folder, folder / "data")] == [0o700, 0o700]
+    assert os.stat(folder / "data").st_uid != 0, "PostgreSQL refuses root"
     await ask(server, "CREATE TABLE t AS SELECT 42 AS n")
     await server.stop()
     await server.stop()
@@ -162,7 +162,7 @@ async def test_what_cannot_start_says_why(folder: Path) -> None:
     await server.start()
     await server.stop()
     (folder / "data" / "global" / "pg_control").unlink()
-    with pytest.raises(Unavailable, match="ended at once.*pg_control"):
+    with pytest.raises(Unavailable, match=r"ended at once.*pg_control"):
         await server.start()
     (folder / "data" / "PG_VERSION").write_text("9.6\n")
     with pytest.raises(Unavailable, match=r"is of PostgreSQL 9\.6, whose programs"):

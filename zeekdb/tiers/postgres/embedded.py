@@ -124,6 +124,11 @@ class Embedded:
         self._watching: asyncio.Task[None] | None = None
 
     @property
+    def is_started(self) -> bool:
+        """Whether it runs, or is started again whenever it does not."""
+        return self._watching is not None
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Of asyncpg.connect and create_pool."""
         host = str(self.data)
