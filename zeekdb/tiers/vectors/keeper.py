@@ -55,7 +55,8 @@ BUILD_AGAIN_S: Final = 30.0  # after one that failed
 OPEN_WAIT_S: Final = 5.0  # for a process before this one that has not ended yet
 MESSAGE_MAX: Final = 256 << 20
 LENGTH: Final = struct.Struct("<I")
-FULL_SCAN_KB: Final = 10_000  # a filter that leaves less than this is searched whole
+FULL_SCAN_KB: Final = 32_768  # a tenant that has less in a shard is searched whole: exact, and 0.4 ms for a quarter of
+# a shard. Through the graph it took 0.2 ms and found 71% of the nearest, with links for each tenant 70%.
 PR_SET_PDEATHSIG: Final = 1
 Hits = list[tuple[str, float, dict[str, Any]]]
 
