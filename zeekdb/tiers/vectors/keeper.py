@@ -67,7 +67,9 @@ def _configured(dim: int, m: int, ef: int) -> edge.EdgeConfig:
         hnsw_config=edge.HnswIndexConfig(
             m=m, ef_construct=ef, full_scan_threshold=FULL_SCAN_KB, max_indexing_threads=1
         ),
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
+        optimizers=edge.EdgeOptimizersConfig(
+            indexing_threshold=1, default_segment_number=1, deleted_threshold=0.1, vacuum_min_vector_number=1
+        ),
     )
 
 
@@ -96,6 +98,7 @@ class Shard:
         info = opened.info()
         self.points = info.points_count
         self.indexed = info.indexed_vectors_count
+        self.points_built = max(self.points, self.indexed)  # whatever it has lost since, or by then
 
     def update(self, operation: edge.UpdateOperation) -> None:
         self.edge.update(operation)
@@ -115,8 +118,8 @@ class Shard:
             self.is_dirty = False
 
     def wants_index(self) -> bool:
-        """Whether its graph is missing, or mostly about points that are gone."""
-        return self.points > 0 and (not self.indexed or self.points < self.indexed * (1 - GONE_MAX))
+        """Whether its graph is missing, or in good part about points that are gone."""
+        return self.points > 0 and (not self.indexed or self.points < self.points_built * (1 - GONE_MAX))
 
 
 class Collection:
@@ -323,7 +326,9 @@ class Builder:
         shard.path.rename(aside)
         self._copy.rename(shard.path)
         at = collection.shards.index(shard)
-        collection.shards[at] = Shard(shard.path, edge.EdgeShard.load(str(shard.path), collection.config))
+        fresh = Shard(shard.path, edge.EdgeShard.load(str(shard.path), collection.config))
+        fresh.points_built = fresh.points  # else one that keeps what it has lost would be built for ever
+        collection.shards[at] = fresh
         shutil.rmtree(aside)
         self.shard = self.collection = None
 
