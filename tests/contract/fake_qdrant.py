@@ -44,7 +44,7 @@ class FakeQdrant:
                 if fake.mode == "cut":
                     self.close_connection = True
 
-            do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815  # http.server's names
+            do_GET = do_PUT = do_POST = do_DELETE = answer  # http.server's names
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

@@ -28,7 +28,6 @@ from zeekdb.tiers.tier import settle
 from zeekdb.tiers.vectors.engine import TENANT, Engine, EngineFailed, Hit, Options, Row
 
 
-
 class ClientEngine(Engine):
     """See the module."""
 
