@@ -69,6 +69,7 @@ DOUBTFUL_MAX: Final = 4096  # names
 DAY_S: Final = 86_400
 EXPIRY_S: Final = 60.0
 PARTITIONS: Final = 256
+VERSIONS_MAX: Final = 10_000  # of a block that are listed
 URL_S_MAX: Final = 7 * DAY_S  # what S3 signs for
 
 
@@ -516,11 +517,13 @@ class ObjectTier(SharedTier):
         return sealed.meta._replace(checksum=sealed.plain_checksum), room
 
     async def archived(self, name: Name | Meta) -> list[int]:
-        """The versions that are kept, the oldest first. TierFailed."""
+        """The versions that are kept, the oldest first; VERSIONS_MAX at most. TierFailed."""
         versions: list[int] = []
         pages = self.bucket.pages(f"archive/{digest(name)}")
         while (page := await self.reading.call(lambda: anext(pages, None), retry=False)) is not None:
             versions += [int(word) for each in page if (word := each.path.rpartition("/")[2]).isdecimal()]
+            if len(versions) >= VERSIONS_MAX:
+                break
         return sorted(versions)
 
     async def discard(self, name: Name | Meta, versions: Sequence[int]) -> bool:
