@@ -21,7 +21,7 @@ import uvloop
 from tests.contract.region import wait_until
 from tests.rigs.redis import Cluster, Redis, cluster_url, redis, redis_cluster, sentinel_set, sentinel_url
 from tests.rigs.shared import Rigs
-from tests.support import ROOT, free_port, wait_for
+from tests.support import ROOT, Wire, free_port, wait_for
 from tests.tiers.warm import KIB, Open, get_of, item_of, open_tier, read, until
 from zeekdb.errors import Unavailable
 from zeekdb.hot.checksum import checksum
@@ -402,8 +402,10 @@ async def test_without_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Sentinel and Cluster ------------------------------------------------------------------------------------------
 
 
-async def test_failover_under_load(open_tier: Open) -> None:
-    """The primary dies; what was put after is served by the next one, and nothing that is read is wrong."""
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_failover_under_load(open_tier: Open, how: str) -> None:
+    """The primary goes; what was put after is served by the next one, and nothing that is read is wrong."""
     with sentinel_set(replicas=1, sentinels=3) as set_:
         tier = await open_tier(sentinel_url(set_), timeout_s=0.5)
         ending = asyncio.Event()
@@ -420,15 +422,56 @@ async def test_failover_under_load(open_tier: Open) -> None:
 
         tasks = [asyncio.ensure_future(load(first)) for first in range(4)]
         await wait_until(lambda: len(put) > 20)
-        new = await asyncio.to_thread(set_.fail_over)
+        old = set_.primary()
+        if how == "killed":
+            await asyncio.to_thread(set_.fail_over)
+        else:
+            old.process.signal(signal.SIGSTOP)
+            await asyncio.to_thread(wait_for, lambda: set_.primary() is not old, 30)
         began, before = time.monotonic(), len(put)
         await wait_until(lambda: len(put) > before + 20, 30)
         assert time.monotonic() - began < RECOVERY_S
+        if how == "stopped":  # it comes back, and is told that it is a replica now
+            old.process.signal(signal.SIGCONT)
+            await asyncio.to_thread(wait_for, lambda: b"role:slave" in old("INFO", "replication"), 30)
+            before = len(put)
+            await wait_until(lambda: len(put) > before + 20, RECOVERY_S)
         ending.set()
         await asyncio.gather(*tasks)
         assert all([await _is_true(tier, item_of(seed, 100 * KIB)) for seed in put[-10:]])
-        assert new("DBSIZE") > 0
+        assert set_.primary()("DBSIZE") > 0
         assert tier.stats().corrupt == 0
+
+
+@pytest.mark.slow
+async def test_a_primary_that_becomes_a_replica_under_our_hands(open_tier: Open) -> None:
+    """It answers, and writes nothing: the sentinels know where to go."""
+    with sentinel_set() as set_:
+        tier = await open_tier(sentinel_url(set_))
+        item = item_of(1, 100)
+        assert await is_well(tier, item)
+        with Wire(set_.addresses[0]) as wire:
+            assert wire("SENTINEL", "FAILOVER", "mymaster") == "OK"
+        old = set_.servers[0]
+        await asyncio.to_thread(wait_for, lambda: b"role:slave" in old("INFO", "replication"), 30)
+        assert await until(lambda: is_well(tier, item_of(2, 100))) < RECOVERY_S
+        assert set_.servers[1]("DBSIZE") == 2
+
+
+async def test_sentinels_with_a_password_of_their_own(open_tier: Open) -> None:
+    with sentinel_set(password="p@1") as set_:
+        host, port = set_.addresses[0]
+        with Wire((host, port)) as wire:
+            assert wire("ACL", "SETUSER", "guard", "on", ">p+2", "+@all") == "OK"
+            assert wire("ACL", "SETUSER", "default", "off") == "OK"
+        where = f"redis+sentinel://:p%401@{host}:{port}/mymaster"
+        tier = await open_tier(f"{where}?sentinel_username=guard&sentinel_password=p+2")
+        assert await is_well(tier, item_of(1, 100))
+        for url in (where, f"{where}?sentinel_username=guard&sentinel_password=wrong-one"):
+            stranger = await open_tier(url)
+            assert await read(stranger, item_of(1, 100)) is None
+            assert "wrong-one" not in repr(stranger.stats())
+            assert "p@1" not in repr(stranger.stats())
 
 
 async def test_sentinels_that_are_gone_or_know_nothing(open_tier: Open) -> None:
@@ -476,6 +519,7 @@ async def test_refused_writes_are_asked_again_only_after_a_while(
         assert writes[0] == writes[1] != []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_whatever_the_way_does_nothing_that_is_read_is_wrong(rigs: Rigs, open_tier: Open, seed: int) -> None:
     """Several users of few names, their blocks replaced all the time, over a way that fails in all its ways."""
@@ -532,6 +576,7 @@ def _is_read(answers: Counter[tuple[str, bool | None]], reads: int) -> bool:
     return answers["get", True] >= reads
 
 
+@pytest.mark.slow
 async def test_a_primary_of_a_cluster_dies_and_its_replica_follows(open_tier: Open) -> None:
     with redis_cluster() as cluster, _replica(cluster, 0) as replica:
         tier = await open_tier(cluster_url(cluster), timeout_s=0.5)
