@@ -18,8 +18,8 @@ next put of the block would think it there. Only commands are used that all of t
 None, for REFUSED_S without asking, the state is `failing` with the server's words until it takes a write again, and the
 breaker stays closed. An error in reply to a read (no permission, say) is a failure like a lost connection.
 
-What is bounded: bytes on their way (FLYING_BYTES; callers wait), bytes and blocks of one pipeline, connections. A
-timeout grows with what a pipeline carries, at SLOWEST_BYTES_PER_S.
+What is bounded: bytes on their way (FLYING_BYTES; callers wait), pipelines under way, bytes and blocks of each,
+connections. A timeout grows with what a pipeline carries, at SLOWEST_BYTES_PER_S.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ MIB: Final = 1 << 20
 PREFIX: Final = b"zeekdb:"
 BATCH_BYTES: Final = 8 * MIB  # of one pipeline
 FLYING_BYTES: Final = 64 * MIB  # being written and read, together
-READS_AT_ONCE: Final = 4  # pipelines: enough to fill a network, and few enough for the loop to have other turns between
-WRITES_AT_ONCE: Final = 4
+AT_ONCE: Final = 4  # pipelines of each kind of call: enough to fill a network, and the loop has other turns between
 SLOWEST_BYTES_PER_S: Final = 32 * MIB
 REFUSED_S: Final = 1.0
 THREADS: Final = 4
@@ -110,7 +109,7 @@ class WarmTier(SharedTier):
         self.misses = self.corrupt = self.deleted = self.present = self.torn = self.refused = 0
         self._blocks = self._bytes = 0  # that this node knows of
         self._flying = Budget(FLYING_BYTES)
-        self._reading, self._writing = asyncio.Semaphore(READS_AT_ONCE), asyncio.Semaphore(WRITES_AT_ONCE)
+        self._turns: dict[Callable[..., Any], asyncio.Semaphore] = {}  # by kind of call: none waits for others to end
         self._refusal = ""
         self._refused_until = 0.0
         self._running = 0
@@ -580,14 +579,16 @@ class WarmTier(SharedTier):
         work: Callable[[Sequence[T]], Awaitable[list[Any]]],
         otherwise: bool | None,
     ) -> list[Any]:
-        """The answers of `work` on pieces of bounded size, side by side as far as FLYING_BYTES allows."""
+        """The answers of `work` on pieces of bounded size, AT_ONCE of them side by side."""
         if self._is_closed:
             return [otherwise] * len(items)
+        turns = self._turns.setdefault(work, asyncio.Semaphore(AT_ONCE))
 
         async def one(some: Sequence[tuple[T, int]]) -> list[Any]:
             size = sum(size for _, size in some)
-            async with self._writing if work in (self._put, self._delete) else self._reading:
-                await self._flying.take(size)
+            async with turns:
+                if size:
+                    await self._flying.take(size)
                 try:
                     return [otherwise] * len(some) if self._is_closed else await work([item for item, _ in some])
                 finally:
