@@ -66,9 +66,10 @@ async def aggregate(owner: Any, bucket: str, since: datetime = NOW - DAYS, until
     return rows
 
 
-@pytest.fixture(params=[11, 12])
-async def accesses(request: pytest.FixtureRequest, owner: Any) -> list[Access]:
-    dice = random.Random(request.param)
+@pytest.fixture
+async def accesses(owner: Any) -> list[Access]:
+    """Generated traffic, in the database; another seed for each server."""
+    dice = random.Random(owner.get_server_version().major)
     blocks = traffic.make_blocks(dice, 200, MODELS)
     made = traffic.make_accesses(dice, 4000, blocks)
     await traffic.store_blocks(owner, blocks)
