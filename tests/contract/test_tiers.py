@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.contract.memory import MemoryTier
 from tests.contract.region import Region, block, checksum, content
+from tests.rigs.redis import cluster_url, sentinel_url
 from tests.rigs.s3 import ACCESS_KEY, REGION, SECRET_KEY
 from tests.rigs.shared import Rigs
 from zeekdb.tiers.objects import ObjectTier
@@ -34,6 +36,7 @@ from zeekdb.tiers.tier import (
     place_of,
     settle,
 )
+from zeekdb.tiers.warm import WarmTier
 
 MIB = 1 << 20
 SIZES = (0, 1, 511, 512, 4095, 4096, 4097, 100_000, 1 << 20, (1 << 20) + 1)
@@ -64,6 +67,10 @@ def ssd(rigs: Rigs, folder: Path) -> Build:
     return lambda region: SsdTier(folder / "ssd", 256 * MIB, region, checksum, segment_bytes=16 * MIB)
 
 
+def warm(url: str) -> Build:
+    return lambda region: WarmTier(url, Packer(checksum=checksum), chunk_bytes=256 << 10, timeout_s=5)
+
+
 def objects_folder(rigs: Rigs, folder: Path) -> Build:
     return lambda region: ObjectTier(f"file://{folder}/objects", coding="zstd", checksum=checksum)
 
@@ -92,7 +99,11 @@ def postgres_debian(rigs: Rigs, folder: Path) -> Build:
 # empty or new for this test, skipped where the machine has none) and returns what makes a Tier from a region.
 TIERS: dict[str, Kind] = {
     "ssd": Kind(ssd),
-    # warm: redis, sentinel, cluster, zeekdb
+    "memory": Kind(lambda rigs, folder: lambda region: MemoryTier(str(folder)), shared=True),
+    "warm redis": Kind(lambda rigs, _: warm(rigs.redis().url), shared=True),
+    "warm sentinel": Kind(lambda rigs, _: warm(sentinel_url(rigs.sentinels())), shared=True),
+    "warm cluster": Kind(lambda rigs, _: warm(cluster_url(rigs.cluster())), shared=True),
+    "warm zeekdb": Kind(lambda rigs, _: warm(f"redis://127.0.0.1:{rigs.zeekdb().port}"), shared=True),
     "postgres: embedded": Kind(postgres_embedded, shared=True),
     "postgres: debian": Kind(postgres_debian, shared=True),
     "objects: folder": Kind(objects_folder, shared=True),

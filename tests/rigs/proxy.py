@@ -13,6 +13,10 @@ returns. A mode holds for connections that are open already and for new ones:
             arrives; the server hears nothing of it
 
 TCP's port stays ours while nobody listens: a second socket is bound to it and never listens.
+
+    python -m tests.rigs.proxy HOST PORT
+
+is one in a process of its own, for programs that measure: it says its port, then takes a mode (and a number) per line.
 """
 
 from __future__ import annotations
@@ -21,13 +25,15 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from tests.support import DEADLINE_S
+from tests.support import DEADLINE_S, ROOT
 
 Address = tuple[str, int] | str
 Mode = Literal["pass", "dead", "hang", "slow", "cut", "answer"]
@@ -326,3 +332,56 @@ def _bound(port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind(("127.0.0.1", port))
     return made
+
+
+class ProxyProcess:
+    """A proxy in a process of its own, before a server on TCP: what measures does not share its interpreter."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.rigs.proxy", host, str(port)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = int(self._read())
+
+    def _read(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the proxy has ended")
+        return line.strip()
+
+    def __call__(self, mode: str, value: float | None = None) -> None:
+        """`passing`, `dead`, `hang`, `slow` SECONDS, `cut` BYTES; it is so when this returns."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{mode} {'' if value is None else value}\n")
+        self.process.stdin.flush()
+        assert self._read() == "ok"
+
+    def close(self) -> None:
+        """The end."""
+        if self.process.stdin:
+            self.process.stdin.close()
+        self.process.wait(DEADLINE_S)
+
+
+def main(words: list[str]) -> None:
+    """See the module."""
+    with Proxy((words[0], int(words[1]))) as proxy:
+        print(proxy.port, flush=True)
+        for line in sys.stdin:
+            mode, *value = line.split()
+            if mode == "cut":
+                proxy.cut(int(float(value[0])) if value else 1)
+            elif mode == "slow":
+                proxy.slow(float(value[0]) if value else 2.0)
+            else:
+                {"passing": proxy.passing, "dead": proxy.dead, "hang": proxy.hang}[mode]()
+            print("ok", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -255,3 +255,20 @@ def _pairs(text: bytes) -> Iterator[tuple[str, str]]:
         name, colon, value = line.partition(":")
         if colon:
             yield name, value
+
+
+# ---- as the warm tier takes them -----------------------------------------------------------------------------------
+
+
+def sentinel_url(set_: SentinelSet) -> str:
+    """Of a service, by all of its sentinels."""
+    password = set_.servers[0].password
+    login = f":{password}@" if password else ""
+    return f"redis+sentinel://{login}{','.join(f'{host}:{port}' for host, port in set_.addresses)}/{MASTER}"
+
+
+def cluster_url(cluster: Cluster) -> str:
+    """Of all nodes."""
+    password = cluster.nodes[0].password
+    login = f":{password}@" if password else ""
+    return f"redis+cluster://{login}{','.join(f'{host}:{port}' for host, port in cluster.addresses)}"

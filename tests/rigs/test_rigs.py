@@ -14,7 +14,7 @@ import pytest
 
 from tests.rigs.postgres import postgres
 from tests.rigs.process import listens
-from tests.rigs.proxy import Proxy
+from tests.rigs.proxy import Proxy, ProxyProcess
 from tests.rigs.redis import MASTER, redis, sentinel_set
 from tests.rigs.shared import Rigs
 from tests.support import ROOT, Failure, Wire, wait_for
@@ -214,3 +214,22 @@ def test_a_port_that_is_dead_stays_ours(rigs: Rigs) -> None:
         other.listen()
         raise AssertionError("somebody else has taken the port")
     assert not os.path.exists("socket")
+
+
+def test_a_proxy_in_a_process_of_its_own(rigs: Rigs) -> None:
+    proxy = ProxyProcess("127.0.0.1", rigs.redis().port)
+    try:
+        with Wire(("127.0.0.1", proxy.port)) as wire:
+            assert wire("PING") == "PONG"
+            proxy("slow", 0.1)
+            begin = time.monotonic()
+            assert wire("PING") == "PONG"
+            assert time.monotonic() - begin >= 0.2
+            proxy("dead")
+            with pytest.raises((ConnectionError, EOFError)):
+                wire("PING")
+        proxy("passing")
+        with Wire(("127.0.0.1", proxy.port)) as wire:
+            assert wire("PING") == "PONG"
+    finally:
+        proxy.close()

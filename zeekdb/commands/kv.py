@@ -27,16 +27,18 @@ Word = bytes | BlobView
 Reply = list[Any]
 
 KEYS_MAX: Final = 65_536  # of one command
+WAIT_MS_MAX: Final = 60_000
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
 STORES: Final[dict[str, Any]] = {"acl": ("write",), "group": "tensor", "since": "0.1.0"}
 READS: Final[dict[str, Any]] = {"acl": ("read",), "group": "tensor", "since": "0.1.0"}
-FLAG_WORDS: Final = (b"LOCATE", b"GPU")  # options without a value
+FLAG_WORDS: Final = (b"LOCATE", b"GPU", b"WITHKEYS")  # options without a value
 FLAGS: Final = NOSCRIPT | Flag.BLOBS
 
 
-def _tensors(ctx: Context) -> TensorsPort:
+def tensors_of(ctx: Context) -> TensorsPort:
+    """The tensor region."""
     tensors: TensorsPort = ctx.server.tensors
     return tensors
 
@@ -70,7 +72,7 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
 
 
 def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes], stores: bool = False) -> Tenant:
-    region_ = _tensors(ctx).region
+    region_ = tensors_of(ctx).region
     find = region_.tenant if stores else region_.reader
     tenant: Tenant = find(_text(model, "model"), options.get(b"SALT", b""))
     return tenant
@@ -94,6 +96,14 @@ def _counted_keys(ctx: Context, model: Word, words: Sequence[Word]) -> tuple[Ten
     return _tenant(ctx, model, options), _keys(_count(rest))
 
 
+def one_key(ctx: Context, model: Word, words: Sequence[Word], command: str) -> tuple[Tenant, bytes]:
+    """For `m [SALT s] key`."""
+    options, rest = _options(words, (b"SALT",), 1)
+    if len(rest) != 1:
+        raise WrongArity(command)
+    return _tenant(ctx, model, options), _text(rest[0])
+
+
 def _deadline(model: Model, options: dict[bytes, bytes]) -> int:
     """Unix seconds at which a block stored now expires; 0: never."""
     ttl_s = model.ttl_s
@@ -107,6 +117,11 @@ def _lease_ms(ctx: Context, options: dict[bytes, bytes]) -> int:
         return 0
     most = ctx.server.config.kv_lease_max
     return parse_range(options[b"LEASE"], 1, most, f"ERR a lease is from 1 to {most} ms")
+
+
+def _wait_ms(options: dict[bytes, bytes]) -> int:
+    """How long a lookup may wait for what other nodes have."""
+    return parse_range(options[b"WAIT"], 0, WAIT_MS_MAX) if b"WAIT" in options else 0
 
 
 def _layout(tenant: Tenant) -> Layout:
@@ -128,26 +143,26 @@ container("KV.MODEL", group="tensor", since="0.1.0", summary="A container for co
 @command("KV.MODEL|SET", arity=-3, flags=NOSCRIPT, complexity="O(1)", **STORES)
 def kv_model_set(ctx: Context, name: bytes, *words: bytes) -> str:
     """Declares a model: what its blocks look like, how long they stay and how much they may take."""
-    _tensors(ctx).declare(Model.parse(_text(name, "model"), words))
+    tensors_of(ctx).declare(Model.parse(_text(name, "model"), words))
     return "OK"
 
 
 @command("KV.MODEL|GET", arity=3, flags=NOSCRIPT, complexity="O(1)", **READS)
 def kv_model_get(ctx: Context, name: bytes) -> dict[bytes, Any]:
     """Tells what was declared of a model."""
-    return _map(_tensors(ctx).region.model(name).fields())
+    return _map(tensors_of(ctx).region.model(name).fields())
 
 
 @command("KV.MODEL|DEL", arity=3, flags=NOSCRIPT, complexity="O(N) with N the model's blocks", **STORES)
 def kv_model_del(ctx: Context, name: bytes) -> Any:
     """Removes a model and all of its blocks, and tells how many there were."""
-    return _tensors(ctx).forget(ctx, name)
+    return tensors_of(ctx).forget(ctx, name)
 
 
 @command("KV.MODEL|LIST", arity=2, flags=NOSCRIPT, complexity="O(N) with N the number of models", **READS)
 def kv_model_list(ctx: Context) -> list[bytes]:
     """Lists the models' names."""
-    return sorted(_tensors(ctx).region.models)
+    return sorted(tensors_of(ctx).region.models)
 
 
 @command("KV.MODEL|HELP", arity=2, flags=NOSCRIPT, complexity="O(1)", **READS)
@@ -193,7 +208,7 @@ def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
     values = list(pairs[1::2])
     _check_sizes(tenant, values)
     parent = options.get(b"PARENT")
-    return _tensors(ctx).store(
+    return tensors_of(ctx).store(
         ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), options.get(b"GROUP"), parent
     )
 
@@ -202,21 +217,23 @@ def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
 def kv_mget(ctx: Context, model: Word, *words: Word) -> Any:
     """Gets blocks; null for one that is not there, or not whole."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).fetch(ctx, tenant, keys, list)
+    return tensors_of(ctx).fetch(ctx, tenant, keys, list)
 
 
 @command("KV.LOOKUP", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **READS)
-def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
+def kv_lookup(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many blocks from the first on are there, which of all, and in which tier; may lease them."""
-    options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE"), 2)
+    options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE", b"WAIT"), 2)
     locate = b"LOCATE" in options
     lease_ms = _lease_ms(ctx, options)
     tenant = _tenant(ctx, model, options)
     keys = _keys(_count(rest))
     if not locate:
-        return list(region.lookup(tenant.space, keys, lease_ms)[:3])
-    gpu = _tensors(ctx).gpu
-    on_host, on_gpu = _tensors(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
+        return tensors_of(ctx).look_up(
+            ctx, tenant, keys, _wait_ms(options), lambda found: list(region.lookup(found.space, keys, lease_ms)[:3])
+        )
+    gpu = tensors_of(ctx).gpu
+    on_host, on_gpu = tensors_of(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
     if not lease_ms or not (on_host or on_gpu):
         raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
     if tenant.model.codec != "raw":  # what lies in host memory is not what came; a GPU's reader decodes
@@ -244,7 +261,7 @@ def kv_exists(ctx: Context, model: Word, *words: Word) -> int:
 def kv_del(ctx: Context, model: Word, *words: Word) -> Any:
     """Removes blocks from every tier, and tells how many there were."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).delete(ctx, tenant, keys)
+    return tensors_of(ctx).delete(ctx, tenant, keys)
 
 
 @command("KV.PIN", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **STORES)
@@ -262,29 +279,32 @@ def kv_unpin(ctx: Context, model: Word, *words: Word) -> int:
 
 
 @command("KV.PREFETCH", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **READS)
-def kv_prefetch(ctx: Context, model: Word, *words: Word) -> int:
+def kv_prefetch(ctx: Context, model: Word, *words: Word) -> Any:
     """Begins to bring blocks from lower tiers into host memory, with GPU to the GPU's, and tells how many."""
     options, rest = _options(words, (b"SALT", b"GPU"), 2)
-    tenant, keys = _tenant(ctx, model, options), _keys(_count(rest))
+    tenant = _tenant(ctx, model, options)
+    if _text(rest[0], "number").upper() == b"LIKE":
+        from zeekdb.commands.kv_search import prefetch_like  # which imports this module
+
+        return prefetch_like(ctx, tenant, rest[1:], b"GPU" in options)
+    keys = _keys(_count(rest))
     if b"GPU" in options:
-        return _tensors(ctx).gpu.prefetch(tenant, keys)  # type: ignore[no-any-return]
-    return _tensors(ctx).prefetch(tenant, keys)
+        return tensors_of(ctx).gpu.prefetch(tenant, keys)
+    return tensors_of(ctx).prefetch(tenant, keys)
 
 
 @command("KV.DEMOTE", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **STORES)
 def kv_demote(ctx: Context, model: Word, *words: Word) -> int:
     """Lets blocks leave the highest tier that has them for the one below, and tells how many will."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).demote(tenant, keys)
+    return tensors_of(ctx).demote(tenant, keys)
 
 
 @command("KV.TTL", arity=-3, flags=FLAGS | FAST, complexity="O(1)", **READS)
 def kv_ttl(ctx: Context, model: Word, *words: Word) -> int:
     """Seconds until a block expires; -1: never, -2: it is not there."""
-    options, rest = _options(words, (b"SALT",), 1)
-    if len(rest) != 1:
-        raise WrongArity("kv.ttl")
-    found = region.describe(_tenant(ctx, model, options).space, _text(rest[0]))
+    tenant, key = one_key(ctx, model, words, "kv.ttl")
+    found = region.describe(tenant.space, key)
     if found is None:
         return -2
     return max(0, int(found["deadline_s"] - time.time())) if found["deadline_s"] else -1
@@ -328,19 +348,25 @@ def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
     names = _names(tenant, rest[0])
     values = _cut(rest[1:], len(names), _layout(tenant).block_bytes)
     deadline_s = _deadline(tenant.model, options)
-    return _tensors(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None)
+    return tensors_of(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None, 0)
 
 
 @command("KV.MATCH", arity=-3, flags=FLAGS | FAST, complexity="O(N) with N the number of tokens", **READS)
-def kv_match(ctx: Context, model: Word, *words: Word) -> Reply:
+def kv_match(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many tokens, and blocks, of a context are there from its begin on; may lease them."""
     options, rest = _options(words, (b"SALT",), 1)
-    more, tail = _options(rest[1:], (b"LEASE",), 0)
+    more, tail = _options(rest[1:], (b"LEASE", b"WAIT"), 0)
     if tail:
         raise SyntaxError_
     tenant = _tenant(ctx, model, options)
-    blocks = region.lookup(tenant.space, _names(tenant, rest[0]), _lease_ms(ctx, more))[0]
-    return [blocks * _layout(tenant).block, blocks]
+    names = _names(tenant, rest[0])
+    lease_ms = _lease_ms(ctx, more)
+
+    def answer(found: Tenant) -> Reply:
+        blocks = region.lookup(found.space, names, lease_ms)[0]
+        return [blocks * _layout(found).block, blocks]
+
+    return tensors_of(ctx).look_up(ctx, tenant, names, _wait_ms(more), answer)
 
 
 @command("KV.FETCH", arity=-3, flags=FLAGS, complexity="O(N) with N the number of tokens", **READS)
@@ -356,7 +382,8 @@ def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
         first, last = (parse_int(_text(word, "number")) for word in rest[2:])
         slices = layout.slices(first, last)
     names = _names(tenant, rest[0])
-    present = region.lookup(tenant.space, names, touch=False)[0]
+    tensors = tensors_of(ctx)
+    present = tensors.look_up(ctx, tenant, names, 0, lambda known: region.lookup(known.space, names, touch=False)[0])
 
     def answer(found: list[BlobView | None]) -> list[Any]:
         whole = found[: found.index(None)] if None in found else found
@@ -364,7 +391,7 @@ def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
             return whole
         return [Spans([(block, at, at + size) for at, size in slices]) for block in whole if block is not None]
 
-    return _tensors(ctx).fetch(ctx, tenant, names[:present], answer)
+    return tensors.fetch(ctx, tenant, names[:present], answer)
 
 
 # --- by position --------------------------------------------------------------------------------------------------
@@ -392,7 +419,7 @@ def kv_put(ctx: Context, model: Word, *words: Word) -> Any:
     for tensor in rest[4:]:
         if len(tensor) != (end - begin) * layout.row_bytes:
             raise OutOfRange(f"ERR {end - begin} tokens of a layer have {(end - begin) * layout.row_bytes} bytes")
-    tensors = _tensors(ctx)
+    tensors = tensors_of(ctx)
     added = tensors.region.add_range(tenant, sequence, layer, begin, end)
     names = list(added.names(sequence, layer))
     said = tensors.store_now(tenant, names, list(rest[4:]), _deadline(tenant.model, options))
@@ -417,7 +444,7 @@ def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
     place = (sequence, layer)
     for each in tenant.positions.get(place, [])[:]:  # what was evicted answers nothing
         if each.begin < end and each.end > begin and region.count_present(tenant.space, list(each.names(*place))) < 2:
-            _tensors(ctx).region.drop_range(tenant, sequence, layer, each)
+            tensors_of(ctx).region.drop_range(tenant, sequence, layer, each)
     pieces = newest_cover(tenant.positions.get(place, []), begin, end)
     row = layout.row_bytes
 
@@ -432,7 +459,7 @@ def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
         return reply
 
     names = [name for piece in pieces for name in piece.source.names(*place)]
-    return _tensors(ctx).fetch(ctx, tenant, names, answer, is_block=False)
+    return tensors_of(ctx).fetch(ctx, tenant, names, answer, is_block=False)
 
 
 # --- what there is ------------------------------------------------------------------------------------------------
@@ -443,13 +470,13 @@ def kv_stats(ctx: Context, *names: bytes) -> dict[bytes, Any]:
     """Counters of the region or of one model: blocks, bytes, hits, misses, what moved, and how long it took."""
     if len(names) > 1:
         raise WrongArity("kv.stats")
-    return _map(_tensors(ctx).stats(names[0] if names else None))
+    return _map(tensors_of(ctx).stats(names[0] if names else None))
 
 
 @command("KV.TIERS", arity=1, flags=NOSCRIPT, complexity="O(1)", **READS)
 def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
     """State of each tier, from the fastest to the largest."""
-    return [_map(tier) for tier in _tensors(ctx).tiers()]
+    return [_map(tier) for tier in tensors_of(ctx).tiers()]
 
 
 # --- shared memory ------------------------------------------------------------------------------------------------
@@ -459,19 +486,19 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 def kv_attach(ctx: Context, *words: bytes) -> Any:
     """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or the handles of a model's memory on the GPU."""
     if not words:
-        return _tensors(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
+        return tensors_of(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
     if len(words) != 2:
         raise WrongArity("kv.attach")
     if words[0].upper() != b"GPU":
         raise SyntaxError_
-    return _tensors(ctx).gpu.attach(ctx.client, words[1])
+    return tensors_of(ctx).gpu.attach(ctx.client, words[1])
 
 
 @command("KV.RESERVE", arity=-3, flags=NOSCRIPT, complexity="O(N) with N the number of sizes", **STORES)
 def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
     """Reserves room for blocks that an attached client writes itself: offsets, -1 where there is none."""
     sizes = [parse_range(word, 1, RESERVED_BYTES_MAX) for word in _count(words)]  # type: ignore[arg-type]
-    return _tensors(ctx).shared.reserve(ctx.client, sizes)
+    return tensors_of(ctx).shared.reserve(ctx.client, sizes)
 
 
 @command("KV.COMMIT", arity=-5, flags=NOSCRIPT, complexity="O(N) with N the bytes", **STORES)
@@ -481,7 +508,7 @@ def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     tenant = _tenant(ctx, model, options, stores=True)
     pairs = _count(rest, 2)
     offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
-    tensors = _tensors(ctx)
+    tensors = tensors_of(ctx)
     values = tensors.shared.reserved(ctx.client, offsets)
     try:
         _check_sizes(tenant, values)

@@ -11,7 +11,7 @@ comes from where the cloud's own tools find it: AWS_…, GOOGLE_…, AZURE_… o
 *A directory* is made durable here. obstore writes an object beside its place and renames it, so that nobody sees half
 of one, but it syncs nothing: after a power cut the name may be there and the bytes not. So an object is written as a
 temporary one first, synced, renamed by us, and then the directory is synced. What a killed process leaves is in `tmp/`,
-which `open` clears of what is old. A file of ours in the root tells an empty directory from one whose disk is not mounted.
+which `open` clears of what is old. A file of ours in the root tells an empty directory from one whose disk is not there.
 
 *Buffers.* An upload reads the caller's memory without a copy, in threads that Python does not see. Who gives up waiting
 (a timeout) has not ended that: `write` returns only when no thread holds the memory any more.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -46,7 +47,9 @@ TEMPORARY_S: Final = 3600.0  # age at which a temporary file is nobody's
 MARKER: Final = "zeekdb.tier"
 TEMPORARY: Final = "tmp"
 MISSING_WORDS: Final = ("NoSuchBucket", "ContainerNotFound", "specified bucket does not exist")
-BEYOND_WORDS: Final = ("InvalidRange", "range was invalid", "416")
+BEYOND_WORDS: Final = ("Requested range was invalid", "status code: 416 ")
+STATUS = re.compile(r"status code: (?P<status>\d+[^:<\n]*)")
+ELEMENTS = re.compile(r"<(?:Code|Message)>([^<]*)</")
 CLIENT_OPTIONS: Final = frozenset({"allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url"})
 SECRET_VARIABLES: Final = (
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_KEY",
@@ -69,8 +72,10 @@ class Listed(NamedTuple):
 
 
 def said(error: str) -> str:
-    """A message of obstore's without the dump that follows it."""
-    return error.split("\n\nDebug source", 1)[0]
+    """What a message of obstore's comes to: of a reply its status, code and text, otherwise all but the dump behind."""
+    text = error.split("\n\nDebug source", 1)[0]
+    status = STATUS.search(text)
+    return text if status is None else ": ".join([status["status"].strip(), *ELEMENTS.findall(text)])
 
 
 class Bucket:
@@ -97,7 +102,7 @@ class Bucket:
             await self._missing(error)
             return None
         except self._obstore.exceptions.GenericError as error:
-            if not any(word in str(error) for word in BEYOND_WORDS):
+            if not any(word in str(error).split("\n", 1)[0] for word in BEYOND_WORDS):
                 raise
             return memoryview(b"")  # an object that ends before: S3 has no answer of no bytes
         return memoryview(data)

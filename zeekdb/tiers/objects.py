@@ -138,6 +138,11 @@ class ObjectTier(SharedTier):
         self._threads.shutdown(wait=False)
         self._is_closed = True
 
+    @property
+    def guards(self) -> Sequence[Guard]:
+        """See SharedTier."""
+        return (self.reading, self.writing)
+
     async def probe(self) -> None:
         """A request for a few bytes."""
         await self.bucket.probe()
@@ -217,6 +222,8 @@ class ObjectTier(SharedTier):
 
     def _doubt(self, name: Name | Meta, why: str) -> None:
         """Something lies there that will not do: the next put writes it anew."""
+        if digest(name) in self._doubtful:
+            return
         self._count("corrupt")
         log.warning("Tier %s: %s is damaged: %s", self.name, path_of(name), why)
         self._doubtful[digest(name)] = None

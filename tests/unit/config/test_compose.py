@@ -74,6 +74,6 @@ def test_what_zeekdb_is_told(compose: dict[str, Any], tmp_path: Path, word: str)
     assert config.kv_memory == 2 << 30
     assert config.kv_warm_url == "redis://:secret-of-dragonfly@dragonfly:6379/0"
     assert "secret-of-postgres@postgres:5432/zeekdb" in config.kv_postgres_url
-    assert config.kv_qdrant_url.endswith("secret-of-qdrant")
+    assert config.kv_qdrant_url == "http://:secret-of-qdrant@qdrant:6333"
     hosts = {config.kv_warm_url.split("@")[1].split(":")[0], config.kv_postgres_url.split("@")[1].split(":")[0]}
     assert hosts <= set(compose["services"])

@@ -47,5 +47,5 @@ def test_its_passwords_are_not_shown(name: str) -> None:
     urls = [directive for directive in DIRECTIVES.values() if directive.name.endswith("-url")]
     shown = " ".join(directive.kind.show(config.value(directive)) for directive in urls)
     secrets = set().union(*(secrets_of(config.value(directive)) for directive in urls))
-    assert {"warm-password", "writer-password", "reader-password"} <= secrets
-    assert not [secret for secret in {*secrets, "qdrant-key", "sentinel-password"} if secret in shown]
+    assert {"warm-password", "writer-password", "reader-password", "qdrant-key"} <= secrets
+    assert not [secret for secret in {*secrets, "sentinel-password"} if secret in shown]

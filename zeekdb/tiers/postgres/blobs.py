@@ -25,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from zeekdb.tiers.envelope import HEADER_MAX, Damaged, Sealed, seal, unseal
-from zeekdb.tiers.guard import TierFailed
+from zeekdb.tiers.guard import Guard, TierFailed
 from zeekdb.tiers.packing import Packer, is_asked
 from zeekdb.tiers.postgres.pool import Database
 from zeekdb.tiers.postgres.writer import raw_digest, signed
@@ -139,6 +139,11 @@ class BlobTier(SharedTier):
         await self.database.close()
         self._threads.shutdown(wait=False)
         self._state = "closed"
+
+    @property
+    def guards(self) -> Sequence[Guard]:
+        """See SharedTier."""
+        return (self.database.guard,)
 
     async def probe(self) -> None:
         """One round trip."""

@@ -1,0 +1,1 @@
+"""Embeddings of contexts, and where they are kept: see `store`."""
