@@ -288,7 +288,7 @@ async def apply_accesses(connection: Connection, accesses: Sequence[Access], log
     for part in _parts(sampled):
         rows = [
             (each.at_s, each.request & (SIGN - 1), each.latency_us, each.is_hit, digests[each.name], each.kind,
-             each.tier, each.name.model, each.name.salt)
+             each.tier or "none", each.name.model, each.name.salt)
             for each in part
         ]  # fmt: skip
         await connection.execute(LOG, *_columns(rows), node)
