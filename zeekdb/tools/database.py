@@ -61,7 +61,7 @@ async def _ask(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
             from zeekdb.tiers.postgres.embedded import Embedded
 
             embedded = Embedded(url.removeprefix(EMBEDDED))
-            await embedded.start()
+            await embedded.start(may_join=True)
             connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
         else:
             settings = {"application_name": "zeekdb tool"}
