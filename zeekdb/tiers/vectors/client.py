@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,6 +29,7 @@ from zeekdb.errors import Unavailable
 from zeekdb.tiers.tier import settle
 from zeekdb.tiers.vectors.engine import TENANT, Engine, EngineFailed, Hit, Options, Row
 
+log = logging.getLogger("zeekdb")
 
 
 class ClientEngine(Engine):
@@ -56,11 +59,15 @@ class ClientEngine(Engine):
         query = parse_qs(parts.query)
         grpc = int(query["grpc"][0]) if query.get("grpc", [""])[0].isdigit() else 0
         host = parts.netloc.rpartition("@")[2]
-        self._client = AsyncQdrantClient(
-            url=urlunsplit((parts.scheme, host, parts.path, "", "")), port=parts.port or 6333,
-            api_key=unquote(parts.password) if parts.password else None, prefer_grpc=bool(grpc),
-            grpc_port=grpc or 6334, timeout=max(1, round(self.timeout_s)), check_compatibility=False,
-        )  # fmt: skip
+        if parts.password and parts.scheme == "http":
+            log.warning("kv-qdrant-url: the API key goes over http, where anybody on the way can read it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # which says the same, to standard error
+            self._client = AsyncQdrantClient(
+                url=urlunsplit((parts.scheme, host, parts.path, "", "")), port=parts.port or 6333,
+                api_key=unquote(parts.password) if parts.password else None, prefer_grpc=bool(grpc),
+                grpc_port=grpc or 6334, timeout=max(1, round(self.timeout_s)), check_compatibility=False,
+            )  # fmt: skip
 
     async def _open_local(self) -> None:
         path = self.url.removeprefix("path:") if self.url.startswith("path:") else None
