@@ -252,7 +252,7 @@ def variants(layout: Layout) -> dict[str, Callable[[], Embedder]]:
     }
 
 
-def embedding_part(seconds: float) -> tuple[list[dict[str, Any]], str]:
+def embedding_part(steps: int) -> tuple[list[dict[str, Any]], str]:
     import torch
 
     from bench.topics import BLOCK, SHAPE, Model, documents, sampled
@@ -264,10 +264,10 @@ def embedding_part(seconds: float) -> tuple[list[dict[str, Any]], str]:
     topical, prefixed = sampled({name: tokens for at, (name, tokens) in enumerate(texts.items()) if not at % 2})
     layout = Layout(SHAPE.layers, SHAPE.kv_heads, SHAPE.dim, "f16", BLOCK)
     rows = []
-    for weights in ("random weights", f"trained for {seconds:.0f} s"):
+    for weights in ("random weights", f"trained for {steps} steps"):
         model = Model()
         if weights.startswith("trained"):
-            loss = model.train(learned, seconds, report)
+            loss = model.train(learned, steps, report)
             weights += f", loss {loss:.2f}"
         by_topic, by_prefix = model.keys(topical), model.keys(prefixed)
         for name, make in variants(layout).items():
@@ -298,7 +298,7 @@ def main() -> int:
     words.add_argument("--parts", default="store,embedding")
     words.add_argument("--count", type=int, default=100_000)
     words.add_argument("--engines", default="embedded:,memory:,path:")
-    words.add_argument("--train", type=float, default=300.0, help="seconds")
+    words.add_argument("--train", type=int, default=500, help="steps of 8 × 192 words")
     words.add_argument("--write", action="store_true", help="into bench/results and bench/README.md")
     given = words.parse_args()
     parts = given.parts.split(",")

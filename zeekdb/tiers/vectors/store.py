@@ -32,6 +32,7 @@ log = logging.getLogger("zeekdb")
 
 QUEUE_MAX: Final = 8192  # rows
 QUEUE_BYTES: Final = 64 << 20
+BATCH_BYTES: Final = 1 << 20  # written at a time, whatever the batch: packing it takes the event loop a millisecond
 KEYS_KEPT: Final = 1024  # of a context: its first ones
 KEYS_BYTES: Final = 32 << 10
 SEARCHES_MAX: Final = 64  # under way; who comes then is told so
@@ -284,11 +285,13 @@ class VectorStore:
             return
         first = next(iter(self._waiting.values()))
         taken: dict[tuple[str, str], _Waiting] = {}
+        size = 0
         for place, each in self._waiting.items():
             if each.collection != first.collection or (each.row is None) != (first.row is None):
                 break
             taken[place] = each
-            if len(taken) >= self.batch:
+            size += each.size
+            if len(taken) >= self.batch or size >= BATCH_BYTES:
                 break
         for place, each in taken.items():
             del self._waiting[place]
@@ -305,7 +308,7 @@ class VectorStore:
         except BaseException:
             self._take_back(taken)
             raise
-        self._note(self.written, len(rows), sum(each.size for each in taken.values()), begin_ns)
+        self._note(self.written, len(rows), size, begin_ns)
 
     def _take_back(self, taken: dict[tuple[str, str], _Waiting]) -> None:
         if next(iter(taken))[0] in self._drops:
