@@ -190,14 +190,14 @@ class Contexts:
         last = None
         for key in job.keys[done:]:
             more = await self._block(tenant, layout, key, maker)
-            if more is None:
+            if more is None or not self._is_there(tenant, key):
                 break
             last = Name(tenant.model.name, tenant.salt, key)
             state = _grown(state, key, more)
             self._keep(last, state)
             self.embedded += 1
-        if last is None:
-            return
+        if last is None or not self._is_there(tenant, last.key):
+            return  # what was deleted meanwhile must not be found
         if origin is not None:
             self._replace(origin)
         made = finished(state.total)
@@ -249,6 +249,9 @@ class Contexts:
         if not isinstance(view, BlobView) or len(view) != maker.block_bytes:
             return None
         return await settle(asyncio.get_running_loop().run_in_executor(self._threads, maker.block, view))
+
+    def _is_there(self, tenant: Tenant, key: bytes) -> bool:
+        return self.tensors.below.is_open(tenant) and bool(region.count_present(tenant.space, [key]))
 
     def _keep(self, name: Name, state: State) -> None:
         self._states[name] = state
