@@ -252,12 +252,12 @@ def variants(layout: Layout) -> dict[str, Callable[[], Embedder]]:
     }
 
 
-def embedding_part(steps: int) -> tuple[list[dict[str, Any]], str]:
+def embedding_part(steps: int, threads: int) -> tuple[list[dict[str, Any]], str]:
     import torch
 
     from bench.topics import BLOCK, SHAPE, Model, documents, sampled
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     texts = documents()
     learned = [tokens for at, tokens in enumerate(texts.values()) if at % 2]
@@ -299,6 +299,7 @@ def main() -> int:
     words.add_argument("--count", type=int, default=100_000)
     words.add_argument("--engines", default="embedded:,memory:,path:")
     words.add_argument("--train", type=int, default=500, help="steps of 8 × 192 words")
+    words.add_argument("--threads", type=int, default=1, help="torch's; on a busy machine more take longer")
     words.add_argument("--write", action="store_true", help="into bench/results and bench/README.md")
     given = words.parse_args()
     parts = given.parts.split(",")
@@ -307,7 +308,9 @@ def main() -> int:
     passed = True
     for part in parts:
         rows, text = (
-            store_part(given.engines.split(","), given.count) if part == "store" else embedding_part(given.train)
+            store_part(given.engines.split(","), given.count)
+            if part == "store"
+            else embedding_part(given.train, given.threads)
         )
         print(f"{text}\n")
         results[part] = {"machine": machine(), "rows": rows}
