@@ -347,7 +347,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-log-sample", Int(0, 100), 100, "How much of what is read and written goes to the access log.", "%", ours=True),
         D("kv-log-days", Int(1, 3650), 7, "How long the access log is kept.", "days", ours=True),
         D("kv-versions", Int(0, 1000), 8, "Earlier versions kept of a block that is overwritten, with their bytes.", ours=True),
-        D("kv-qdrant-url", Url("embedded", "http", "https", "memory"), "", "Qdrant for the embeddings of contexts: a URL, embedded:DIR or memory:; none without.", immutable=True, ours=True),
+        D("kv-qdrant-url", Url("embedded", "http", "https", "memory", "path"), "", "Qdrant for the embeddings of contexts: a URL, embedded:DIR, path:DIR or memory:; none without.", immutable=True, ours=True),
         D("kv-qdrant-dim", Int(8, 4096), 512, "Dimensions of an embedding.", immutable=True, ours=True),
         D("kv-qdrant-m", Int(4, 128), 16, "Edges of a point in the HNSW graph.", immutable=True, ours=True),
         D("kv-qdrant-ef", Int(4, 4096), 100, "Candidates while the graph is built.", immutable=True, ours=True),
