@@ -146,20 +146,45 @@ def test_names_of_any_kind_have_versions(kv: Kv, name: bytes) -> None:
     assert where(kv, name) == ["host"]  # type: ignore[arg-type]
 
 
-def test_what_the_catalogue_knows(rigs: Rigs, tmp_path: Path) -> None:
+def ask(url: str, statement: str) -> list[Any]:
+    """What PostgreSQL says."""
     import asyncpg
 
+    async def fetch() -> list[Any]:
+        connection = await asyncpg.connect(url)
+        try:
+            return list(await connection.fetch(statement))
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+def test_popular_blocks_are_warm_after_a_start(rigs: Rigs, tmp_path: Path) -> None:
+    url = rigs.database_url()
+    blocks = {f"k{number}": payload(number, SMALL) for number in range(8)}
+    with Server(*options(tmp_path, url), "--kv-postgres-write", "store") as server, Kv(server) as kv:
+        kv.declare().store(blocks)
+        wait_for(lambda: all("postgres" in where(kv, key) for key in blocks))
+        for _ in range(20):
+            assert kv.get(["k1", "k2", "k3"]) == [blocks[key] for key in ("k1", "k2", "k3")]
+        wait_for(lambda: ask(url, "SELECT count(*) FROM zeekdb.kv_cache_access_log")[0][0] >= 68)
+        placed = "SELECT count(*) FROM zeekdb.kv_cache_metadata WHERE cardinality(levels) > 0"
+        wait_for(lambda: ask(url, placed)[0][0] == 8)
+    ask(url, "REFRESH MATERIALIZED VIEW zeekdb.popular_entries")
+    with Server(*options(tmp_path, url), "--kv-warming", "20000", "--kv-warming-bytes", "250000") as server:
+        with Kv(server) as kv:
+            wait_for(lambda: "state=done" in kv("INFO", "tiers").decode())
+            line = next(line for line in kv("INFO", "tiers").decode().split() if line.startswith("warming:"))
+            assert "reason=bytes" in line and "blocks=2,bytes=200000" in line
+            assert sum("host" in where(kv, key) for key in ("k1", "k2", "k3")) == 2
+
+
+def test_what_the_catalogue_knows(rigs: Rigs, tmp_path: Path) -> None:
     url = rigs.database_url()
 
     def rows(statement: str) -> list[Any]:
-        async def ask() -> list[Any]:
-            connection = await asyncpg.connect(url)
-            try:
-                return list(await connection.fetch(statement))
-            finally:
-                await connection.close()
-
-        return asyncio.run(ask())
+        return ask(url, statement)
 
     with Server(*options(tmp_path, url), "--kv-node", "n1") as server, Kv(server) as kv:
         assert kv("KV.MODEL", "SET", "m", *LAYOUT) == "OK"
@@ -176,9 +201,11 @@ def test_what_the_catalogue_knows(rigs: Rigs, tmp_path: Path) -> None:
             (0, 4, 2, "n1"), (4, 8, 2, "n1"), (8, 12, 2, "n1"),
         ]  # fmt: skip
         wait_for(lambda: rows("SELECT count(*) FROM zeekdb.kv_cache_access_log")[0][0] == 10)
-        log = rows("SELECT access_type, hit, tier, count(*) FROM zeekdb.kv_cache_access_log GROUP BY 1, 2, 3 ORDER BY 1, 2")
+        log = rows(
+            "SELECT access_type, hit, tier, count(*) FROM zeekdb.kv_cache_access_log GROUP BY 1, 2, 3 ORDER BY 1, 2"
+        )
         assert [tuple(row) for row in log] == [
-            ("read", False, "", 1), ("read", True, "host", 3), ("write", True, "host", 6)
+            ("read", False, "none", 1), ("read", True, "host", 3), ("write", True, "host", 6)
         ]  # fmt: skip
         shared = rows("SELECT sum(refs), count(*) FROM zeekdb.kv_cache_shared")
         assert tuple(shared[0]) == (6, 3)
@@ -196,11 +223,13 @@ def test_secrets_are_nowhere(tmp_path: Path) -> None:
     urls = {
         "kv-warm-url": f"redis://user:{SECRET}@127.0.0.1:1/0",
         "kv-postgres-url": f"postgresql://user:{SECRET}@127.0.0.1:1/db",
-        "kv-objects-url": f"s3://bucket/prefix?endpoint=http://127.0.0.1:1&secret_access_key={SECRET}&access_key_id=x&region=r",
+        "kv-objects-url": "s3://bucket/prefix?endpoint=http://127.0.0.1:1&access_key_id=x&region=r"
+        f"&secret_access_key={SECRET}",
         "kv-qdrant-url": f"http://127.0.0.1:1?api_key={SECRET}",
     }
     arguments = [word for name, url in urls.items() for word in (f"--{name}", url)]
-    with Server(*arguments, "--loglevel", "debug", "--kv-warm-timeout", "200", "--kv-objects-timeout", "300") as server, Kv(server) as kv:
+    arguments += ["--loglevel", "debug", "--kv-warm-timeout", "200", "--kv-objects-timeout", "300"]
+    with Server(*arguments) as server, Kv(server) as kv:
         kv.declare()
         kv.store({"k": payload(1, 1000)})
         assert kv.get(["k", "other"]) == [payload(1, 1000), None]

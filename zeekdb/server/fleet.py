@@ -9,10 +9,11 @@ is found comes into the index, and is as any block below from then on. A name th
 for a moment. A lookup never waits: it has the same done for the next one. Other nodes also announce what they store and
 remove; they are believed only as far as names and checksums go, as everything that is read is verified.
 
-*What was deleted here stays deleted.* A tier that failed may still have a block whose deletion could not be told, and a
-put that nobody waits for any more may arrive after the deletion that followed it. So names deleted here are not taken
+*What was deleted here stays deleted.* A tier that failed may still have a block whose deletion could not be told, and
+a put that nobody waits for any more may arrive after the deletion that followed it. So names deleted here are not taken
 back for DEAD_S in which all shared tiers were well, unless they are stored again, here or, as announced, elsewhere;
-what is found under them is deleted once more. At worst a block that another node has stored since is a miss for so long.
+what is found under them is deleted once more. At worst a block that another node has stored since is a miss for so
+long.
 """
 
 from __future__ import annotations
@@ -384,8 +385,7 @@ class Fleet:
         return layout is not None and meta.codec == "raw" and not by_position and meta.size != layout.block_bytes
 
     def adopt_soon(self) -> None:
-        """At the start, and when a model is declared: what shared tiers have of it comes into the index, so that lookups
-        know of it. Nobody waits for that."""
+        """Begins to take in what shared tiers have, so that lookups know of it: at the start, and for a new model."""
         if not self.is_active or not self.adopt_max:
             return
         if self._adopting is None:

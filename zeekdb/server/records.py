@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zeekdb.hot import region
 from zeekdb.tensors.region import Range, Tenant, position_of
 from zeekdb.tiers.stack import BITS
-from zeekdb.tiers.tier import Meta, Name
+from zeekdb.tiers.tier import Meta, Name, TierStats
 
 if TYPE_CHECKING:
     from zeekdb.config.config import Config
@@ -194,3 +194,21 @@ class Records:
         if self.catalogue is not None:
             async for page in self.catalogue.adoptable(limit):
                 yield [(found.meta, bits_of(found.levels)) for found in page]
+
+    async def popular(self, limit: int) -> Sequence[tuple[Meta, int]]:
+        """What is asked for most and lies in shared tiers."""
+        if self.catalogue is None:
+            return []
+        found = await self.catalogue.popular(limit)
+        return [(each.meta, bits_of(each.levels)) for each in found]
+
+    def tier(self) -> TierStats | None:
+        """The catalogue's figures; None: there is none."""
+        return self.catalogue.stats() if self.catalogue is not None else None
+
+    def retune(self, config: Config) -> None:
+        """Pass on what CONFIG SET has changed."""
+        if self.catalogue is not None:
+            self.catalogue.retune(
+                log_sample=config.kv_log_sample, log_days=config.kv_log_days, versions=config.kv_versions
+            )

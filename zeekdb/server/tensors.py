@@ -35,6 +35,7 @@ from zeekdb.server.levels import database_of, make_levels, retune
 from zeekdb.server.records import Records
 from zeekdb.server.shared_memory import SharedMemory
 from zeekdb.server.versions import Versions
+from zeekdb.server.warming import Warming
 from zeekdb.tensors.layout import Layout, Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant, deadline_of
@@ -103,6 +104,7 @@ class Tensors:
         self.records = Records()
         self.fetching = Fetching(self)
         self.versions = Versions(self)
+        self.warming = Warming(self)
         self.models_path: Path | None = None
         self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
@@ -161,6 +163,10 @@ class Tensors:
             self.below.on_placed = self.records.placed
             self.below.fleet.catalogue = self.records.find
             self.below.fleet.list_catalogue = self.records.list
+            for name in ("kv-log-sample", "kv-log-days", "kv-versions"):
+                config.on_change(name, lambda: self.records.retune(config))
+            if config.kv_warming:
+                self.warming.start(self.records.popular, config.kv_warming, config.kv_warming_bytes)
         self.below.fleet.adopt_max = config.kv_adopt
         self.below.fleet.adopt_soon()
 
@@ -192,6 +198,7 @@ class Tensors:
         set_namespaces([])
         if self.tasks:
             await asyncio.wait(self.tasks)
+        await self.warming.stop()
         await self.contexts.stop()
         await self.versions.close()
         await self.gpu.stop()
@@ -532,6 +539,11 @@ class Tensors:
         sums |= {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
         return sums | self.below.fleet.figures() if self.below.fleet.stack is not None else sums
 
+    def is_catalogue_up(self) -> bool:
+        """Whether it answers."""
+        catalogue = self.records.tier()
+        return catalogue is not None and catalogue.state == "ok"
+
     def where(self, tenant: Tenant, key: bytes) -> list[str]:
         """KV.WHERE."""
         known = region.describe(tenant.space, key)
@@ -552,7 +564,8 @@ class Tensors:
         device = self.gpu.tier()
         tiers = [host] if device is None else [device, host]
         below = self.below.tier.tier_stats() if self.below.tier is not None else []
-        tiers += map(figures_of, below)
+        catalogue = self.records.tier()
+        tiers += map(figures_of, [*below, catalogue] if catalogue is not None else below)
         if (vectors := self.contexts.tier()) is not None:
             tiers.append(vectors)
         return tiers
