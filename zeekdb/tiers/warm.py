@@ -74,10 +74,11 @@ REFUSED_S: Final = 1.0
 THREADS: Final = 4
 SCAN_COUNT: Final = 1000
 SEEN_MAX: Final = 1 << 16  # keys of a scan remembered, as SCAN may name one twice
-ON_LOOP_MAX: Final = 64 << 10  # bytes that are checked without a thread: less than the way there and back
+ON_LOOP_MAX: Final = 256 << 10  # bytes of blocks that are checked in one turn of the loop, about 0.1 ms
 PAYLOAD_SLACK: Final = 64 << 10  # bytes that a coding may add to a block
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class WarmTier(SharedTier):
@@ -211,8 +212,9 @@ class WarmTier(SharedTier):
             for at in set(wanted) - set(fresh):
                 done[at] = True
             self.present += len(wanted) - len(fresh)
-            size = 0 if self.packer.coding == "raw" else sum(items[at].meta.size for at in fresh)
-            packed = await self._threaded(lambda: [self._packed(items[at]) for at in fresh], size)
+            puts = [items[at] for at in fresh]
+            is_raw = self.packer.coding == "raw"  # then there is nothing to do but the header
+            packed = await self._spread(self._packed, puts, [0 if is_raw else put.meta.size for put in puts])
             await self._write(items, heads, {at: made for at, made in zip(fresh, packed, strict=True) if made}, done)
         except TierFailed:
             self.write.errors += sum(answer is None for answer in done)
@@ -351,10 +353,12 @@ class WarmTier(SharedTier):
                     (reply,) = await self._ask([(b"GET", self.keys.block(names[at]))], items[at].meta.size)
                     values[at] = memoryview(reply if isinstance(reply, bytes) else b"")
                 inline.append((at, head.sealed, values[at][head.size :]))
-        size = sum(sealed.meta.size for _, sealed, _ in inline)
-        sound = await self._threaded(
-            lambda: [self.packer.unpack(sealed, payload, items[at].into) for at, sealed, payload in inline], size
-        )  # fmt: skip
+
+        def unpack(one: tuple[int, Sealed, memoryview]) -> bool:
+            at, sealed, payload = one
+            return self.packer.unpack(sealed, payload, items[at].into)
+
+        sound = await self._spread(unpack, inline, [sealed.meta.size for _, sealed, _ in inline])
         for (at, _, _), is_sound in zip(inline, sound, strict=True):
             done[at] = is_sound
             if not is_sound:
@@ -389,11 +393,10 @@ class WarmTier(SharedTier):
             await self._unlink([self.keys.block(name)])
             return False
 
-        def check() -> list[bool]:
-            whole = self.packer.is_whole(sealed, target) if is_raw else self.packer.unpack(sealed, target, item.into)
-            return [whole]
+        def check(into: memoryview) -> bool:
+            return self.packer.is_whole(sealed, into) if is_raw else self.packer.unpack(sealed, target, into)
 
-        (is_sound,) = await self._threaded(check, sealed.meta.size)
+        (is_sound,) = await self._spread(check, [item.into], [sealed.meta.size])
         if not is_sound:
             await self._take_out(name)
         return is_sound
@@ -566,11 +569,21 @@ class WarmTier(SharedTier):
             for at in range(0, len(keys), SCAN_COUNT):
                 await self._ask([(b"UNLINK", key) for key in keys[at : at + SCAN_COUNT]])
 
-    async def _threaded(self, work: Callable[[], list[T]], size: int) -> list[T]:
-        """The work, in a thread where it is about many bytes."""
-        if size <= ON_LOOP_MAX:
-            return work()
-        return await settle(asyncio.get_running_loop().run_in_executor(self._threads, work))
+    async def _spread(self, work: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -> list[R]:
+        """The work on each item: on large ones in threads, on small ones here, where the loop has turns in between.
+
+        A thread that works on many small ones lets go of the GIL for moments too short for the loop to take it, and
+        keeps it waiting for all of them.
+        """
+        results: list[R] = []
+        for some in _grouped(list(zip(items, sizes, strict=True)), sizes, ON_LOOP_MAX, self.batch):
+            if sum(size for _, size in some) <= ON_LOOP_MAX:
+                results += [work(item) for item, _ in some]
+                await asyncio.sleep(0)
+            else:
+                loop = asyncio.get_running_loop()
+                results += [await settle(loop.run_in_executor(self._threads, work, item)) for item, _ in some]
+        return results
 
     async def _in_batches(
         self,
