@@ -188,6 +188,9 @@ class TensorsPort(Protocol):
     def where(self, tenant: Any, key: bytes) -> list[str]:
         """The names of the tiers that have a block, the fastest first."""
 
+    async def object_url(self, tenant: Any, key: bytes, seconds: int) -> str | None:
+        """A URL of the block's object; None: there is none. CommandError, Unavailable."""
+
     def stats(self, name: bytes | None) -> dict[str, Any]: ...
     def tiers(self) -> list[dict[str, Any]]: ...
 

@@ -120,9 +120,12 @@ class Tensors:
             self.arena_bytes = arena.arena_stats()["size"]
             if config.kv_prefault:
                 arena.arena_fault_in()
-        await self._open_below()
+        contexts = asyncio.ensure_future(self.contexts.start())  # an engine of its own takes a second
+        try:
+            await self._open_below()
+        finally:
+            await contexts
         await self.gpu.start()
-        await self.contexts.start()
         config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
@@ -483,6 +486,10 @@ class Tensors:
         count += self.below.sink(tenant, rest) + region.demote(tenant.space, rest)
         self.below.write_soon()
         return count
+
+    async def object_url(self, tenant: Tenant, key: bytes, seconds: int) -> str | None:
+        """KV.URL."""
+        raise CommandError("ERR no object storage is configured, kv-objects-url names one")
 
     # ------------------------------------------------------------ waiting
 

@@ -2,6 +2,7 @@
 
     <prefix>/blocks/<2 hex digits>/<30 hex digits>   one block: header (`envelope.py`), then payload (`packing.py`)
     <prefix>/archive/<32 hex digits>/<version>       earlier versions, in the same form; nothing expires there
+    <prefix>/probe/<32 hex digits>                   there for a moment, while a breaker tries whether writing works
     <prefix>/zeekdb.tier, <prefix>/tmp/              of directories
 
 The digits are `envelope.digest` of the block's name: nothing that clients choose is part of a path, and the first two
@@ -86,7 +87,8 @@ class ObjectTier(SharedTier):
         self.packer = Packer(coding, layout_of, checksum)
         self.is_lossy = self.packer.is_lossy
         self._threads = ThreadPoolExecutor(THREADS_MAX, "zeekdb-objects")
-        self.bucket: Bucket = open_bucket(url, timeout_s, self._threads)
+        self._disk = ThreadPoolExecutor(THREADS_MAX, "zeekdb-objects-disk")  # a disk that hangs takes no other threads
+        self.bucket: Bucket = open_bucket(url, timeout_s, self._disk)
         scrub = scrubber([url])
         hidden = environment_secrets()
 
@@ -101,6 +103,7 @@ class ObjectTier(SharedTier):
         self.writing = Guard(
             f"{self.name} (writing)", self._probe_writing, failures=failures, timeout_s=timeout_s, scrub=clean
         )
+        self._probe_path = f"probe/{secrets.token_hex(16)}"
         self._requests = Budget(pool)
         self._bytes = Budget(UNDER_WAY_BYTES)
         self._doubtful: OrderedDict[str, None] = OrderedDict()
@@ -141,6 +144,7 @@ class ObjectTier(SharedTier):
         await self.reading.close()
         await self.writing.close()
         self._threads.shutdown(wait=False)
+        self._disk.shutdown(wait=False)
         self._is_closed = True
 
     @property
@@ -153,9 +157,8 @@ class ObjectTier(SharedTier):
         await self.bucket.probe()
 
     async def _probe_writing(self) -> None:
-        path = f"probe/{secrets.token_hex(16)}"
-        await self.bucket.write(path, [memoryview(b"probe")])
-        await self.bucket.remove([path])
+        await self.bucket.write(self._probe_path, [memoryview(b"probe")])
+        await self.bucket.remove([self._probe_path])
 
     # ---- calls over many blocks -------------------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ class Channel:
         self._is_closed = False
 
     def announce(self, kind: str, entries: Iterable[tuple[str, int, Name | None]]) -> None:
-        """Tell the other nodes: (digest, checksum, name) of each block. Those who wait here are told at once."""
+        """Tell the other nodes: (digest, checksum, name) of each block."""
         sender = self.sender.hex()
         for digest, checksum, name in entries:
             event = Event(kind, sender, digest, checksum, name)
@@ -124,8 +124,6 @@ class Channel:
                 self._is_owing_gap = True
             else:
                 self._outbox.append(event)
-            if kind in ("stored", "released"):
-                self._hand_over(event)
         self._wake_out.set()
         self._run("out", self._send)
 

@@ -124,6 +124,11 @@ class Embedded:
         self._watching: asyncio.Task[None] | None = None
 
     @property
+    def is_started(self) -> bool:
+        """Whether it runs, or is started again whenever it does not."""
+        return self._watching is not None
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Of asyncpg.connect and create_pool."""
         host = str(self.data)
@@ -327,7 +332,7 @@ class Embedded:
                 is_told = True
             if time.monotonic() > deadline:
                 for pid in standing:
-                    _kill(pid, signal.SIGQUIT if pid == postmaster else signal.SIGKILL)
+                    _kill(pid, signal.SIGKILL)  # it may be stopped, and hear nothing else
                 deadline += STOP_S
             time.sleep(POLL_S)
         if Path("/proc/self/cwd").exists():  # where it is known who stands there

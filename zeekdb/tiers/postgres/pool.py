@@ -1,8 +1,8 @@
 """The one door to a PostgreSQL: connections behind a guard, for the catalogue and the blobs alike.
 
-`Database` opens by itself. `open` waits some seconds for the first attempt; where the server is not there yet, or its
-password is wrong, a task goes on trying, calls fail at once meanwhile (TierFailed, then TierDown), and everything
-works from the moment that it answers.
+`Database` opens by itself. `open` waits for the first attempt, some seconds at most; where the server is not there
+yet, or its password is wrong, a task goes on trying, calls fail at once meanwhile (TierFailed, then TierDown), and
+everything works from the moment that it answers.
 
 A connection that was left in the middle of something is thrown away, never waited for. asyncpg would, after a timeout,
 ask the server to cancel and wait until it says that it has, both when the connection goes back to the pool and when a
@@ -75,6 +75,7 @@ class Database:
         self._writers: Pool | None = None
         self._readers: Pool | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
         self._scrub = scrubber([url, reader_url])
         self._error = "it has not answered yet"
         self._timeout_s = timeout_s
@@ -93,12 +94,15 @@ class Database:
     # ---- opening and closing --------------------------------------------------------------------------------------
 
     async def open(self, wait_s: float = OPEN_WAIT_S) -> None:
-        """Begin; returns when it is open, and after `wait_s` in any case. Unavailable: it will never be."""
+        """Begin; returns after the first attempt, and after `wait_s` in any case. Unavailable: it will never open."""
         self._users += 1
         if self._opening is None:
             self.guard = self._new_guard()
+            self._tried.clear()
             self._opening = asyncio.get_running_loop().create_task(self._open())
-        await asyncio.wait([self._opening], timeout=wait_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._tried.wait()
         if self._opening.done() and not self._opening.cancelled():
             error = self._opening.exception()
             if error is not None:
@@ -111,20 +115,25 @@ class Database:
         while True:
             try:
                 await self._open_once()
+                self._tried.set()
                 return
+            except Unavailable:
+                self._tried.set()
+                raise
             except self._failures as error:
                 said = self._scrub(str(error) or type(error).__name__)
                 if said != self._error:
                     logger.warning("PostgreSQL can't be opened yet: %s", said)
                 self._error = said
             await self._let_go()
+            self._tried.set()
             await asyncio.sleep(OPEN_PAUSES_S[min(attempt, len(OPEN_PAUSES_S) - 1)])
             attempt += 1
 
     async def _open_once(self) -> None:
         import asyncpg
 
-        if self.embedded is not None and not self.embedded.is_running:
+        if self.embedded is not None and not self.embedded.is_started:
             await self.embedded.start()
         if self._prepare is not None:
             connection = await asyncpg.connect(**self._arguments(), timeout=CONNECT_S)

@@ -227,7 +227,7 @@ DONE: Final = """
     ON CONFLICT (task) DO UPDATE SET at = EXCLUDED.at, rows = EXCLUDED.rows, more = EXCLUDED.more,
         done_until = greatest(u.done_until, EXCLUDED.done_until), node = EXCLUDED.node
 """
-# Rows that someone else holds at this moment are left for the next time.
+# Rows that someone else holds at this moment are left for the next time; a ctid holds as long as the row is locked.
 EXPIRED: Final = tuple(
     f"""
     DELETE FROM zeekdb.{table} WHERE digest = ANY (ARRAY(
@@ -237,23 +237,19 @@ EXPIRED: Final = tuple(
     for table in ("kv_cache_blobs", "kv_cache_metadata")
 )
 OLD_STATS: Final = """
-    DELETE FROM zeekdb.kv_cache_stats AS s USING (
-        SELECT bucket, at, tier, model_digest FROM zeekdb.kv_cache_stats
-        WHERE bucket = $3 AND at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) AS old
-    WHERE (s.bucket, s.at, s.tier, s.model_digest) = (old.bucket, old.at, old.tier, old.model_digest)
+    DELETE FROM zeekdb.kv_cache_stats WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM zeekdb.kv_cache_stats WHERE bucket = $3 AND at < $1
+        ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 OLD_HISTORY: Final = """
-    DELETE FROM zeekdb.kv_cache_versions AS v USING (
-        SELECT o.digest, o.version FROM zeekdb.kv_cache_versions AS o
-        WHERE o.at < $1 AND NOT EXISTS (SELECT FROM zeekdb.kv_cache_metadata AS m WHERE m.digest = o.digest)
-        LIMIT $2 FOR UPDATE OF o SKIP LOCKED) AS old
-    WHERE (v.digest, v.version) = (old.digest, old.version)
+    DELETE FROM zeekdb.kv_cache_versions WHERE ctid = ANY (ARRAY(
+        SELECT v.ctid FROM zeekdb.kv_cache_versions AS v
+        WHERE v.at < $1 AND NOT EXISTS (SELECT FROM zeekdb.kv_cache_metadata AS m WHERE m.digest = v.digest)
+        LIMIT $2 FOR UPDATE OF v SKIP LOCKED))
 """
 OLD_SHARED: Final = """
-    DELETE FROM zeekdb.kv_cache_shared AS s USING (
-        SELECT digest, node FROM zeekdb.kv_cache_shared
-        WHERE refs = 0 AND at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) AS old
-    WHERE (s.digest, s.node) = (old.digest, old.node)
+    DELETE FROM zeekdb.kv_cache_shared WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM zeekdb.kv_cache_shared WHERE refs = 0 AND at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 
 

@@ -28,7 +28,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zeekdb.tiers.envelope import digest
 from zeekdb.tiers.guard import TierFailed
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-STATEMENT_ROWS: Final = 250
+STATEMENT_ROWS: Final = 200
+TURN_ROWS: Final = 50  # made in one go
 BATCH_S: Final = 10.0  # that a batch may take; then the connection is given up
 PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # after a batch that failed
 METADATA_BYTES_MAX: Final = 16 << 10  # of a block's JSON; more is left out, and counted
@@ -230,6 +232,15 @@ def _parts(items: Sequence[Any], most: int = STATEMENT_ROWS) -> Iterable[Sequenc
     return (items[at : at + most] for at in range(0, len(items), most))
 
 
+async def _made(sources: Sequence[tuple[Any, ...]], make: Callable[..., T]) -> list[T]:
+    """What each becomes; the loop has its turns meanwhile."""
+    made: list[T] = []
+    for part in _parts(sources, TURN_ROWS):
+        made += [make(*source) for source in part]
+        await asyncio.sleep(0)
+    return made
+
+
 async def apply_facts(connection: Connection, batch: Batch, node: str, snapshots: dict[int, tuple[str, bytes]]) -> int:
     """The batch's rows, within a transaction; how many they were."""
     count = 0
@@ -249,7 +260,7 @@ async def apply_facts(connection: Connection, batch: Batch, node: str, snapshots
                     replaced.append(state.overwritten)
         for statement, rows in [(UPSERT_OLD, olds), *((UPSERTS[shape], rows) for shape, rows in groups.items())]:
             for part in _parts(rows):
-                await connection.execute(statement, *_columns([_row(state, node) for state in part]))
+                await connection.execute(statement, *_columns(await _made([(state, node) for state in part], _row)))
         for part in _parts(gone):
             await connection.execute(REMOVE, part)
         for event in replaced:  # each may be as large as a block
@@ -271,13 +282,10 @@ async def apply_facts(connection: Connection, batch: Batch, node: str, snapshots
 
 async def apply_accesses(connection: Connection, accesses: Sequence[Access], logged: Sequence[bool], node: str) -> int:
     """The log's rows of those that are sampled, and the counts of all, within a transaction; how many were logged."""
-    digests = {access.name: b"" for access in accesses}
-    for number, name in enumerate(digests):
-        digests[name] = raw_digest(name)
-        if number % STATEMENT_ROWS == STATEMENT_ROWS - 1:
-            await asyncio.sleep(0)
+    names = list({access.name for access in accesses})
+    digests = dict(zip(names, await _made([(name,) for name in names], raw_digest), strict=True))
     sampled = [access for access, is_logged in zip(accesses, logged, strict=True) if is_logged]
-    for part in _parts(sampled, 2 * STATEMENT_ROWS):
+    for part in _parts(sampled):
         rows = [
             (each.at_s, each.request & (SIGN - 1), each.latency_us, each.is_hit, digests[each.name], each.kind,
              each.tier, each.name.model, each.name.salt)
@@ -387,7 +395,7 @@ class Writer:
 
     async def _write_facts(self, events: list[Fact]) -> None:
         merger = Merger()
-        for part in _parts(events):
+        for part in _parts(events, TURN_ROWS):
             merger.add(part)
             await asyncio.sleep(0)
         kept = [event for event in events if isinstance(event, Overwritten) and event.snapshot is not None]

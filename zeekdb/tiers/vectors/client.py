@@ -16,7 +16,7 @@ import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import numpy as np
@@ -27,7 +27,6 @@ from zeekdb.errors import Unavailable
 from zeekdb.tiers.tier import settle
 from zeekdb.tiers.vectors.engine import TENANT, Engine, EngineFailed, Hit, Options, Row
 
-FULL_SCAN_KB: Final = 10_000  # a filter that leaves less than this is searched whole
 
 
 class ClientEngine(Engine):
@@ -99,7 +98,7 @@ class ClientEngine(Engine):
             await self._call(
                 "create_collection", collection_name=collection,
                 vectors_config=models.VectorParams(size=dim, distance=models.Distance.COSINE),
-                hnsw_config=models.HnswConfigDiff(m=m, ef_construct=ef, full_scan_threshold=FULL_SCAN_KB),
+                hnsw_config=models.HnswConfigDiff(m=m, ef_construct=ef),
             )  # fmt: skip
         except EngineFailed:  # another node was quicker, or it failed indeed
             if not await self._call("collection_exists", collection_name=collection):
