@@ -132,6 +132,11 @@ class ObjectTier(SharedTier):
                 log.warning("Tier %s: %s", self.name, error)
         self._expiry = asyncio.get_running_loop().create_task(self._expire_by_and_by())
 
+    @property
+    def is_readable(self) -> bool:
+        """Also while it takes no objects."""
+        return not self._is_closed and self.reading.state == "closed"
+
     async def close(self) -> None:
         """Ends what is under way."""
         self._is_closing = True

@@ -137,6 +137,11 @@ class WarmTier(SharedTier):
         """A PING to every primary. LinkDown."""
         await self.client.probe()
 
+    @property
+    def is_readable(self) -> bool:
+        """Also while it is full."""
+        return not self._is_closed and self.guard.state == "closed"
+
     async def close(self) -> None:
         """See Tier."""
         self._is_closed = True
