@@ -307,9 +307,10 @@ class Below:
             self._refused.pop(name, None)
             if not is_there and place & SSD and (known is None or not (known["place"] or 0) & SSD):
                 self._gone.append(Held(item.meta, place & OWN))  # else written twice: a deletion would be about both
-        elif is_there and known is not None and known["queue"] == "order" and known["place"] is None and self.spilling:
-            if self._is_refused(name, item.meta):
-                region.remove(tenant.space, [pending.key])  # no tier has room for it, ever: it goes as without one
+            return
+        is_left = is_there and known is not None and known["queue"] == "order" and known["place"] is None
+        if is_left and self.spilling and self._is_refused(name, item.meta):
+            region.remove(tenant.space, [pending.key])  # no tier has room for it, ever: it goes as without one
 
     def _is_refused(self, name: tuple[int, bytes, int], meta: Meta) -> bool:
         """Whether no tier below will take a block that none has taken now. Shared ones may just have failed."""

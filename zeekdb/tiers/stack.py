@@ -367,7 +367,7 @@ class Stack(Tier):
         if not lower:
             return False
         if not any(await self.still_have(tops[1:], [item.meta])):
-            if await self.get([item]) != [True]:
+            if await self._get([item], False) != [True]:
                 return False
             place = None
             for level in lower:
@@ -394,6 +394,10 @@ class Stack(Tier):
 
     async def get(self, items: Sequence[Get]) -> list[bool | None]:
         """From the first tier that has it and can be asked."""
+        return await self._get(items, True)
+
+    async def _get(self, items: Sequence[Get], is_used: bool) -> list[bool | None]:
+        """`is_used`: cold blocks come into the warm tier on their way."""
         answers: list[bool | None] = [False] * len(items)
         for item in items:
             if nowhere := item.place & ~PLACE_LOCAL & ~self.bits:  # a tier that this node has not got
@@ -407,7 +411,7 @@ class Stack(Tier):
                     answers[at] = None
                 continue
             gets = [self._local(level, items[at]) for at in mine]
-            is_cold = level.name in ("postgres", "objects") and self._is_warm_up()
+            is_cold = is_used and level.name in ("postgres", "objects") and self._is_warm_up()
             found = await (self._bring_to_warm(level, gets) if is_cold else level.tier.get(gets))
             for at, get, answer in zip(mine, gets, found, strict=True):
                 if answer is False:
