@@ -132,23 +132,27 @@ class Warm(Shared):
 
     def __init__(self, store: Store | None = None) -> None:
         super().__init__("warm", store)
-        self.loading_now: set[Name] = set()
+        self.loading_now: dict[Name, asyncio.Event] = {}
         self.announced: list[tuple[str, bytes]] = []
 
     @contextlib.asynccontextmanager
     async def loading(self, names: Sequence[Name]) -> AsyncIterator[list[bool]]:
         mine = [name not in self.loading_now for name in names]
         held = {name for name, is_mine in zip(names, mine, strict=True) if is_mine}
-        self.loading_now |= held
+        ended = asyncio.Event()
+        self.loading_now |= dict.fromkeys(held, ended)
         try:
             yield mine
         finally:
-            self.loading_now -= held
+            ended.set()
+            for name in held:
+                del self.loading_now[name]
 
     async def wait_for(self, name: Name, timeout_s: float) -> Meta | None:
-        async with asyncio.timeout(timeout_s):
-            while name in self.loading_now:
-                await asyncio.sleep(0)
+        if name in self.loading_now:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self.loading_now[name].wait()
         return self.store[name][0] if name in self.store else None
 
     def announce(self, kind: str, metas: Iterable[Meta]) -> None:

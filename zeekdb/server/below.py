@@ -25,7 +25,7 @@ from typing import Any, Final
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView, new_blob
-from zeekdb.server.fleet import Fleet
+from zeekdb.server.fleet import FORGET_S, Fleet
 from zeekdb.tensors.region import Region, Tenant
 from zeekdb.tiers.stack import BITS, Stack
 from zeekdb.tiers.tier import PLACE_LOCAL, Budget, Get, Held, Meta, Put, name_of
@@ -202,6 +202,8 @@ class Below:
     ) -> asyncio.Future[Any] | None:  # fmt: skip
         """Blocks, with their places, that have left the index; done once none can come back. None: none could.
 
+        Where there are shared tiers it is done after FORGET_S at the latest: what these are then owed, they are told.
+
         `is_fleet`: they are to be gone for all nodes, whether or not this one knows where they are.
         """
         if self.tier is None:
@@ -229,9 +231,16 @@ class Below:
             return None
         self._gone += helds
         if self._buried is None:
-            self._buried = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._buried = loop.create_future()
+            if self.tier is not None and self.tier.shared:  # for which the writer may have to wait
+                loop.call_later(FORGET_S, self._wait_no_longer, self._buried)
         self._wake.set()
         return self._buried
+
+    def _wait_no_longer(self, buried: asyncio.Future[None]) -> None:
+        if not buried.done():
+            buried.set_result(None)
 
     @staticmethod
     def _meta(tenant: Tenant, key: bytes, size: int = 0, check: int = 0) -> Meta:

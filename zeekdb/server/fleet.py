@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -84,7 +85,7 @@ class Fleet:
         self._dead: OrderedDict[Name, tuple[float, bool]] = OrderedDict()  # until which `_well_s`; deleted once more
         self._well_s = 0.0  # how long all shared tiers have been well
         self._ticked_at = time.monotonic()
-        self._troubled_at = -DEAD_S  # when one of them last was not
+        self._troubled_at = -math.inf  # when one of them last was not
         self._failures = 0  # that they had up to then
         self._finding: dict[Name, asyncio.Task[None]] = {}
         self._finds: set[asyncio.Task[None]] = set()

@@ -9,97 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncIterator
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.contract.levels import Disk, Shared, Store, Warm, levels_of, slow
+from tests.contract.levels import Store
+from tests.contract.node import ARENA, Node
 from tests.contract.region import wait_until
 from zeekdb.hot import region
 from zeekdb.hot.arena import arena_close, arena_open
 from zeekdb.hot.checksum import checksum
 from zeekdb.server import below as below_module
 from zeekdb.server import fleet as fleet_module
-from zeekdb.server.tensors import Tensors
 from zeekdb.tensors.layout import Model
-from zeekdb.tensors.region import Tenant
 from zeekdb.tiers import stack as stack_module
-from zeekdb.tiers.stack import Stack
-from zeekdb.tiers.tier import Meta, Name
+from zeekdb.tiers.tier import Meta
 
-ARENA = 1 << 20
 SIZE = 12_000
 KEYS = [b"k%d" % number for number in range(12)]
 STEPS = 250
 WELL_S = 0.05
-
-
-class Node:
-    """One server's region, over tiers whose engines outlive it."""
-
-    def __init__(self, log: list[tuple[Meta, bytes | None]], stores: dict[str, Store], random: Random) -> None:
-        self.disk = Disk(log)
-        self.warm = Warm(stores["warm"])
-        self.objects = Shared("objects", stores["objects"])
-        self.all = (self.disk, self.warm, self.objects)
-        for tier in self.all:
-            tier.faults.turns = slow(random, 30)
-        config = SimpleNamespace(kv_versions=0)
-        server: Any = SimpleNamespace(config=config, loop=asyncio.get_running_loop())
-        self.tensors = Tensors(server)
-        self.tensors.arena_bytes = ARENA
-        self.below = self.tensors.below
-
-    async def open(self, is_cold_shared: bool) -> None:
-        self.tensors.region.declare(Model(b"m"))
-        on_store = ("warm", "objects") if is_cold_shared else ("warm",)
-        await self.below.open(Stack(levels_of(*self.all, on_store=on_store), self.below), ARENA)
-        self.below.fleet.adopt_max = 1000
-        self.tick()
-
-    async def close(self) -> None:
-        await self.below.close()
-        for space in list(self.tensors.region.by_space):
-            region.close_space(space)
-
-    @property
-    def tenant(self) -> Tenant:
-        return self.tensors.region.tenant(b"m", b"")
-
-    def tick(self) -> None:
-        region.set_clock(int(time.time() * 1000))
-        self.below.tick(1)
-        region.relieve(ARENA // 10)
-        self.below.write_soon()
-
-    def set(self, key: bytes, value: bytes) -> bool:
-        return self.tensors.replace_now(self.tenant, key, value, 0, None) >= 0
-
-    def delete(self, key: bytes) -> asyncio.Future[None] | None:
-        return self.tensors._remove(self.tenant, [key])[1]
-
-    async def read(self, key: bytes) -> bytes | None:
-        if not region.count_present(self.tenant.space, [key]):
-            await self.below.fleet.find(self.tenant, [key], 20)
-        (found,) = region.get(self.tenant.space, [key])
-        if not isinstance(found, int):
-            return bytes(memoryview(found)) if found is not None else None
-        async with self.below.bringing(self.tenant, [key]) as coming:
-            view = await coming[0].view() if coming[0] is not None else None
-            return bytes(memoryview(view)) if view is not None else None
-
-    def is_idle(self) -> bool:
-        fleet, stack = self.below.fleet, self.below.tier
-        self.tick()
-        return not (
-            fleet._shares or fleet._deletes or fleet._deleting or fleet._dead or fleet._finds or fleet._sharing
-            or self.below._tasks or self.below._gone or self.below._writing or region.totals()["spilling_bytes"]
-            or stack is None or stack._late or stack._paying or any(level.owed for level in stack.levels)
-        )  # fmt: skip
 
 
 class Story:
@@ -149,8 +80,8 @@ class Story:
     async def step(self) -> None:
         key = self.random.choice(KEYS)
         kind = self.random.choices(
-            ("set", "same", "filler", "read", "delete", "demote", "sink", "fail", "tick", "turns", "lose"),
-            (5, 1, 6, 6, 2, 3, 3, 1, 4, 4, 0 if self.is_disk_sound else 1),
+            ("set", "same", "filler", "read", "delete", "demote", "sink", "fail", "tick", "turns", "model", "lose"),
+            (50, 10, 90, 60, 20, 20, 20, 10, 40, 40, 1, 0 if self.is_disk_sound else 5),
         )[0]
         node, space = self.node, self.node.tenant.space
         if kind == "set" or (kind == "same" and self.now(key) is not None):
@@ -169,6 +100,11 @@ class Story:
             node.below.sink(node.tenant, [key])
         elif kind == "fail":
             self.fail()
+        elif kind == "model":
+            for said in self.said.values():
+                said.append(None)
+            node.tensors._forget(b"m")
+            node.tensors.declare(Model(b"m"))
         elif kind == "lose":
             self.random.choice([*self.stores.values()]).clear()
         elif kind == "tick":
@@ -179,7 +115,7 @@ class Story:
 
     async def settle(self) -> None:
         self.heal()
-        await wait_until(self.node.is_idle, what="everything drains")
+        await wait_until(lambda: self.node.is_idle() and not self.node.below.fleet._dead, what="everything drains")
         await asyncio.gather(*self.tasks)
 
     async def check(self, is_all_there: bool) -> None:
@@ -211,7 +147,8 @@ async def arena(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 @pytest.mark.parametrize("seed", range(6))
 async def test_a_story(arena: None, seed: int, is_disk_sound: bool) -> None:
     story = Story(seed, is_disk_sound)
-    await story.node.open(is_cold_shared=seed % 2 == 1)
+    on_store = (("warm",), ("warm", "objects"), ())[seed % 3]
+    await story.node.open(on_store, is_disk_sound or seed % 2 == 0)
     for _ in range(STEPS):
         await story.step()
     await story.settle()
@@ -222,11 +159,10 @@ async def test_a_story(arena: None, seed: int, is_disk_sound: bool) -> None:
     }  # fmt: skip
     await story.node.close()
     story.node = Node(story.log, story.stores, story.random)
-    await story.node.open(is_cold_shared=False)
+    await story.node.open(("warm",), True)
     story.node.below.fleet.adopt_soon()
     await wait_until(lambda: story.node.below.fleet._adopting is None)
     for key in KEYS:
         found = await story.node.read(key)
         assert found == story.now(key) or (found is None and not (is_disk_sound and key in below)), key
-    assert Name(b"m", b"", b"never") not in story.stores["warm"]
     await story.node.close()
