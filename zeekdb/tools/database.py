@@ -11,6 +11,7 @@ from zeekdb.config.config import Config
 from zeekdb.config.file import FileError, load
 from zeekdb.config.urls import EMBEDDED, redacted, scrubber
 from zeekdb.errors import Unavailable
+from zeekdb.tiers.postgres.embedded import Embedded
 from zeekdb.tiers.postgres.migrate import MigrationError
 from zeekdb.tools.console import ToolError, UsageError, warn
 
@@ -58,11 +59,12 @@ async def _ask(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
     embedded = None
     try:
         if url.startswith(EMBEDDED):
-            from zeekdb.tiers.postgres.embedded import Embedded
-
             embedded = Embedded(url.removeprefix(EMBEDDED))
-            await embedded.start()
-            connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
+            try:  # a server may run it: that one is asked then, and not stopped
+                connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
+            except OSError:  # nobody listens there
+                await embedded.start()
+                connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
         else:
             settings = {"application_name": "zeekdb tool"}
             connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings=settings)
@@ -84,5 +86,5 @@ async def _ask(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ToolError(f"{redacted(url)}: {scrub(str(error) or type(error).__name__)}") from None
     finally:
-        if embedded is not None:
+        if embedded is not None and embedded.is_running:
             await embedded.stop()
