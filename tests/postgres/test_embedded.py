@@ -78,9 +78,13 @@ async def test_never_two_in_one_directory(folder: Path) -> None:
     await one.start()
     with pytest.raises(Unavailable, match=f"in use by another ZeekDB \\(process {os.getpid()}\\)"):
         await two.start()
+    await two.start(may_join=True)
+    assert await ask(two, "SELECT 1") == 1
+    await two.stop()
     assert await ask(one, "SELECT 1") == 1
     await one.stop()
-    await two.start()
+    await two.start(may_join=True)
+    assert two.is_started
     await two.stop()
 
 

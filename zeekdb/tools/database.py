@@ -60,11 +60,8 @@ async def _ask(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
     try:
         if url.startswith(EMBEDDED):
             embedded = Embedded(url.removeprefix(EMBEDDED))
-            try:  # a server may run it: that one is asked then, and not stopped
-                connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
-            except OSError:  # nobody listens there
-                await embedded.start()
-                connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
+            await embedded.start(may_join=True)
+            connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
         else:
             settings = {"application_name": "zeekdb tool"}
             connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings=settings)
@@ -86,5 +83,5 @@ async def _ask(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ToolError(f"{redacted(url)}: {scrub(str(error) or type(error).__name__)}") from None
     finally:
-        if embedded is not None and embedded.is_running:
+        if embedded is not None:
             await embedded.stop()

@@ -48,9 +48,11 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -115,6 +117,7 @@ SETTINGS: Final = {
     "log_checkpoints": "off",
 }
 NEWER: Final = {"18": {"io_method": "sync"}}  # saves three processes
+LINUX: Final = {"recovery_init_sync_method": "syncfs"}  # after a crash; not file by file: a thousand of them
 
 
 class Embedded:
@@ -156,10 +159,15 @@ class Embedded:
             host = f"/proc/self/fd/{self._data_fd}"
         return {"host": host, "port": 5432, "user": USER, "database": DATABASE, "password": None, "ssl": False}
 
-    async def start(self) -> None:
-        """Until it takes connections; the cluster is made where there is none. Unavailable."""
+    async def start(self, *, may_join: bool = False) -> None:
+        """Until it takes connections; the cluster is made where there is none. Unavailable.
+
+        `may_join`: where a server runs there already, its connections will do. `stop` then leaves it alone.
+        """
         try:
-            await _thread(self._claim)
+            if not await _thread(partial(self._claim, may_join)):
+                self._data_fd = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                return
             await self._begin()
         except OSError as error:
             await self.stop()
@@ -252,8 +260,8 @@ class Embedded:
 
     # ---- in threads -----------------------------------------------------------------------------------------------
 
-    def _claim(self) -> None:
-        """DIR is ours alone from now on. Unavailable."""
+    def _claim(self, may_join: bool) -> bool:
+        """DIR is ours alone from now on; False: it is another's. Unavailable."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -261,10 +269,13 @@ class Embedded:
         except BlockingIOError:
             holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
             os.close(fd)
+            if may_join:
+                return False
             raise Unavailable(f"{self.folder} is in use by another ZeekDB (process {holder})") from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         self._lock_fd = fd
+        return True
 
     def _launch(self) -> bool:
         """Start the processes; True when the cluster had to be made."""
@@ -278,6 +289,8 @@ class Embedded:
             os.close(self._data_fd)
         self._data_fd = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         settings = SETTINGS | NEWER.get((self.data / "PG_VERSION").read_text().strip(), {})
+        if sys.platform == "linux":
+            settings |= LINUX
         words = [str(programs / "postgres"), "-D", _where(self.data)]
         for name, value in settings.items():
             words += ["-c", f"{name}={value}"]

@@ -178,8 +178,10 @@ FORGET: Final = "DELETE FROM zeekdb.kv_cache_writers WHERE at < now() - interval
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
-def jsonb(value: Mapping[str, Any], most: int = METADATA_BYTES_MAX) -> str:
+def jsonb(value: Mapping[str, Any] | str, most: int = METADATA_BYTES_MAX) -> str:
     """As PostgreSQL takes it, whatever a client has put there; `{}` where it is more than `most` bytes."""
+    if isinstance(value, str):
+        return value
     if not value:
         return "{}"
     try:
@@ -314,9 +316,11 @@ class Writer:
     """The task and its queues."""
 
     def __init__(
-        self, database: Database, node: str, *, batch_rows: int = 1000, log_sample: float = 100.0,
+        self, database: Database, node: str, *, batch_rows: int = 1000, log_sample: float = 100.0, versions: int = 8,
         sample: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
+        self.log_sample = log_sample  # percent; may be changed at any time, and so may
+        self.versions = versions  # kept of each block
         self.facts = Facts()
         self.accesses = Accesses()
         self.flow = Flow()
@@ -329,7 +333,6 @@ class Writer:
         self._name = f"{self._node}/{os.urandom(8).hex()}"
         self._numbers = {"facts": 0, "log": 0}
         self._batch_rows = batch_rows
-        self._log_sample = log_sample
         self._sample = sample or _Dice().percent
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
@@ -411,7 +414,7 @@ class Writer:
         await self._commit("facts", work)
 
     async def _write_accesses(self, accesses: list[Access]) -> None:
-        logged = [self._log_sample >= 100 or self._sample() < self._log_sample for _ in accesses]
+        logged = [self.log_sample >= 100 or self._sample() < self.log_sample for _ in accesses]
 
         async def work(connection: Connection) -> int:
             await connection.execute("SET LOCAL synchronous_commit = off")
@@ -426,7 +429,9 @@ class Writer:
 
         async def once(connection: Connection) -> int:
             async with transaction(connection):
-                await connection.execute(f"SET LOCAL statement_timeout = {int(BATCH_S * 1000)}")
+                await connection.execute(
+                    f"SET LOCAL statement_timeout = {int(BATCH_S * 1000)}; SET LOCAL zeekdb.versions = {self.versions}"
+                )
                 if await connection.fetchval(NUMBER, writer, number) is None:
                     return 0  # it is in already, and only the answer was lost
                 if number == 1:
