@@ -6,11 +6,14 @@ RUN apt-get update -qq \
 WORKDIR /src
 COPY pyproject.toml setup.py README.md ./
 COPY zeekdb zeekdb
-RUN pip wheel --no-cache-dir --wheel-dir /wheels .
+# --build-arg EXTRAS='[tiers]' for the clients of the database tiers
+ARG EXTRAS=""
+RUN pip wheel --no-cache-dir --wheel-dir /wheels ".${EXTRAS}"
 
 FROM python:3.11-slim-bookworm
+ARG EXTRAS=""
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels zeekdb \
+    pip install --no-cache-dir --no-index --find-links /wheels "zeekdb${EXTRAS}" \
     && useradd --system --uid 999 --no-create-home zeekdb \
     && install -d -o zeekdb -g zeekdb /data
 COPY conf/zeekdb.conf /etc/zeekdb/zeekdb.conf

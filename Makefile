@@ -24,13 +24,16 @@ requirements = $(PY) -c 'import sys, tomllib; t = tomllib.load(open("pyproject.t
 	rows += [r for extra in sys.argv[1:] for r in p["optional-dependencies"][extra]]; \
 	print("\n".join(rows))' $(1)
 
-.PHONY: help serve test pytest clients lint bench compat compat-lmcache fuzz build clean
+.PHONY: help serve tiers test pytest clients lint bench compat compat-lmcache fuzz build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 serve: build ## build, then serve on port 6379; ARGS='--port 7000 --save ""' are passed on
 	@exec $(VENV)/bin/zeekdb serve $(ARGS)
+
+tiers: build $(VENV)/.tiers ## serve with every tier embedded: PostgreSQL, Qdrant and objects in ./tiers; ARGS as above
+	@exec $(VENV)/bin/zeekdb serve conf/tiers-embedded.conf $(ARGS)
 
 build: $(VENV)/.built ## compile the hot room in place
 
@@ -73,6 +76,11 @@ $(VENV)/.run: pyproject.toml setup.py $(VENV)/.python
 	@$(call requirements,) > $(VENV)/requirements.txt
 	@$(PY) -m pip install -q -r $(VENV)/requirements.txt
 	@ZEEKDB_LINK_ONLY=1 $(PY) -m pip install -q --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.tiers: pyproject.toml $(VENV)/.run
+	@$(call requirements,tiers) > $(VENV)/requirements-tiers.txt
+	@$(PY) -m pip install -q -r $(VENV)/requirements-tiers.txt
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run

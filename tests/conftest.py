@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.rigs.shared import fleet, rigs
 from tests.support import Server, Wire
+
+__all__ = ["fleet", "rigs"]  # fixtures
 
 
 @pytest.fixture(scope="module")

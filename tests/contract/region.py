@@ -47,6 +47,8 @@ class Region:
         self.index: dict[Name, Held] = {}
         self.worth: set[bytes] | None = set()  # keys; None: all
         self.told: list[tuple[str, bytes]] = []
+        self.below: dict[bytes, bytes] | None = None  # what was handed down; None: there is no tier below
+        self.refused: set[bytes] = set()  # keys that it does not take
 
     @staticmethod
     def name(meta: Meta) -> Name:
@@ -71,6 +73,15 @@ class Region:
         assert self.is_live(meta, place)
         self.told.append(("dropped", meta.key))
         del self.index[self.name(meta)]
+
+    def goes_down(self, meta: Meta, place: int) -> bool:
+        return self.below is not None
+
+    async def hand_down(self, items: Sequence[Put]) -> list[bool]:
+        assert self.below is not None
+        taken = [item.meta.key not in self.refused for item in items]
+        self.below |= {item.meta.key: bytes(item.data) for item, is_taken in zip(items, taken, strict=True) if is_taken}
+        return taken
 
     # ---- what a region does with a tier ----------------------------------------------------------------------------
 

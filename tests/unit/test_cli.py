@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zeekdb.cli import Refused, configured, main, run_server, server_main, split_command_line
+from zeekdb.cli import main, run_server, server_main
+from zeekdb.config.command_line import Refused, configured, split_command_line
 from zeekdb.config.config import Config
 
 

@@ -27,6 +27,7 @@ Word = bytes | BlobView
 Reply = list[Any]
 
 KEYS_MAX: Final = 65_536  # of one command
+WAIT_MS_MAX: Final = 60_000
 TTL_S_MAX: Final = 1 << 31
 POSITION_MAX: Final = 1 << 31  # tokens of a sequence
 RESERVED_BYTES_MAX: Final = 1 << 30  # of one piece
@@ -36,19 +37,22 @@ FLAG_WORDS: Final = (b"LOCATE", b"GPU", b"WITHKEYS")  # options without a value
 FLAGS: Final = NOSCRIPT | Flag.BLOBS
 
 
-def _tensors(ctx: Context) -> TensorsPort:
+def tensors_of(ctx: Context) -> TensorsPort:
+    """The tensor region."""
     tensors: TensorsPort = ctx.server.tensors
     return tensors
 
 
-def _text(word: Word, what: str = "key") -> bytes:
+def text_of(word: Word, what: str = "key") -> bytes:
     """A word that must not be long."""
     if len(word) > KEY_BYTES_MAX or not isinstance(word, bytes):
         raise CommandError(f"ERR a {what} has at most {KEY_BYTES_MAX} bytes")
     return word
 
 
-def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tuple[dict[bytes, bytes], Sequence[Word]]:
+def options_of(
+    words: Sequence[Word], known: Sequence[bytes], rest_min: int
+) -> tuple[dict[bytes, bytes], Sequence[Word]]:
     """The options before the first word that is none, and what follows; `rest_min` words at least are no options."""
     given: dict[bytes, bytes] = {}
     at = 0
@@ -64,37 +68,47 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
             continue
         if at + 1 >= len(words) - rest_min:
             raise SyntaxError_
-        given[name] = _text(words[at + 1], name.decode())
+        given[name] = text_of(words[at + 1], name.decode())
         at += 2
     return given, words[at:]
 
 
-def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes], stores: bool = False) -> Tenant:
-    region_ = _tensors(ctx).region
+def tenant_of(ctx: Context, model: Word, options: dict[bytes, bytes], stores: bool = False) -> Tenant:
+    """The model's tenant of the SALT that was given. CommandError."""
+    region_ = tensors_of(ctx).region
     find = region_.tenant if stores else region_.reader
-    tenant: Tenant = find(_text(model, "model"), options.get(b"SALT", b""))
+    tenant: Tenant = find(text_of(model, "model"), options.get(b"SALT", b""))
     return tenant
 
 
 def _count(words: Sequence[Word], step: int = 1) -> Sequence[Word]:
     """The words behind their count, which must agree. `step` words belong to each that is counted."""
-    count = parse_range(_text(words[0], "number"), 1, KEYS_MAX, f"ERR the number of keys must be from 1 to {KEYS_MAX}")
+    wrong = f"ERR the number of keys must be from 1 to {KEYS_MAX}"
+    count = parse_range(text_of(words[0], "number"), 1, KEYS_MAX, wrong)
     if len(words) - 1 != count * step:
         raise CommandError("ERR the number of keys does not match the arguments")
     return words[1:]
 
 
 def _keys(words: Sequence[Word]) -> list[bytes]:
-    return [_text(word) for word in words]
+    return [text_of(word) for word in words]
 
 
 def _counted_keys(ctx: Context, model: Word, words: Sequence[Word]) -> tuple[Tenant, list[bytes]]:
     """For `m [SALT s] n key …`."""
-    options, rest = _options(words, (b"SALT",), 2)
-    return _tenant(ctx, model, options), _keys(_count(rest))
+    options, rest = options_of(words, (b"SALT",), 2)
+    return tenant_of(ctx, model, options), _keys(_count(rest))
 
 
-def _deadline(model: Model, options: dict[bytes, bytes]) -> int:
+def one_key(ctx: Context, model: Word, words: Sequence[Word], command: str) -> tuple[Tenant, bytes]:
+    """For `m [SALT s] key`."""
+    options, rest = options_of(words, (b"SALT",), 1)
+    if len(rest) != 1:
+        raise WrongArity(command)
+    return tenant_of(ctx, model, options), text_of(rest[0])
+
+
+def deadline_for(model: Model, options: dict[bytes, bytes]) -> int:
     """Unix seconds at which a block stored now expires; 0: never."""
     ttl_s = model.ttl_s
     if b"TTL" in options:
@@ -109,13 +123,19 @@ def _lease_ms(ctx: Context, options: dict[bytes, bytes]) -> int:
     return parse_range(options[b"LEASE"], 1, most, f"ERR a lease is from 1 to {most} ms")
 
 
-def _layout(tenant: Tenant) -> Layout:
+def _wait_ms(options: dict[bytes, bytes]) -> int:
+    """How long a lookup may wait for what other nodes have."""
+    return parse_range(options[b"WAIT"], 0, WAIT_MS_MAX) if b"WAIT" in options else 0
+
+
+def layout_of(tenant: Tenant) -> Layout:
+    """CommandError: the model has none."""
     if tenant.model.layout is None:
         raise CommandError(f"ERR model '{show(tenant.model.name)}' has no layout, KV.MODEL SET declares one")
     return tenant.model.layout
 
 
-def _map(fields: dict[str, Any]) -> dict[bytes, Any]:
+def map_of(fields: dict[str, Any]) -> dict[bytes, Any]:
     """A map as Redis replies them: its strings are bulk strings."""
     return {key.encode(): value.encode() if isinstance(value, str) else value for key, value in fields.items()}
 
@@ -128,26 +148,26 @@ container("KV.MODEL", group="tensor", since="0.1.0", summary="A container for co
 @command("KV.MODEL|SET", arity=-3, flags=NOSCRIPT, complexity="O(1)", **STORES)
 def kv_model_set(ctx: Context, name: bytes, *words: bytes) -> str:
     """Declares a model: what its blocks look like, how long they stay and how much they may take."""
-    _tensors(ctx).declare(Model.parse(_text(name, "model"), words))
+    tensors_of(ctx).declare(Model.parse(text_of(name, "model"), words))
     return "OK"
 
 
 @command("KV.MODEL|GET", arity=3, flags=NOSCRIPT, complexity="O(1)", **READS)
 def kv_model_get(ctx: Context, name: bytes) -> dict[bytes, Any]:
     """Tells what was declared of a model."""
-    return _map(_tensors(ctx).region.model(name).fields())
+    return map_of(tensors_of(ctx).region.model(name).fields())
 
 
 @command("KV.MODEL|DEL", arity=3, flags=NOSCRIPT, complexity="O(N) with N the model's blocks", **STORES)
 def kv_model_del(ctx: Context, name: bytes) -> Any:
     """Removes a model and all of its blocks, and tells how many there were."""
-    return _tensors(ctx).forget(ctx, name)
+    return tensors_of(ctx).forget(ctx, name)
 
 
 @command("KV.MODEL|LIST", arity=2, flags=NOSCRIPT, complexity="O(N) with N the number of models", **READS)
 def kv_model_list(ctx: Context) -> list[bytes]:
     """Lists the models' names."""
-    return sorted(_tensors(ctx).region.models)
+    return sorted(tensors_of(ctx).region.models)
 
 
 @command("KV.MODEL|HELP", arity=2, flags=NOSCRIPT, complexity="O(1)", **READS)
@@ -187,14 +207,14 @@ def _check_sizes(tenant: Tenant, values: Sequence[Word]) -> None:
 @command("KV.MSET", arity=-5, flags=FLAGS, complexity="O(N) with N the number of blocks", **STORES)
 def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores blocks, the keys in the order of their context: 1 stored, 0 there already, -1 dropped for lack of room."""
-    options, rest = _options(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
-    tenant = _tenant(ctx, model, options, stores=True)
+    options, rest = options_of(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
+    tenant = tenant_of(ctx, model, options, stores=True)
     pairs = _count(rest, 2)
     values = list(pairs[1::2])
     _check_sizes(tenant, values)
     parent = options.get(b"PARENT")
-    return _tensors(ctx).store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), options.get(b"GROUP"), parent
+    return tensors_of(ctx).store(
+        ctx, tenant, _keys(pairs[::2]), values, deadline_for(tenant.model, options), options.get(b"GROUP"), parent
     )
 
 
@@ -202,21 +222,23 @@ def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
 def kv_mget(ctx: Context, model: Word, *words: Word) -> Any:
     """Gets blocks; null for one that is not there, or not whole."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).fetch(ctx, tenant, keys, list)
+    return tensors_of(ctx).fetch(ctx, tenant, keys, list)
 
 
 @command("KV.LOOKUP", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **READS)
-def kv_lookup(ctx: Context, model: Word, *words: Word) -> Reply:
+def kv_lookup(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many blocks from the first on are there, which of all, and in which tier; may lease them."""
-    options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE"), 2)
+    options, rest = options_of(words, (b"SALT", b"LEASE", b"LOCATE", b"WAIT"), 2)
     locate = b"LOCATE" in options
     lease_ms = _lease_ms(ctx, options)
-    tenant = _tenant(ctx, model, options)
+    tenant = tenant_of(ctx, model, options)
     keys = _keys(_count(rest))
     if not locate:
-        return list(region.lookup(tenant.space, keys, lease_ms)[:3])
-    gpu = _tensors(ctx).gpu
-    on_host, on_gpu = _tensors(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
+        return tensors_of(ctx).look_up(
+            ctx, tenant, keys, _wait_ms(options), lambda found: list(region.lookup(found.space, keys, lease_ms)[:3])
+        )
+    gpu = tensors_of(ctx).gpu
+    on_host, on_gpu = tensors_of(ctx).shared.is_attached(ctx.client), gpu.is_attached(ctx.client, tenant.model.name)
     if not lease_ms or not (on_host or on_gpu):
         raise CommandError("ERR LOCATE needs LEASE, and a connection that has called KV.ATTACH")
     if tenant.model.codec != "raw":  # what lies in host memory is not what came; a GPU's reader decodes
@@ -244,7 +266,7 @@ def kv_exists(ctx: Context, model: Word, *words: Word) -> int:
 def kv_del(ctx: Context, model: Word, *words: Word) -> Any:
     """Removes blocks from every tier, and tells how many there were."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).delete(ctx, tenant, keys)
+    return tensors_of(ctx).delete(ctx, tenant, keys)
 
 
 @command("KV.PIN", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **STORES)
@@ -264,32 +286,30 @@ def kv_unpin(ctx: Context, model: Word, *words: Word) -> int:
 @command("KV.PREFETCH", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **READS)
 def kv_prefetch(ctx: Context, model: Word, *words: Word) -> Any:
     """Begins to bring blocks from lower tiers into host memory, with GPU to the GPU's, and tells how many."""
-    options, rest = _options(words, (b"SALT", b"GPU"), 2)
-    tenant = _tenant(ctx, model, options)
-    if _text(rest[0], "number").upper() == b"LIKE":
+    options, rest = options_of(words, (b"SALT", b"GPU"), 2)
+    tenant = tenant_of(ctx, model, options)
+    if text_of(rest[0], "number").upper() == b"LIKE":
         from zeekdb.commands.kv_search import prefetch_like  # which imports this module
 
         return prefetch_like(ctx, tenant, rest[1:], b"GPU" in options)
     keys = _keys(_count(rest))
     if b"GPU" in options:
-        return _tensors(ctx).gpu.prefetch(tenant, keys)
-    return _tensors(ctx).prefetch(tenant, keys)
+        return tensors_of(ctx).gpu.prefetch(tenant, keys)
+    return tensors_of(ctx).prefetch(tenant, keys)
 
 
 @command("KV.DEMOTE", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **STORES)
 def kv_demote(ctx: Context, model: Word, *words: Word) -> int:
     """Lets blocks leave the highest tier that has them for the one below, and tells how many will."""
     tenant, keys = _counted_keys(ctx, model, words)
-    return _tensors(ctx).demote(tenant, keys)
+    return tensors_of(ctx).demote(tenant, keys)
 
 
 @command("KV.TTL", arity=-3, flags=FLAGS | FAST, complexity="O(1)", **READS)
 def kv_ttl(ctx: Context, model: Word, *words: Word) -> int:
     """Seconds until a block expires; -1: never, -2: it is not there."""
-    options, rest = _options(words, (b"SALT",), 1)
-    if len(rest) != 1:
-        raise WrongArity("kv.ttl")
-    found = region.describe(_tenant(ctx, model, options).space, _text(rest[0]))
+    tenant, key = one_key(ctx, model, words, "kv.ttl")
+    found = region.describe(tenant.space, key)
     if found is None:
         return -2
     return max(0, int(found["deadline_s"] - time.time())) if found["deadline_s"] else -1
@@ -304,7 +324,7 @@ def _names(tenant: Tenant, tokens: Word) -> list[bytes]:
         raise CommandError("ERR tokens are little-endian 32-bit integers")
     if len(tokens) > POSITION_MAX:
         raise CommandError("ERR too many tokens")
-    names = chain(bytes(tokens), _layout(tenant).block)
+    names = chain(bytes(tokens), layout_of(tenant).block)
     if len(names) > KEYS_MAX:
         raise CommandError(f"ERR a context has at most {KEYS_MAX} blocks")
     return names
@@ -328,40 +348,47 @@ def _cut(tensors: Sequence[Word], count: int, block_bytes: int) -> list[Word | m
 @command("KV.STORE", arity=-4, flags=FLAGS, complexity="O(N) with N the bytes", **STORES)
 def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores the blocks of a context named by its tokens; replies as KV.MSET."""
-    options, rest = _options(words, (b"SALT", b"TTL", b"GROUP"), 2)
-    tenant = _tenant(ctx, model, options, stores=True)
+    options, rest = options_of(words, (b"SALT", b"TTL", b"GROUP"), 2)
+    tenant = tenant_of(ctx, model, options, stores=True)
     names = _names(tenant, rest[0])
-    values = _cut(rest[1:], len(names), _layout(tenant).block_bytes)
-    deadline_s = _deadline(tenant.model, options)
-    return _tensors(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None)
+    values = _cut(rest[1:], len(names), layout_of(tenant).block_bytes)
+    deadline_s = deadline_for(tenant.model, options)
+    return tensors_of(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None, 0)
 
 
 @command("KV.MATCH", arity=-3, flags=FLAGS | FAST, complexity="O(N) with N the number of tokens", **READS)
-def kv_match(ctx: Context, model: Word, *words: Word) -> Reply:
+def kv_match(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many tokens, and blocks, of a context are there from its begin on; may lease them."""
-    options, rest = _options(words, (b"SALT",), 1)
-    more, tail = _options(rest[1:], (b"LEASE",), 0)
+    options, rest = options_of(words, (b"SALT",), 1)
+    more, tail = options_of(rest[1:], (b"LEASE", b"WAIT"), 0)
     if tail:
         raise SyntaxError_
-    tenant = _tenant(ctx, model, options)
-    blocks = region.lookup(tenant.space, _names(tenant, rest[0]), _lease_ms(ctx, more))[0]
-    return [blocks * _layout(tenant).block, blocks]
+    tenant = tenant_of(ctx, model, options)
+    names = _names(tenant, rest[0])
+    lease_ms = _lease_ms(ctx, more)
+
+    def answer(found: Tenant) -> Reply:
+        blocks = region.lookup(found.space, names, lease_ms)[0]
+        return [blocks * layout_of(found).block, blocks]
+
+    return tensors_of(ctx).look_up(ctx, tenant, names, _wait_ms(more), answer)
 
 
 @command("KV.FETCH", arity=-3, flags=FLAGS, complexity="O(N) with N the number of tokens", **READS)
 def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
     """Gets the blocks of the longest prefix of a context that is there, or some of their layers."""
-    options, rest = _options(words, (b"SALT",), 1)
-    tenant = _tenant(ctx, model, options)
-    layout = _layout(tenant)
+    options, rest = options_of(words, (b"SALT",), 1)
+    tenant = tenant_of(ctx, model, options)
+    layout = layout_of(tenant)
     slices: tuple[tuple[int, int], ...] = ()
     if len(rest) > 1:
-        if len(rest) != 4 or _text(rest[1]).upper() != b"LAYERS":
+        if len(rest) != 4 or text_of(rest[1]).upper() != b"LAYERS":
             raise SyntaxError_
-        first, last = (parse_int(_text(word, "number")) for word in rest[2:])
+        first, last = (parse_int(text_of(word, "number")) for word in rest[2:])
         slices = layout.slices(first, last)
     names = _names(tenant, rest[0])
-    present = region.lookup(tenant.space, names, touch=False)[0]
+    tensors = tensors_of(ctx)
+    present = tensors.look_up(ctx, tenant, names, 0, lambda known: region.lookup(known.space, names, touch=False)[0])
 
     def answer(found: list[BlobView | None]) -> list[Any]:
         whole = found[: found.index(None)] if None in found else found
@@ -369,17 +396,17 @@ def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
             return whole
         return [Spans([(block, at, at + size) for at, size in slices]) for block in whole if block is not None]
 
-    return _tensors(ctx).fetch(ctx, tenant, names[:present], answer)
+    return tensors.fetch(ctx, tenant, names[:present], answer)
 
 
 # --- by position --------------------------------------------------------------------------------------------------
 
 
-def _position(words: Sequence[Word], layout: Layout) -> tuple[bytes, int, int, int]:
+def place_of(words: Sequence[Word], layout: Layout) -> tuple[bytes, int, int, int]:
     """(sequence, layer, first token, end) of `seq layer from to`."""
-    sequence = _text(words[0], "sequence")
-    layer = parse_range(_text(words[1], "number"), 0, layout.layers - 1, "ERR the model has no such layer")
-    begin, end = (parse_range(_text(word, "number"), 0, POSITION_MAX) for word in words[2:4])
+    sequence = text_of(words[0], "sequence")
+    layer = parse_range(text_of(words[1], "number"), 0, layout.layers - 1, "ERR the model has no such layer")
+    begin, end = (parse_range(text_of(word, "number"), 0, POSITION_MAX) for word in words[2:4])
     if begin >= end:
         raise CommandError("ERR the token range is empty")
     return sequence, layer, begin, end
@@ -388,41 +415,33 @@ def _position(words: Sequence[Word], layout: Layout) -> tuple[bytes, int, int, i
 @command("KV.PUT", arity=-8, flags=FLAGS, complexity="O(N) with N the bytes", **STORES)
 def kv_put(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores keys and values of some tokens of a sequence's layer, and tells their version."""
-    options, rest = _options(words, (b"SALT", b"TTL"), 6)
+    options, rest = options_of(words, (b"SALT", b"TTL"), 6)
     if len(rest) != 6:
         raise WrongArity("kv.put")
-    tenant = _tenant(ctx, model, options, stores=True)
-    layout = _layout(tenant)
-    sequence, layer, begin, end = _position(rest, layout)
+    tenant = tenant_of(ctx, model, options, stores=True)
+    layout = layout_of(tenant)
+    sequence, layer, begin, end = place_of(rest, layout)
     for tensor in rest[4:]:
         if len(tensor) != (end - begin) * layout.row_bytes:
             raise OutOfRange(f"ERR {end - begin} tokens of a layer have {(end - begin) * layout.row_bytes} bytes")
-    tensors = _tensors(ctx)
-    added = tensors.region.add_range(tenant, sequence, layer, begin, end)
-    names = list(added.names(sequence, layer))
-    said = tensors.store_now(tenant, names, list(rest[4:]), _deadline(tenant.model, options))
-    if -1 in said:  # no room: nothing was stored, and nothing of what was there is lost
-        tensors.remove(tenant, names)
-        tensors.region.drop_range(tenant, sequence, layer, added)
-        return -1
-    for old in tensors.region.covered(tenant, sequence, layer, added):
-        tensors.remove(tenant, list(old.names(sequence, layer)))
-    return added.version
+    versions = tensors_of(ctx).versions
+    place = (sequence, layer, begin, end)
+    return versions.put_range(ctx, tenant, place, list(rest[4:]), deadline_for(tenant.model, options), "KV.PUT")
 
 
 @command("KV.GET", arity=-6, flags=FLAGS, complexity="O(N) with N the ranges of the sequence's layer", **READS)
 def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
     """Gets keys and values of some tokens of a sequence's layer: [from, to, version, keys, values] for each piece."""
-    options, rest = _options(words, (b"SALT",), 4)
+    options, rest = options_of(words, (b"SALT",), 4)
     if len(rest) != 4:
         raise WrongArity("kv.get")
-    tenant = _tenant(ctx, model, options)
-    layout = _layout(tenant)
-    sequence, layer, begin, end = _position(rest, layout)
+    tenant = tenant_of(ctx, model, options)
+    layout = layout_of(tenant)
+    sequence, layer, begin, end = place_of(rest, layout)
     place = (sequence, layer)
     for each in tenant.positions.get(place, [])[:]:  # what was evicted answers nothing
         if each.begin < end and each.end > begin and region.count_present(tenant.space, list(each.names(*place))) < 2:
-            _tensors(ctx).region.drop_range(tenant, sequence, layer, each)
+            tensors_of(ctx).region.drop_range(tenant, sequence, layer, each)
     pieces = newest_cover(tenant.positions.get(place, []), begin, end)
     row = layout.row_bytes
 
@@ -437,7 +456,7 @@ def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
         return reply
 
     names = [name for piece in pieces for name in piece.source.names(*place)]
-    return _tensors(ctx).fetch(ctx, tenant, names, answer, is_block=False)
+    return tensors_of(ctx).fetch(ctx, tenant, names, answer, is_block=False)
 
 
 # --- what there is ------------------------------------------------------------------------------------------------
@@ -448,13 +467,13 @@ def kv_stats(ctx: Context, *names: bytes) -> dict[bytes, Any]:
     """Counters of the region or of one model: blocks, bytes, hits, misses, what moved, and how long it took."""
     if len(names) > 1:
         raise WrongArity("kv.stats")
-    return _map(_tensors(ctx).stats(names[0] if names else None))
+    return map_of(tensors_of(ctx).stats(names[0] if names else None))
 
 
 @command("KV.TIERS", arity=1, flags=NOSCRIPT, complexity="O(1)", **READS)
 def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
     """State of each tier, from the fastest to the largest."""
-    return [_map(tier) for tier in _tensors(ctx).tiers()]
+    return [map_of(tier) for tier in tensors_of(ctx).tiers()]
 
 
 # --- shared memory ------------------------------------------------------------------------------------------------
@@ -464,33 +483,33 @@ def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
 def kv_attach(ctx: Context, *words: bytes) -> Any:
     """Hands the host arena over (as SCM_RIGHTS, on a Unix socket), or the handles of a model's memory on the GPU."""
     if not words:
-        return _tensors(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
+        return tensors_of(ctx).shared.attach(ctx.client, ctx.server.config.kv_lease_max)
     if len(words) != 2:
         raise WrongArity("kv.attach")
     if words[0].upper() != b"GPU":
         raise SyntaxError_
-    return _tensors(ctx).gpu.attach(ctx.client, words[1])
+    return tensors_of(ctx).gpu.attach(ctx.client, words[1])
 
 
 @command("KV.RESERVE", arity=-3, flags=NOSCRIPT, complexity="O(N) with N the number of sizes", **STORES)
 def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
     """Reserves room for blocks that an attached client writes itself: offsets, -1 where there is none."""
     sizes = [parse_range(word, 1, RESERVED_BYTES_MAX) for word in _count(words)]  # type: ignore[arg-type]
-    return _tensors(ctx).shared.reserve(ctx.client, sizes)
+    return tensors_of(ctx).shared.reserve(ctx.client, sizes)
 
 
 @command("KV.COMMIT", arity=-5, flags=NOSCRIPT, complexity="O(N) with N the bytes", **STORES)
 def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     """Makes blocks of what was written to reserved room; replies as KV.MSET."""
-    options, rest = _options(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
-    tenant = _tenant(ctx, model, options, stores=True)
+    options, rest = options_of(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
+    tenant = tenant_of(ctx, model, options, stores=True)
     pairs = _count(rest, 2)
-    offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
-    tensors = _tensors(ctx)
+    offsets = [parse_range(text_of(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
+    tensors = tensors_of(ctx)
     values = tensors.shared.reserved(ctx.client, offsets)
     try:
         _check_sizes(tenant, values)
-        deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
+        deadline_s, parent = deadline_for(tenant.model, options), options.get(b"PARENT")
         return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, options.get(b"GROUP"), parent)
     finally:
         tensors.shared.release(ctx.client, offsets)

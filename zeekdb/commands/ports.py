@@ -149,6 +149,7 @@ class TensorsPort(Protocol):
 
     shared: SharedMemoryPort
     region: Any  # the models and tenants: zeekdb.tensors.region.Region
+    versions: Any  # of blocks that are overwritten: zeekdb.server.versions.Versions
     gpu: Any  # the tier above host memory: zeekdb.server.device_tier.DeviceTier
     contexts: Any  # the vectors of contexts: zeekdb.server.contexts.Contexts
 
@@ -160,13 +161,16 @@ class TensorsPort(Protocol):
 
     def store(
         self, ctx: Any, tenant: Any, keys: list[bytes], values: Any, deadline_s: int, group: bytes | None,
-        parent: bytes | None,
+        parent: bytes | None, first_token: int = -1,
     ) -> Any:  # fmt: skip
         """A command's reply: 1, 0 or -1 for each block, perhaps after a while."""
 
     def store_now(self, tenant: Any, keys: list[bytes], values: Any, deadline_s: int = 0) -> list[int]: ...
     def fetch(self, ctx: Any, tenant: Any, keys: list[bytes], answer: Any, is_block: bool = True) -> Any:
         """A command's reply: `answer(blocks)`, None for one that is not there; perhaps after a while."""
+
+    def look_up(self, ctx: Any, tenant: Any, keys: list[bytes], wait_ms: int, answer: Any) -> Any:
+        """A command's reply, `answer(tenant)`; after a while where others are asked for what is missing."""
 
     def replace(
         self, ctx: Any, tenant: Any, key: bytes, value: Any, deadline_s: int | None, group: bytes | None
@@ -182,6 +186,15 @@ class TensorsPort(Protocol):
 
     def prefetch(self, tenant: Any, keys: list[bytes]) -> int: ...
     def demote(self, tenant: Any, keys: list[bytes]) -> int: ...
+    def defer(self, client: Any, work: Any, is_read: bool = False) -> Any:
+        """What a command returns whose reply is `work`'s result; its client's next command waits for it."""
+
+    def where(self, tenant: Any, key: bytes) -> list[str]:
+        """The names of the tiers that have a block, the fastest first."""
+
+    async def object_url(self, tenant: Any, key: bytes, seconds: int) -> str | None:
+        """A URL of the block's object; None: there is none. CommandError, Unavailable."""
+
     def stats(self, name: bytes | None) -> dict[str, Any]: ...
     def tiers(self) -> list[dict[str, Any]]: ...
 

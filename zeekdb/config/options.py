@@ -322,9 +322,10 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     ("Tiers", (
         D("kv-node", TEXT, "", "Name of this node among those that share tiers; without, its host name and port.", immutable=True, ours=True),
         D("kv-find-deadline", NATURAL, 50, "How long a read waits for what other nodes may have stored; 0 never asks.", "ms", ours=True),
+        D("kv-adopt", NATURAL, 1000000, "How many blocks of shared tiers the index takes in at the start, ahead of questions about them; about 200 bytes each.", immutable=True, ours=True),
         D("kv-warming", NATURAL, 0, "How long popular blocks are brought into memory at the start; 0 brings none.", "ms", ours=True),
         D("kv-warming-bytes", BYTES, 1 << 30, "And how much of them.", "bytes", ours=True),
-        D("kv-warm-url", Url("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"), "", "Redis, Valkey, Dragonfly or ZeekDB that nodes share blocks in; none without.", immutable=True, ours=True),
+        D("kv-warm-url", Url("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"), "", "Redis, Valkey, Dragonfly or ZeekDB that nodes share blocks in; none without.", immutable=True, ours=True),
         D("kv-warm-pool", Int(1, 1024), 16, "Connections to it.", immutable=True, ours=True),
         D("kv-warm-batch", Int(1, 4096), 64, "Blocks of one pipeline.", immutable=True, ours=True),
         D("kv-warm-ttl", COUNT, 86400, "How long a block stays there; 0 as long as it may.", "s", ours=True),

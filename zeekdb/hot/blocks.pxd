@@ -5,6 +5,9 @@ from zeekdb.hot.grades cimport GRADES
 from zeekdb.hot.memory cimport Blob
 from zeekdb.hot.table cimport Entry, Table, entry_value
 
+cdef enum:
+    PLACE_BITS = 59      # of a place that a tier chooses; those above name the tiers, the lowest of them the one that chose
+
 # Where a block hangs.
 cdef enum:
     NOWHERE = 0          # not in host memory, pinned, or on its way to a lower tier
@@ -87,6 +90,7 @@ ctypedef struct Region:
     uint64_t spill_bytes # in that queue or being written
     uint64_t spill_limit # 0: there is no tier below
     uint8_t spill_grade  # a block is worth to be written from this grade on
+    uint64_t away        # of the bits of a place that name tiers: those that cannot be asked now
     Entry* kept          # the parent of what is being stored; NULL: none
     Late* late
     uint32_t lates
@@ -128,6 +132,13 @@ cdef inline uint64_t ghost_hash(const Space* space, uint64_t h) noexcept nogil:
 
 cdef inline bint is_expired(const Block* b) noexcept nogil:
     return b.deadline_s != 0 and b.deadline_s <= RG.now_s
+
+cdef inline bint is_away(const Entry* e) noexcept nogil:
+    """Whether only tiers have the block that cannot be asked now: whoever looks it up had better not count on it."""
+    cdef Block* b = block_of(e)
+    if RG.away == 0 or b.blob != NULL or b.place == 0 or block_slot(e):
+        return False
+    return ((b.place - 1) & ~RG.away) >> PLACE_BITS == 0
 
 cdef inline bint is_kept(const Block* b) noexcept nogil:
     """Somebody relies on it."""

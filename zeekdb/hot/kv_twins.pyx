@@ -1,14 +1,14 @@
 """Twins of plain keys that the tensor region serves: EXISTS, which an engine asks for each chunk of a prompt."""
 
 from libc.stdint cimport int64_t
-from zeekdb.hot.blocks cimport RG, Space, block_find, block_lease, lease_end
+from zeekdb.hot.blocks cimport RG, Space, block_find, block_lease, is_away, lease_end
 from zeekdb.hot.namespaces cimport namespace_of
 from zeekdb.hot.region cimport use_all
 from zeekdb.hot.table cimport Entry
 from zeekdb.hot.wire cimport TWIN_DONE, TWIN_PASS, out_int
 
 cdef enum:
-    KEY_BYTES_MAX = 4096     # as commands/kv_plain.py has it
+    KEY_BYTES_MAX = 16384    # as commands/kv_plain.py has it
 
 cdef int64_t EXISTS_LEASE_MS = 0
 
@@ -27,7 +27,7 @@ cdef int twin_kv_exists(Port* port, Arg* argv, int argc) noexcept nogil:
         return TWIN_PASS
     space = RG.spaces[index]
     e = block_find(space, argv[1].p, argv[1].n)
-    if e == NULL:
+    if e == NULL or is_away(e):
         space.misses += 1
         out_int(&port.out, 0)
         return TWIN_DONE

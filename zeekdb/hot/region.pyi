@@ -28,6 +28,9 @@ from zeekdb.hot.region_below import (
     note_fetched as note_fetched,
 )
 from zeekdb.hot.region_below import (
+    place_added as place_added,
+)
+from zeekdb.hot.region_below import (
     place_lost as place_lost,
 )
 from zeekdb.hot.region_below import (
@@ -38,6 +41,9 @@ from zeekdb.hot.region_below import (
 )
 from zeekdb.hot.region_below import (
     reserve as reserve,
+)
+from zeekdb.hot.region_below import (
+    set_away as set_away,
 )
 from zeekdb.hot.region_below import (
     spilled as spilled,

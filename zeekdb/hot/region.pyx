@@ -15,7 +15,7 @@ from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
     HELD, LEASED, NOWHERE, ORDER, RG, Block, Space, block_find_any, block_group, block_join, block_lease,
     block_link, block_link_below, block_mate, block_new, block_of, block_remove, block_slot, block_take_host,
-    block_unlink, evict_block, ghost_hash, is_expired, is_kept, late_end, lease_end, leases_end, quota_room, region_clock,
+    block_unlink, evict_block, ghost_hash, is_away, is_expired, is_kept, late_end, lease_end, leases_end, quota_room, region_clock,
     region_room, space_free, space_new,
 )
 from zeekdb.hot.checksum cimport checksum_of
@@ -31,7 +31,8 @@ from zeekdb.hot.table cimport (
 from zeekdb.hot.wire cimport Arg
 
 from zeekdb.hot.region_below import (  # noqa: F401  # handed on
-    Pending, adopt, demote, has_place, note_fetched, place_lost, place_moved, promote, reserve, spilled, take_spilling,
+    Pending, adopt, demote, has_place, note_fetched, place_added, place_lost, place_moved, promote, reserve, set_away,
+    spilled, take_spilling,
 )
 
 cdef enum:
@@ -346,7 +347,7 @@ def lookup(uint32_t index, list keys not None, int64_t lease_ms=0, bint locate=F
             key = <bytes>keys[i]
             slot = table_find(&space.table, <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), hashes[i - start])
             found[i] = slot_entry(slot[0]) if slot != NULL else NULL
-            if found[i] != NULL and is_expired(block_of(found[i])):
+            if found[i] != NULL and (is_expired(block_of(found[i])) or is_away(found[i])):
                 found[i] = NULL
             if found[i] == NULL:
                 tier[i] = 0
@@ -437,8 +438,10 @@ def count_present(uint32_t index, list keys not None) -> int:
     """How many of the keys are there, in whatever tier."""
     cdef Space* space = space_at(index)
     cdef int present = 0
+    cdef Entry* e
     for key in keys:
-        present += find(space, key) != NULL
+        e = find(space, key)
+        present += e != NULL and not is_away(e)
     return present
 
 

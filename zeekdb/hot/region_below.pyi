@@ -1,6 +1,8 @@
 """Blocks between host memory and the tier below. `zeekdb.hot.region` hands all of this on.
 
-A *place* is the number by which the tier below knows a block, its own to choose. A space that is not open: IndexError.
+A *place* is the number by which the tiers below know a block. Its bits 59 to 62 say which of them have it, one bit
+each; those below are for the first of them to choose, and the checksum's where that one has not got the block. A space
+that is not open: IndexError.
 """
 
 from zeekdb.hot.blobview import BlobView
@@ -58,11 +60,20 @@ def adopt(
 ) -> bool:
     """At the start: a block that the tier below has, bytes and checksum. False: the key is there already."""
 
+def set_away(levels: int) -> None:
+    """Tiers, as bits of a place, that cannot be asked now: lookups leave out what only they have."""
+
+def place_added(index: int, key: bytes, check: int, place: int) -> bool:
+    """Tiers below have the block as well. False: it is gone, or one of another checksum is under this key."""
+
 def place_moved(index: int, key: bytes, old: int, new: int) -> bool:
-    """The tier below has moved a block; False: it is none of ours any more. A closed space is no error."""
+    """The block is in the tiers of `new` instead of those of `old`; False: it is none of ours any more, or not there.
+
+    A closed space is no error.
+    """
 
 def place_lost(index: int, key: bytes, place: int) -> bool:
-    """The tier below has the block no longer, or not whole. False, and no error, as `place_moved`."""
+    """The tiers that the place names have the block no longer, or not whole. False, and no error, as `place_moved`."""
 
 def has_place(index: int, key: bytes, place: int) -> tuple[bool, bool]:
     """(whether the block lies there, whether somebody relies on it or has used it more than once)."""

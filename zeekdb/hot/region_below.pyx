@@ -3,13 +3,16 @@
 A block leaves through the queue of those that wait (`take_spilling`), stays in memory until the tier has it (`spilled`),
 and comes back into room that was reserved for it (`reserve`, `promote`). The tier moves and loses blocks as it likes, and
 says so. `region` hands these functions on.
+
+A place is 63 bits. The upper four say which of the tiers below have the block (bit 59: the one whose own places the
+lower bits are; where it has not, they are the checksum's). So one number is all that is kept of a block in any of them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zeekdb.hot.blobview cimport BlobView, view_blob
 from zeekdb.hot.blocks cimport (
-    BLOCK_MAX, NOWHERE, ORDER, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
+    BLOCK_MAX, NOWHERE, ORDER, PLACE_BITS, RG, SPILLING, Block, Space, block_can_go, block_drop_host, block_group, block_join, block_link,
     block_mate, block_new, block_of, block_remove, block_slot, block_spill, block_take_host, block_unlink, is_kept, quota_room,
     region_room,
 )
@@ -17,6 +20,9 @@ from zeekdb.hot.grades cimport grade_returned
 from zeekdb.hot.memory cimport Blob, blob_release, blob_retain
 from zeekdb.hot.region_parts cimport find, find_any, key_of, space_at
 from zeekdb.hot.table cimport Entry, hash_bytes, table_find
+
+cdef uint64_t LOCAL_BITS = (<uint64_t>1 << PLACE_BITS) - 1
+cdef uint64_t PLACED = <uint64_t>1 << PLACE_BITS
 
 cdef class Pending:
     """A block on its way to the tier below: what the tier is to write, and whose it is."""
@@ -88,6 +94,7 @@ def spilled(Pending pending not None, place) -> bool:
     cdef Space* space
     cdef Entry* e
     cdef Block* b
+    cdef uint64_t levels
     RG.spill_bytes -= pending.view.size
     if pending.space >= RG.nspaces or RG.spaces[pending.space] == NULL:
         return False
@@ -97,12 +104,14 @@ def spilled(Pending pending not None, place) -> bool:
         return False
     b = block_of(e)
     if place is not None:
-        if b.place:  # it was pinned and unpinned, and so written twice
+        levels = <uint64_t>place & ~LOCAL_BITS
+        if b.place and (levels == 0 or levels & (b.place - 1)):  # it was pinned and unpinned, and so written twice
             return False
-        b.place = <uint64_t>place + 1
         space.spilled += 1
-        space.spilled_blocks += 1
-        space.spilled_bytes += b.size
+        if b.place == 0:
+            space.spilled_blocks += 1
+            space.spilled_bytes += b.size
+        b.place = merged(b, <uint64_t>place) + 1
     if b.queue == SPILLING and place is not None:  # the same, and the second time is not needed
         block_unlink(e)
     if b.queue != NOWHERE or b.pins:
@@ -176,32 +185,85 @@ def adopt(uint32_t index, bytes key not None, uint32_t size, uint64_t check, uin
     return True
 
 
-def place_moved(uint32_t index, bytes key not None, uint64_t old, uint64_t new) -> bool:
-    """The tier below has moved a block; False: it is none of ours any more."""
+cdef uint64_t merged(const Block* b, uint64_t place) noexcept nogil:
+    """The block's place once it is at `place` as well."""
+    cdef uint64_t old = b.place - 1 if b.place else 0
+    cdef uint64_t levels = (old | place) & ~LOCAL_BITS
+    if b.place == 0 or place & PLACED:
+        return levels | place & LOCAL_BITS
+    return levels | old & LOCAL_BITS
+
+
+cdef bint is_at(const Block* b, uint64_t place) noexcept nogil:
+    """Whether the block is in all tiers that the place names, and there in the first, if it is one of them."""
+    cdef uint64_t here = b.place - 1
+    if b.place == 0 or place & ~LOCAL_BITS & ~here:
+        return False
+    return (place & LOCAL_BITS) == (here & LOCAL_BITS) or not (place & PLACED) and (place & ~LOCAL_BITS) != 0
+
+
+cdef Entry* find_placed(uint32_t index, bytes key, uint64_t place):
     cdef Entry* e
     if index >= RG.nspaces or RG.spaces[index] == NULL:
-        return False
+        return NULL
     e = find_any(RG.spaces[index], key)
-    if e == NULL or block_of(e).place != old + 1:
+    return e if e != NULL and is_at(block_of(e), place) else NULL
+
+
+def set_away(uint64_t levels) -> None:
+    """Tiers, as bits of a place, that cannot be asked now."""
+    RG.away = levels & ~LOCAL_BITS
+
+
+def place_added(uint32_t index, bytes key not None, uint64_t check, uint64_t place) -> bool:
+    """A tier below has the block as well. False: it is gone, or another block is under this key."""
+    cdef Space* space
+    cdef Entry* e
+    cdef Block* b
+    if index >= RG.nspaces or RG.spaces[index] == NULL:
         return False
-    block_of(e).place = new + 1
+    space = RG.spaces[index]
+    e = find(space, key)
+    if e == NULL or block_of(e).checksum != check:
+        return False
+    b = block_of(e)
+    if b.place == 0:
+        space.spilled_blocks += 1
+        space.spilled_bytes += b.size
+        if b.queue == SPILLING:  # nobody needs to write it now; what is in the order leaves as soon as it has to
+            block_unlink(e)
+            block_link(e)
+    b.place = merged(b, place) + 1
+    return True
+
+
+def place_moved(uint32_t index, bytes key not None, uint64_t old, uint64_t new) -> bool:
+    """The tier below has moved a block; False: it is none of ours any more."""
+    cdef Entry* e = find_placed(index, key, old)
+    if e == NULL:
+        return False
+    block_of(e).place = (((block_of(e).place - 1) & ~LOCAL_BITS & ~old) | new) + 1
     return True
 
 
 def place_lost(uint32_t index, bytes key not None, uint64_t place) -> bool:
-    """The tier below has the block no longer, or not whole."""
+    """The tiers that the place names have the block no longer, or not whole."""
     cdef Space* space
-    cdef Entry* e
-    if index >= RG.nspaces or RG.spaces[index] == NULL:
+    cdef Block* b
+    cdef uint64_t levels
+    cdef Entry* e = find_placed(index, key, place)
+    if e == NULL:
         return False
     space = RG.spaces[index]
-    e = find_any(space, key)
-    if e == NULL or block_of(e).place != place + 1:
-        return False
+    b = block_of(e)
+    levels = (b.place - 1) & ~LOCAL_BITS & ~place
+    if levels:
+        b.place = (levels | (b.place - 1 if levels & PLACED else b.checksum) & LOCAL_BITS) + 1
+        return True
     space.spilled_blocks -= 1
-    space.spilled_bytes -= block_of(e).size
-    block_of(e).place = 0
-    if block_of(e).blob == NULL and block_slot(e) == 0:
+    space.spilled_bytes -= b.size
+    b.place = 0
+    if b.blob == NULL and block_slot(e) == 0:
         block_remove(e)
     return True
 
@@ -212,6 +274,6 @@ def has_place(uint32_t index, bytes key not None, uint64_t place) -> tuple[bool,
     if index >= RG.nspaces or RG.spaces[index] == NULL:
         return False, False
     e = find(RG.spaces[index], key)
-    if e == NULL or block_of(e).place != place + 1:
+    if e == NULL or not is_at(block_of(e), place):
         return False, False
     return True, is_kept(block_of(e)) or block_of(e).grade > 0

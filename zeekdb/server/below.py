@@ -1,4 +1,4 @@
-"""Blocks on their way between host memory and the tier below it.
+"""Blocks on their way between host memory and the tiers below it, which are one to it (`tiers/stack.py`).
 
 *Down.* What the index wants to let go of waits in a queue of bounded size; one task writes it in batches, and a block
 leaves memory once it is written. The same task passes deletions on. So the tier hears of puts and deletions in the
@@ -6,8 +6,8 @@ order in which the index has changed, and never has two calls about one block at
 put before it would leave the block behind on the device, one that came late would take the next block of that name with
 it. Two such tasks were no faster than one (the tier syncs one batch at a time).
 
-*Up.* A block is read once however many ask for it, and is known by its place, which names its content for good: who
-asks for what was stored under the key since gets that. Room for what is read is taken within a budget before any is
+*Up.* A block is read once however many ask for it, and is known by its checksum: who asks for what was stored under
+the key since gets that. Room for what is read is taken within a budget before any is
 reserved, so commands that read a lot do not fill the arena with rooms that wait. Where there is no room in the arena
 (all is leased, or waits to be written itself) a block is read beside it, for those who have asked; so are as many bytes
 at a time as the budget has, and what is asked for beyond waits ROOM_WAIT_S at most.
@@ -18,20 +18,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView, new_blob
-from zeekdb.hot.checksum import checksum
+from zeekdb.server.fleet import Fleet
 from zeekdb.tensors.region import Region, Tenant
-from zeekdb.tiers.ssd import SsdTier
-from zeekdb.tiers.tier import Budget, Get, Held, Meta, Put, Tier
+from zeekdb.tiers.stack import BITS, Stack
+from zeekdb.tiers.tier import PLACE_LOCAL, Budget, Get, Held, Meta, Put
 
 log = logging.getLogger("zeekdb")
 
+SSD: Final = BITS["ssd"]
+OWN: Final = SSD | PLACE_LOCAL  # of a place: what is about this node's disk
 BELOW_ONLY: Final = 3  # among KV.LOOKUP's tiers
 SPILL_SHARE: Final = 8  # of the arena's bytes, one in so many may wait to be written, or one group of blocks
 SPILL_BATCH_BYTES: Final = 64 << 20
@@ -43,6 +44,7 @@ READ_BATCH_BYTES: Final = 8 << 20
 ROOM_WAIT_S: Final = 1.0  # how long a read waits for room, in the arena or beside it; then it is a miss
 ROOM_POLL_S: Final = 0.02  # nobody tells when a reply has been sent whose blocks have left the index
 MOVED_MAX: Final = 3  # times that a block is sought again which the tier has moved meanwhile
+SINKS_MAX: Final = 1024  # blocks on their way from one tier below to the next
 PREFETCH_MAX: Final = 65_536  # blocks under way; what is asked for beyond is left
 
 
@@ -52,7 +54,7 @@ class Promotion:
     __slots__ = ("askers", "beside_bytes", "checksum", "future", "is_beside", "key", "name", "place", "size")
 
     def __init__(self, space: int, key: bytes, place: int, size: int, check: int) -> None:
-        self.name = (space, key, place)
+        self.name = (space, key, check)
         self.key = key
         self.place = place
         self.size = size
@@ -68,11 +70,13 @@ class Promotion:
 
 
 class Below:
-    """The tier below, as the region uses it; the tier's `Owner`. Without one all of this does nothing."""
+    """The tiers below, as the region uses them; the stack's owner. Without any all of this does nothing."""
 
     def __init__(self, models: Region) -> None:
         self.models = models
-        self.tier: Tier | None = None
+        self.fleet = Fleet(self)
+        self.on_placed: Callable[[Tenant, bytes], None] | None = None  # told where a block is that shared tiers have
+        self.tier: Stack | None = None
         self.spilling = False
         self.beside_bytes = 0
         self._arena_bytes = 0
@@ -85,27 +89,27 @@ class Below:
         self._room = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._stopping = False
-        self._promotions: dict[tuple[int, bytes, int], Promotion] = {}  # by space, key and place
+        self._promotions: dict[tuple[int, bytes, int], Promotion] = {}  # by space, key and checksum
         self._prefetches = 0
         self._reading = Budget(READ_BYTES_MAX)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ------------------------------------------------------------ coming and going
 
-    async def open(self, folder: Path, limit_bytes: int, arena_bytes: int) -> None:
-        """Takes what is there into the index. Unavailable: nothing can be kept there."""
+    async def open(self, stack: Stack, arena_bytes: int) -> None:
+        """Takes what is on this node into the index. Unavailable: nothing can be kept there."""
         self._arena_bytes = arena_bytes
         self._reading = Budget(min(max(arena_bytes // READ_SHARE, READ_BYTES_LEAST), READ_BYTES_MAX))
-        tier = SsdTier(folder, limit_bytes, self, checksum)
-        await tier.open()
+        await stack.open()
         left: list[Held] = []
-        async for found in tier.scan():
+        async for found in stack.scan():
             left += [held for held in found if not self._adopt(held)]
             await asyncio.sleep(0)
         if left:
-            log.warning("%d blocks in %s fit no model, and are removed", len(left), folder)
+            log.warning("%d blocks on this node's disk fit no model, and are removed", len(left))
         self._gone += left
-        self.tier = tier
+        self.tier = stack
+        self.fleet.open(stack)
         self._writer = asyncio.get_running_loop().create_task(self._write_forever())
 
     def _adopt(self, held: Held) -> bool:
@@ -117,9 +121,16 @@ class Below:
             return False
         if tenant is None:
             return False
-        region.adopt(tenant.space, meta.key, meta.size, meta.checksum, held.place, meta.deadline, meta.group or None)
-        self.models.adopt_range(tenant, meta.key)
-        return True
+        return self.adopt(tenant, held)
+
+    def adopt(self, tenant: Tenant, held: Held) -> bool:
+        """A block that a tier below has, and the index not yet; False: another one is under this name."""
+        meta = held.meta
+        group = meta.group or None
+        if region.adopt(tenant.space, meta.key, meta.size, meta.checksum, held.place, meta.deadline, group):
+            self.models.adopt_range(tenant, meta.key)
+            return True
+        return bool(region.place_added(tenant.space, meta.key, meta.checksum, held.place))
 
     async def close(self) -> None:
         """Writes what waits, and lets go."""
@@ -129,6 +140,7 @@ class Below:
         if self._writer is not None:
             self._wake.set()
             await self._writer
+        await self.fleet.close()
         if self.tier is not None:
             await self.tier.close()
             self.tier = None
@@ -137,13 +149,17 @@ class Below:
     def tick(self, uses: int) -> None:
         """Looks whether the tier takes blocks, and goes on with writing. `uses`: that make a block worth it."""
         self._uses = uses
+        if self.tier is not None:
+            self.tier.tick()
+            self.fleet.tick()
         self._look()
         if region.totals()["waiting_blocks"]:
             self._wake.set()
 
     def _look(self) -> None:
-        is_ok = self.tier is not None and self.tier.stats().state == "ok"
-        self._set_spilling(self._arena_bytes // SPILL_SHARE if is_ok else 0, self._uses or 1)
+        is_ok = self.tier is not None and self.tier.is_up
+        uses = 1 if self.tier is not None and self.tier.is_sharing else self._uses or 1  # none goes before it is shared
+        self._set_spilling(self._arena_bytes // SPILL_SHARE if is_ok else 0, uses)
 
     def _set_spilling(self, limit_bytes: int, uses: int) -> None:
         if (limit_bytes, uses) != self._configured:
@@ -176,14 +192,28 @@ class Below:
             return False
         return True
 
-    def forget(self, tenant: Tenant, gone: Sequence[tuple[bytes, int | None]]) -> asyncio.Future[None] | None:
-        """Blocks, with their places, that have left the index; done once none can come back. None: none could."""
+    def forget(
+        self, tenant: Tenant, gone: Sequence[tuple[bytes, int | None]], is_fleet: bool = False
+    ) -> asyncio.Future[Any] | None:  # fmt: skip
+        """Blocks, with their places, that have left the index; done once none can come back. None: none could.
+
+        `is_fleet`: they are to be gone for all nodes, whether or not this one knows where they are.
+        """
         if self.tier is None:
             return None
-        begin = len(self._gone)
-        self._gone += [Held(self._meta(tenant, key), place) for key, place in gone if place is not None]
-        if len(self._gone) == begin and not any((tenant.space, key) in self._writing for key, _ in gone):
+        helds = [Held(self._meta(tenant, key), place or 0) for key, place in gone]
+        is_writing = any((tenant.space, key) in self._writing for key, _ in gone)
+        buried = [
+            self._bury([Held(held.meta, held.place & OWN) for held in helds if held.place & SSD], is_writing),
+            self.fleet.forget(tenant, helds, is_fleet),
+        ]
+        waits = [each for each in buried if each is not None]
+        return asyncio.gather(*waits) if len(waits) > 1 else waits[0] if waits else None
+
+    def _bury(self, helds: list[Held], is_writing: bool) -> asyncio.Future[None] | None:
+        if not helds and not is_writing:
             return None
+        self._gone += helds
         if self._buried is None:
             self._buried = asyncio.get_running_loop().create_future()
         self._wake.set()
@@ -248,11 +278,41 @@ class Below:
 
     def _written(self, pending: region.Pending, item: Put, place: int | None) -> None:
         is_there = region.spilled(pending, place)
+        if is_there and place is not None:
+            self._note(self.models.by_space[pending.space], pending.key, place)
         known = region.describe(pending.space, pending.key) if pending.space in self.models.by_space else None
-        if not is_there and place is not None and (known is None or known["place"] is None):
+        levels = place & ~PLACE_LOCAL if place is not None else 0
+        if not is_there and place is not None and (known is None or not (known["place"] or 0) & levels):
             self._gone.append(Held(item.meta, place))  # else it was written twice: a deletion would be about both
         if is_there and place is None and self.spilling and known is not None and known["queue"] == "order":
             region.remove(pending.space, [pending.key])  # the tier has no room for it, ever: it goes as without one
+
+    def sink(self, tenant: Tenant, keys: Sequence[bytes]) -> int:
+        """Blocks that host memory has not got go from one tier below to the next; how many will be tried."""
+        if self.tier is None or not self.tier.shared or len(self._tasks) >= SINKS_MAX:
+            return 0
+        count = 0
+        for key in keys:
+            known = region.describe(tenant.space, key)
+            if known is not None and not known["in_host"] and known["slot"] is None and known["place"] is not None:
+                self._spawn(self._sink(tenant, key, known["place"], known["size"], known["checksum"]))
+                count += 1
+        return count
+
+    async def _sink(self, tenant: Tenant, key: bytes, place: int, size: int, check: int) -> None:
+        await self._reading.take(size)
+        try:
+            if self.tier is not None and self.is_open(tenant):
+                known = region.describe(tenant.space, key)
+                if known is not None and known["checksum"] == check:
+                    meta = self._meta(tenant, key, size, check)._replace(
+                        deadline=known["deadline_s"], group=known["group"] or b"", codec=tenant.model.codec
+                    )
+                    await self.tier.demote(Get(meta, place, memoryview(bytearray(size))))
+        except Exception:
+            log.exception("Moving a block down")
+        finally:
+            self._reading.give(size)
 
     # ------------------------------------------------------------ up
 
@@ -291,10 +351,10 @@ class Below:
             if known is None or self.tier is None or self._stopping:
                 asked.append(None)
                 continue
-            name = (tenant.space, key, known["place"] or 0)
+            name = (tenant.space, key, known["checksum"])
             found = None if known["in_host"] else self._promotions.get(name)
             if found is None:
-                found = Promotion(*name, known["size"], known["checksum"])
+                found = Promotion(tenant.space, key, known["place"] or 0, known["size"], known["checksum"])
                 if known["in_host"]:  # somebody was quicker
                     view: Any = region.get(tenant.space, [key], False)[0]
                     found.future.set_result(view)
@@ -372,11 +432,12 @@ class Below:
             get.into.release()
             known = region.describe(tenant.space, each.key) if is_open else None
             if not is_whole:
-                is_lost = known is None or region.place_lost(tenant.space, each.key, each.place)
-                if known is None or is_lost or known["place"] is None or known["checksum"] != each.checksum:
+                is_same = known is not None and known["checksum"] == each.checksum
+                place = known["place"] if known is not None and is_same and is_whole is False else None
+                if place in (None, each.place):  # can't be asked, or not there any more, as the stack has noted
                     self._arrive(each, None)
                     continue
-                each.place = known["place"]
+                each.place = place
                 moved.append(each)
                 continue
             if known is not None and known["checksum"] == each.checksum and not each.is_beside:
@@ -405,7 +466,7 @@ class Below:
                 return None
         return None
 
-    # ------------------------------------------------------------ the tier's owner
+    # ------------------------------------------------------------ the stack's owner
 
     def is_live(self, meta: Meta, place: int) -> bool:
         return self._at_place(meta, place)[0]
@@ -423,5 +484,25 @@ class Below:
 
     def dropped(self, meta: Meta, place: int) -> None:
         tenant = self.models.tenants.get((meta.model, meta.salt))
-        if tenant is not None:
-            region.place_lost(tenant.space, meta.key, place)
+        if tenant is not None and region.place_lost(tenant.space, meta.key, place):
+            self._note(tenant, meta.key, place)
+
+    def added(self, meta: Meta, place: int) -> bool:
+        tenant = self.models.tenants.get((meta.model, meta.salt))
+        if tenant is None or not region.place_added(tenant.space, meta.key, meta.checksum, place):
+            return False
+        self._note(tenant, meta.key, place)
+        return True
+
+    def _note(self, tenant: Tenant, key: bytes, place: int) -> None:
+        if self.on_placed is not None and place & ~OWN:
+            self.on_placed(tenant, key)
+
+    def goes_down(self, meta: Meta, place: int) -> bool:
+        return False  # the stack knows
+
+    async def hand_down(self, items: Sequence[Put]) -> list[bool]:
+        return [False] * len(items)
+
+    def away(self, bits: int) -> None:
+        region.set_away(bits)

@@ -33,13 +33,13 @@ class Cron:
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         self.loop = loop
-        self.handle: asyncio.TimerHandle | None = None
+        self.handle: asyncio.Handle | None = None
         self.client_queue: list[Client] = []
         self.next_sample_s = 0.0
 
     def start(self) -> None:
-        """The first turn comes at once."""
-        self._turn()
+        """The first turn comes as soon as the loop runs: what it does may begin tasks."""
+        self.handle = self.loop.call_soon(self._turn)
 
     def stop(self) -> None:
         """No further turn."""

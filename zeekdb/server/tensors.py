@@ -24,17 +24,23 @@ from zeekdb.hot import arena, region
 from zeekdb.hot.blobview import BlobView
 from zeekdb.hot.kv_twins import set_exists_lease
 from zeekdb.hot.namespaces import set_namespaces
-from zeekdb.hot.replies import DEFERRED, NO_REPLY
+from zeekdb.hot.replies import DEFERRED
 from zeekdb.persistence.manifest import sync_folder
 from zeekdb.server.below import Below
 from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.contexts import Contexts
 from zeekdb.server.device_tier import DeviceTier
+from zeekdb.server.fetching import Answer, Fetching
+from zeekdb.server.levels import database_of, make_levels, retune
+from zeekdb.server.records import Records
 from zeekdb.server.shared_memory import SharedMemory
-from zeekdb.tensors.layout import Model
+from zeekdb.server.versions import Versions
+from zeekdb.server.warming import Warming
+from zeekdb.tensors.layout import Layout, Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant, deadline_of
-from zeekdb.tiers.tier import Flow
+from zeekdb.tiers.stack import BITS, Stack
+from zeekdb.tiers.tier import Flow, Name, TierStats
 
 if TYPE_CHECKING:
     from zeekdb.commands.context import Context
@@ -45,11 +51,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeekdb")
 
 Value = bytes | BlobView | memoryview
-Answer = Callable[[list[Any]], Any]
 
 STORE_WAIT_S: Final = 0.25  # how long a block waits for room that the tier below is making
 STORES_BYTES_MAX: Final = 1 << 30  # of commands that wait for room or a codec; beyond, what has no room is dropped
 SWEEPS_PER_TICK: Final = 8  # walks of 256 blocks for what has expired
+RETUNED: Final = tuple(
+    f"kv-{name}-{what}" for name in ("warm", "postgres", "objects") for what in ("min", "max", "ttl")
+)  # directives
 MODELS_FILE: Final = "models.json"
 
 
@@ -70,6 +78,18 @@ class Flows:
         }
 
 
+def figures_of(stats: TierStats) -> dict[str, Any]:
+    """A tier below, in KV.TIERS's names."""
+    return {
+        "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
+        "blocks": stats.blocks, "bytes": stats.bytes, "used_bytes": stats.used_bytes,
+        "limit_bytes": stats.limit_bytes, "misses": stats.misses, "corrupt": stats.corrupt, "deleted": stats.deleted,
+        "dropped": stats.dropped, "moved": stats.moved, "queue_bytes": stats.queue_bytes, **stats.more,
+        **{f"write_{key}": value for key, value in stats.write.figures().items()},
+        **{f"read_{key}": value for key, value in stats.read.figures().items()},
+    }  # fmt: skip
+
+
 class Tensors:
     """Fills `commands.ports.TensorsPort`."""
 
@@ -81,6 +101,10 @@ class Tensors:
         self.shared = SharedMemory()
         self.gpu = DeviceTier(self)
         self.contexts = Contexts(self)
+        self.records = Records()
+        self.fetching = Fetching(self)
+        self.versions = Versions(self)
+        self.warming = Warming(self)
         self.models_path: Path | None = None
         self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
@@ -100,10 +124,12 @@ class Tensors:
             self.arena_bytes = arena.arena_stats()["size"]
             if config.kv_prefault:
                 arena.arena_fault_in()
-        if config.kv_ssd_path:
+        contexts = asyncio.ensure_future(self.contexts.start())  # an engine of its own takes a second
+        try:
             await self._open_below()
+        finally:
+            await contexts
         await self.gpu.start()
-        await self.contexts.start()
         config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
@@ -114,17 +140,40 @@ class Tensors:
         self._promise()
 
     async def _open_below(self) -> None:
+        """Unavailable: a directory or a directive that cannot be used."""
         config = self.server.config
-        path = Path(config.kv_ssd_path)
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
-        for model in load_models(path / MODELS_FILE):
-            self.region.declare(model)
-        self.models_path = path / MODELS_FILE
-        await self.below.open(path, config.kv_ssd_size, self.arena_bytes)
-        self.tick()
+        if config.kv_ssd_path:
+            path = Path(config.kv_ssd_path)
+            try:
+                os.makedirs(path, exist_ok=True)
+            except OSError as error:
+                raise Unavailable(f"kv-ssd-path: can't make {path}: {error.strerror}") from None
+            for model in load_models(path / MODELS_FILE):
+                self.region.declare(model)
+            self.models_path = path / MODELS_FILE
+        levels, ssd_owner = make_levels(config, self.below, self._layout_of)
+        if levels:
+            ssd_owner.stack = Stack(levels, self.below)
+            await self.below.open(ssd_owner.stack, self.arena_bytes)
+            for name in RETUNED:
+                config.on_change(name, lambda: retune(levels, config))
+            self.tick()
+        if config.kv_postgres_url:
+            await self.records.open(config, database_of(levels, config))
+            self.below.on_placed = self.records.placed
+            self.below.fleet.catalogue = self.records.find
+            self.below.fleet.list_catalogue = self.records.list
+            for name in ("kv-log-sample", "kv-log-days", "kv-versions"):
+                config.on_change(name, lambda: self.records.retune(config))
+            if config.kv_warming:
+                self.warming.start(self.records.popular, config.kv_warming, config.kv_warming_bytes)
+        self.below.fleet.adopt_max = config.kv_adopt
+        self.below.fleet.adopt_soon()
+
+    def _layout_of(self, name: bytes) -> Layout | None:
+        """Of blocks that are kept as they come."""
+        model = self.region.models.get(name)
+        return model.layout if model is not None and model.codec == "raw" else None
 
     def _promise(self) -> None:
         set_exists_lease(self.server.config.kv_exists_lease)
@@ -149,9 +198,12 @@ class Tensors:
         set_namespaces([])
         if self.tasks:
             await asyncio.wait(self.tasks)
+        await self.warming.stop()
         await self.contexts.stop()
+        await self.versions.close()
         await self.gpu.stop()
         await self.below.close()
+        await self.records.close()
         self.models_path = None  # the file stays as it is
         self.shared.close()
         for name in list(self.region.models):
@@ -174,6 +226,7 @@ class Tensors:
         """Ten times a second: makes room ahead of need, removes what has expired, goes on with writing."""
         config = self.server.config
         self.below.tick(config.kv_ssd_uses)
+        self.records.tick()
         self.gpu.tick()
         if self.arena_bytes:
             region.relieve(self.arena_bytes * (100 - config.kv_watermark) // 100)
@@ -186,6 +239,7 @@ class Tensors:
             self.sweep_at = (self.sweep_at + 1) % len(tenants)
             tenant = tenants[self.sweep_at]
             tenant.cursor, gone = region.sweep(tenant.space, tenant.cursor)
+            self.records.removed(tenant, [key for key, _ in gone])
             self.below.forget(tenant, gone)
 
     # ------------------------------------------------------------ models
@@ -197,6 +251,7 @@ class Tensors:
         self.region.declare(model)
         self.gpu.declare(model)
         self._save_models()
+        self.below.fleet.adopt_soon()
 
     def _has_plain_keys(self, name: bytes) -> bool:
         return any(name == each for _, each in self.server.config.kv_namespace)
@@ -232,20 +287,23 @@ class Tensors:
 
     def store_now(
         self, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int = 0,
-        group: bytes | None = None, parent: bytes | None = None,
+        group: bytes | None = None, parent: bytes | None = None, first_token: int = -1,
     ) -> list[int]:  # fmt: skip
-        """Stores blocks as far as there is room, see `region.put`."""
+        """Stores blocks as far as there is room, see `region.put`. `first_token`: of the first; -1: not known."""
         begin_ns = time.perf_counter_ns()
         said: list[int] = region.put(tenant.space, keys, list(values), deadline_s, group, parent)
         size = sum(len(value) for value, each in zip(values, said, strict=True) if each >= 0)
-        self._flow(tenant).writes.record(size, time.perf_counter_ns() - begin_ns)
+        took_ns = time.perf_counter_ns() - begin_ns
+        self.flow(tenant).writes.record(size, took_ns)
+        self.records.stored(tenant, keys, said, parent, first_token, took_ns)
         self.below.write_soon()
+        self.below.fleet.stored(tenant, keys, said)
         self.contexts.stored(tenant, keys, values, said, parent)
         return said
 
     def store(
         self, ctx: Context, tenant: Tenant, keys: list[bytes], values: Sequence[Value], deadline_s: int,
-        group: bytes | None, parent: bytes | None,
+        group: bytes | None, parent: bytes | None, first_token: int = -1,
     ) -> Any:  # fmt: skip
         """The same as a command's reply, which waits for a model's codec, and where the tier below is making room."""
         codec = codec_of(tenant)
@@ -255,13 +313,13 @@ class Tensors:
                 raise CommandError("ERR blocks of a model with a codec can't be stored inside a transaction")
             if self._is_crowded(size):
                 return [-1] * len(keys)
-            work = self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent)
-            return self._defer(ctx.client, self._counted(size, work))
-        said = self.store_now(tenant, keys, values, deadline_s, group, parent)
+            work = self._store_encoded(tenant, codec, keys, values, deadline_s, group, parent, first_token)
+            return self.defer(ctx.client, self._counted(size, work))
+        said = self.store_now(tenant, keys, values, deadline_s, group, parent, first_token)
         if -1 not in said or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(size):
             return said
         later = self._store_later(tenant, keys, values, deadline_s, group, said)
-        return self._defer(ctx.client, self._counted(size, later))
+        return self.defer(ctx.client, self._counted(size, later))
 
     def _is_crowded(self, size: int) -> bool:
         return self.stores_bytes > 0 and self.stores_bytes + size > STORES_BYTES_MAX
@@ -284,7 +342,7 @@ class Tensors:
 
     async def _store_encoded(
         self, tenant: Tenant, codec: Codec, keys: list[bytes], values: Sequence[Value], deadline_s: int,
-        group: bytes | None, parent: bytes | None,
+        group: bytes | None, parent: bytes | None, first_token: int,
     ) -> list[int]:  # fmt: skip
         said = [0 if region.count_present(tenant.space, [key]) else -1 for key in keys]
         missing = [at for at, each in enumerate(said) if each == -1]
@@ -296,8 +354,9 @@ class Tensors:
             parent = keys[fits[0][0] - 1]
         stored = [at for at, _ in fits]
         again = self.store_now(
-            tenant, [keys[at] for at in stored], [view for _, view in fits], deadline_s, group, parent
-        )
+            tenant, [keys[at] for at in stored], [view for _, view in fits], deadline_s, group, parent,
+            first_token if stored == list(range(len(keys))) else -1,
+        )  # fmt: skip
         for at, each in zip(stored, again, strict=True):
             said[at] = each
         return said
@@ -323,26 +382,36 @@ class Tensors:
         """SET: OK, and the block under this key is this one from now on, or none, where there is no room."""
         if deadline_s is None:
             deadline_s = deadline_of(tenant.model.ttl_s)
+        work: Coroutine[Any, Any, Any]
+        if not ctx.deny_blocking and self.versions.is_kept_from(tenant, key):
+            work = self.versions.replace_below(ctx, tenant, key, value, deadline_s, group, "SET")
+            return self.defer(ctx.client, self._counted(len(value), work))
+        said = self.versions.replace(ctx, tenant, key, value, deadline_s, group, "SET")
+        if said >= 0 or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
+            return "OK"
+        work = self.replace_later(tenant, key, value, deadline_s, group)
+        return self.defer(ctx.client, self._counted(len(value), work))
+
+    def replace_now(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+        """See region.replace; what was below goes there too."""
         known = region.describe(tenant.space, key)
         is_sooner = known is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1)
         if known is not None and known["place"] is not None and is_sooner:
-            self.remove(tenant, [key])  # what is below would live longer, after a restart
-        if self._replace(tenant, key, value, deadline_s, group) >= 0:
-            return "OK"
-        if ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
-            return "OK"
-        work = self._replace_later(tenant, key, value, deadline_s, group)
-        return self._defer(ctx.client, self._counted(len(value), work))
+            self._remove(tenant, [key], is_told=False)  # what is below would live longer, after a restart
+        return self._replace(tenant, key, value, deadline_s, group)
 
     def _replace(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+        is_known = region.describe(tenant.space, key) is not None
         said, below = region.replace(tenant.space, key, value, deadline_s, group)
-        self.below.forget(tenant, [(key, below)])
+        self.below.forget(tenant, [(key, below)], is_fleet=is_known)
         self.below.write_soon()
+        self.below.fleet.stored(tenant, [key], [said])
         return said
 
-    async def _replace_later(
+    async def replace_later(
         self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
     ) -> str:  # fmt: skip
+        """Where there was no room: once the tiers below have made some, if they do."""
         end_s = self.server.loop.time() + STORE_WAIT_S
         while await self.below.wait_for_room(end_s) and self.below.is_open(tenant):
             if self._replace(tenant, key, value, deadline_s, group) >= 0:
@@ -360,10 +429,17 @@ class Tensors:
         count, buried = self._remove(tenant, keys)
         return self._once(ctx, buried, count)
 
-    def _remove(self, tenant: Tenant, keys: list[bytes]) -> tuple[int, asyncio.Future[None] | None]:
+    def _remove(
+        self, tenant: Tenant, keys: list[bytes], is_told: bool = True
+    ) -> tuple[int, asyncio.Future[None] | None]:
         gone = region.remove(tenant.space, keys)
+        if is_told:
+            self.records.removed(tenant, keys)
         self.contexts.removed(tenant, keys)
-        return len(gone), self.below.forget(tenant, gone)
+        if not self.below.fleet.is_active:
+            return len(gone), self.below.forget(tenant, gone)
+        here = dict(gone)  # a block that this node does not know goes as well, wherever it is
+        return len(gone), self.below.forget(tenant, [(key, here.get(key)) for key in keys], is_fleet=True)
 
     def _once(self, ctx: Context, buried: asyncio.Future[None] | None, reply: int) -> Any:
         """The reply, but not before."""
@@ -374,104 +450,25 @@ class Tensors:
             await asyncio.shield(buried)
             return reply
 
-        return self._defer(ctx.client, wait(), is_read=True)
+        return self.defer(ctx.client, wait(), is_read=True)
 
     # ------------------------------------------------------------ fetching
 
     def fetch(
         self, ctx: Context, tenant: Tenant, keys: list[bytes], answer: Answer, is_block: bool = True
     ) -> Any:  # fmt: skip
-        """A command's reply, `answer(blocks)`, None standing for one that is not there; it may wait for the tier below.
+        """See Fetching."""
+        return self.fetching.fetch(ctx, tenant, keys, answer, is_block)
 
-        `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
-        """
-        begin_ns = time.perf_counter_ns()
-        found: list[Any] = region.get(tenant.space, keys)
-        below = [at for at, each in enumerate(found) if type(each) is int]
-        codec = codec_of(tenant) if is_block else None
-        if ctx.deny_blocking:
-            if codec is not None:
-                raise CommandError("ERR blocks of a model with a codec can't be read inside a transaction")
-            for at in below:
-                found[at] = None
-            self._note_fetched(tenant, [None] * len(below))
-            below = []
-        if not below and codec is None:
-            self._note_read(tenant, found, begin_ns)
-            return answer(found)
-        work: Coroutine[Any, Any, Any]
-        if answer is list and codec is None and self._may_stream(ctx.client):
-            work = self._stream(ctx.client, tenant, keys, found, below, begin_ns)
-        else:
-            work = self._fetch_later(tenant, keys, found, below, codec, answer, begin_ns)
-        return self._defer(ctx.client, work, is_read=True)
-
-    async def _fetch_later(
-        self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], codec: Codec | None,
-        answer: Answer, begin_ns: int,
+    def look_up(
+        self, ctx: Context, tenant: Tenant, keys: list[bytes], wait_ms: int, answer: Callable[[Tenant], Any]
     ) -> Any:  # fmt: skip
-        away, below = below, await self._from_gpu(tenant, keys, found, below)
-        async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
-            for at, each in zip(below, coming, strict=True):
-                found[at] = await each.view() if each is not None else None
-            self._note_fetched(tenant, [found[at] for at in away])
-            if codec is not None:
-                found = await self.coding.decode(codec, found)
-            self._note_read(tenant, found, begin_ns)
-            return answer(found)
+        """See Fetching."""
+        return self.fetching.look_up(ctx, tenant, keys, wait_ms, answer)
 
-    async def _from_gpu(self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int]) -> list[int]:
-        """Fills in what only the GPU has; where there is still nothing."""
-        views = await self.gpu.bring(tenant, [keys[at] for at in below])
-        for at, view in zip(below, views, strict=True):
-            found[at] = view
-        return [at for at in below if found[at] is None]
-
-    @staticmethod
-    def _may_stream(client: Client) -> bool:
-        """Whether nothing can come between the parts of a reply: pushes, a monitor's lines, or silence."""
-        return client.protocol == 2 and client.reply_mode == "on" and not client.is_monitor
-
-    async def _stream(
-        self, client: Client, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int], begin_ns: int
-    ) -> Any:  # fmt: skip
-        """The blocks one after the other, each as soon as it is there: the device and the socket work side by side."""
-        size = 0
-        away = set(below)
-        try:
-            below = await self._from_gpu(tenant, keys, found, below)
-            places = set(below)
-            async with self.below.bringing(tenant, [keys[at] for at in below]) as coming:
-                client.write_raw(b"*%d\r\n" % len(found))
-                later = iter(coming)
-                for at, view in enumerate(found):
-                    if at in places:
-                        each = next(later)
-                        view = await each.view() if each is not None else None
-                        self.server.settle()
-                    client.write(view)
-                    size += len(view) if view is not None else 0
-                    if at in away:
-                        self._note_fetched(tenant, [view])
-        except Exception as error:  # the reply has begun
-            self.server.dispatcher.report_bug(client, client.last_command_index, error)
-            client.close()
-        self._flow(tenant).reads.record(size, time.perf_counter_ns() - begin_ns)
-        return NO_REPLY
-
-    def _flow(self, tenant: Tenant) -> Flows:
+    def flow(self, tenant: Tenant) -> Flows:
         """Of a model that is gone meanwhile nothing is kept."""
         return self.flows.setdefault(tenant.model.name, Flows()) if self.below.is_open(tenant) else Flows()
-
-    def _note_fetched(self, tenant: Tenant, views: Sequence[BlobView | None]) -> None:
-        """Counts what came of blocks that were not in host memory, as they are kept."""
-        if self.below.is_open(tenant):
-            there = [len(view) for view in views if view is not None]
-            region.note_fetched(tenant.space, len(there), len(views) - len(there), sum(there))
-
-    def _note_read(self, tenant: Tenant, found: list[BlobView | None], begin_ns: int) -> None:
-        size = sum(len(each) for each in found if each is not None)
-        self._flow(tenant).reads.record(size, time.perf_counter_ns() - begin_ns)
 
     def prefetch(self, tenant: Tenant, keys: list[bytes]) -> int:
         """Begins to bring up what is below; how many blocks."""
@@ -480,13 +477,22 @@ class Tensors:
     def demote(self, tenant: Tenant, keys: list[bytes]) -> int:
         """KV.DEMOTE."""
         count, rest = self.gpu.demote(tenant, keys)
-        count += region.demote(tenant.space, rest)
+        count += self.below.sink(tenant, rest) + region.demote(tenant.space, rest)
         self.below.write_soon()
         return count
 
+    async def object_url(self, tenant: Tenant, key: bytes, seconds: int) -> str | None:
+        """KV.URL."""
+        level = self.below.tier.by_name.get("objects") if self.below.tier is not None else None
+        if level is None:
+            raise CommandError("ERR no object storage is configured, kv-objects-url names one")
+        tier: Any = level.tier
+        url: str | None = await tier.url(Name(tenant.model.name, tenant.salt, key), seconds)
+        return url
+
     # ------------------------------------------------------------ waiting
 
-    def _defer(self, client: Client, work: Coroutine[Any, Any, Any], is_read: bool = False) -> Any:
+    def defer(self, client: Client, work: Coroutine[Any, Any, Any], is_read: bool = False) -> Any:
         """The command's reply comes when the work is done; the client's next command waits for it."""
         task = self.server.loop.create_task(self._finish(client, work))
         self.tasks.add(task)
@@ -498,7 +504,7 @@ class Tensors:
 
     def defer_read(self, client: Client, work: Coroutine[Any, Any, Any]) -> Any:
         """The same for commands that ask whatever answers late: what is read for nobody is not read."""
-        return self._defer(client, work, is_read=True)
+        return self.defer(client, work, is_read=True)
 
     async def _finish(self, client: Client, work: Coroutine[Any, Any, Any]) -> None:
         try:
@@ -530,7 +536,21 @@ class Tensors:
             return sums | self.gpu.figures(name) | self.flows.get(name, Flows()).figures()
         sums |= self.gpu.figures(None)
         attached = len(self.shared.attached)
-        return sums | {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
+        sums |= {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
+        return sums | self.below.fleet.figures() if self.below.fleet.stack is not None else sums
+
+    def is_catalogue_up(self) -> bool:
+        """Whether it answers."""
+        catalogue = self.records.tier()
+        return catalogue is not None and catalogue.state == "ok"
+
+    def where(self, tenant: Tenant, key: bytes) -> list[str]:
+        """KV.WHERE."""
+        known = region.describe(tenant.space, key)
+        if known is None:
+            return []
+        above = ["gpu"] * (known["slot"] is not None) + ["host"] * known["in_host"]
+        return above + [name for name, bit in BITS.items() if (known["place"] or 0) & bit]
 
     def tiers(self) -> list[dict[str, Any]]:
         """KV.TIERS."""
@@ -543,17 +563,9 @@ class Tensors:
         }  # fmt: skip
         device = self.gpu.tier()
         tiers = [host] if device is None else [device, host]
-        if self.below.tier is not None:
-            stats = self.below.tier.stats()
-            tiers.append({
-                "name": stats.name.encode(), "state": stats.state.encode(), "error": stats.error.encode(),
-                "blocks": totals["ssd_blocks"], "bytes": totals["ssd_bytes"],
-                "used_bytes": stats.used_bytes, "limit_bytes": stats.limit_bytes, "misses": stats.misses,
-                "corrupt": stats.corrupt, "deleted": stats.deleted, "dropped": stats.dropped, "moved": stats.moved,
-                "queue_bytes": stats.queue_bytes, **stats.more,
-                **{f"write_{key}": value for key, value in stats.write.figures().items()},
-                **{f"read_{key}": value for key, value in stats.read.figures().items()},
-            })  # fmt: skip
+        below = self.below.tier.tier_stats() if self.below.tier is not None else []
+        catalogue = self.records.tier()
+        tiers += map(figures_of, [*below, catalogue] if catalogue is not None else below)
         if (vectors := self.contexts.tier()) is not None:
             tiers.append(vectors)
         return tiers

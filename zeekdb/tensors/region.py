@@ -24,7 +24,7 @@ from zeekdb.errors import CommandError
 from zeekdb.hot import region, region_device
 from zeekdb.tensors.layout import Model
 
-KEY_BYTES_MAX: Final = 4096
+KEY_BYTES_MAX: Final = 16_384
 SALT_BYTES_MAX: Final = 256
 DEADLINE_S_MAX: Final = (1 << 32) - 1  # the index keeps Unix seconds in 32 bits
 MODELS_MAX: Final = 1024
@@ -79,6 +79,15 @@ class Piece:
 def deadline_of(ttl_s: int) -> int:
     """Unix seconds at which a block that is stored now may be gone; 0: never, as of a `ttl_s` of 0."""
     return min(math.ceil(time.time()) + ttl_s, DEADLINE_S_MAX) if ttl_s else 0
+
+
+def position_of(name: bytes) -> tuple[int, int, int, int, bytes] | None:
+    """(layer, begin, end, version, sequence) of a block's name, if it is one by position."""
+    parts = name[2:].split(b":", 4)
+    if not name.startswith((b"\0k", b"\0v")) or len(parts) < 5 or not all(part.isdigit() for part in parts[:4]):
+        return None
+    layer, begin, end, version = map(int, parts[:4])
+    return layer, begin, end, version, parts[4]
 
 
 def newest_cover(ranges: Sequence[Range], begin: int, end: int) -> list[Piece]:
@@ -247,11 +256,11 @@ class Region:
 
     def adopt_range(self, tenant: Tenant, name: bytes) -> None:
         """A block of keys by position that was there before the server was."""
-        parts = name.removeprefix(b"\0k").split(b":", 4)
-        if not name.startswith(b"\0k") or len(parts) < 5 or not all(part.isdigit() for part in parts[:4]):
+        place = position_of(name) if name.startswith(b"\0k") else None
+        if place is None:
             return
-        layer, begin, end, version = map(int, parts[:4])
-        insort(tenant.positions.setdefault((parts[4], layer), []), Range(begin, end, version))
+        layer, begin, end, version, sequence = place
+        insort(tenant.positions.setdefault((sequence, layer), []), Range(begin, end, version))
         self.last_version = max(self.last_version, version)
 
     @staticmethod

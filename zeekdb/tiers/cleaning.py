@@ -3,6 +3,8 @@
 What the region has used since it came to the segment is appended again, the rest is dropped: a CLOCK over the log, in
 which a stay can be earned again and again. Copies are bounded by COPY_SHARE of the segment, so that every segment that
 is cleaned frees the rest of it, however much of it is worth keeping; wear grows by at most 1 / (1 - COPY_SHARE).
+Where there is a tier below, what would be dropped is handed to it first; what it cannot take may stay here, as far as
+COPY_SHARE allows.
 Tombstones in the oldest segment can go: what they are about was older still.
 
 Cleaning begins when less than a segment is free and goes in steps of STEP_BYTES, between which puts have their turn; a
@@ -19,7 +21,7 @@ from typing import Final
 from zeekdb.tiers.log import Append, Log
 from zeekdb.tiers.record import GRID, Kind, Record, place_of
 from zeekdb.tiers.segment import Segment
-from zeekdb.tiers.tier import Get, Held, Owner
+from zeekdb.tiers.tier import Get, Held, Owner, Put
 from zeekdb.tiers.transfer import pages
 
 logger = logging.getLogger(__name__)
@@ -138,7 +140,8 @@ class Cleaner:
         """Copy what is worth it, drop the rest."""
         room = int(segment.end * COPY_SHARE)
         step: list[Held] = []
-        step_bytes = 0
+        down: list[Held] = []
+        step_bytes = down_bytes = 0
         now = self._now()
         for count, record in enumerate(records):
             if count % TURN_BLOCKS == TURN_BLOCKS - 1:
@@ -152,16 +155,43 @@ class Cleaner:
                 continue
             size = (record.end - record.page) * GRID
             is_expired = 0 < held.meta.deadline <= now
-            if is_expired or size > room or not self.owner.is_worth(*held):
+            if not is_expired and size <= room and self.owner.is_worth(*held):
+                room -= size
+                step.append(held)
+                step_bytes += size
+                if step_bytes >= STEP_BYTES:
+                    await self._move(step)
+                    step, step_bytes = [], 0
+            elif not is_expired and self.owner.goes_down(*held):
+                down.append(held)
+                down_bytes += size
+                if down_bytes >= STEP_BYTES:
+                    room = await self._hand_down(down, room)
+                    down, down_bytes = [], 0
+            else:
                 self._drop(held)
-                continue
-            room -= size
-            step.append(held)
-            step_bytes += size
-            if step_bytes >= STEP_BYTES:
-                await self._move(step)
-                step, step_bytes = [], 0
+        await self._hand_down(down, room)
         await self._move(step)
+
+    async def _hand_down(self, step: list[Held], room: int) -> int:
+        """Give these to the tier below; what it does not take stays, as far as there is room. What is left of it."""
+        if not step:
+            return room
+        gets = [Get(meta, place, pages(-(-meta.size // GRID))[: meta.size]) for meta, place in step]
+        whole = await self._read(gets)
+        there = [(held, get) for held, get, is_whole in zip(step, gets, whole, strict=True) if is_whole]
+        taken = await self.owner.hand_down([Put(held.meta, get.into) for held, get in there]) if there else []
+        stay: list[Held] = []
+        for (held, _), is_taken in zip(there, taken, strict=True):
+            if not is_taken and held.meta.size <= room:
+                room -= held.meta.size
+                stay.append(held)
+        staying = {held.place for held in stay}
+        for held in step:
+            if held.place not in staying and self.owner.is_live(*held):
+                self._drop(held)
+        await self._move(stay)
+        return room
 
     def _drop(self, held: Held) -> None:
         self.dropped += 1

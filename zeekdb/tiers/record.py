@@ -31,7 +31,7 @@ HEADER_PAGES_MAX: Final = 16
 BODY_MAX: Final = HEADER_PAGES_MAX * GRID - PREFIX.size
 SEEDED: Final = struct.Struct("<QQ")
 FORMAT: Final = 1
-NUMBER_MAX: Final = (1 << 27) - 1  # of a segment; with the bits below a place stays under 2^63
+NUMBER_MAX: Final = (1 << 23) - 1  # of a segment; with the bits below a place stays under 2^59
 PAGE_MAX: Final = (1 << 32) - 1
 
 

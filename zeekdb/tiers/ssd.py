@@ -500,6 +500,16 @@ class SsdTier(Tier):
 
     # ---- figures ---------------------------------------------------------------------------------------------------
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes blocks now."""
+        return not self._is_closed and self.log.state == "ok"
+
+    @property
+    def is_readable(self) -> bool:
+        """Whatever the state of what is written."""
+        return not self._is_closed
+
     def stats(self) -> TierStats:
         """Figures of this moment."""
         segments = self.log.segments.values()

@@ -40,6 +40,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from zeekdb.observe.histogram import Histogram
+from zeekdb.tiers.guard import Guard, TierFailed
 
 T = TypeVar("T")
 
@@ -112,6 +113,12 @@ class Owner(Protocol):
     def dropped(self, meta: Meta, place: int) -> None:
         """The tier gives the block up, to keep its size limit or because it cannot be read."""
 
+    def goes_down(self, meta: Meta, place: int) -> bool:
+        """Whether a tier below should have the block before this one drops it."""
+
+    async def hand_down(self, items: Sequence[Put]) -> list[bool]:
+        """Which of these a tier below has now."""
+
 
 class Tier(ABC):
     """See the module. Lists answer item by item."""
@@ -146,6 +153,16 @@ class Tier(ABC):
     def stats(self) -> TierStats:
         """Figures of this moment."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes blocks now."""
+        return self.stats().state == "ok"
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it can be asked for blocks now, full as it may be."""
+        return self.is_up
+
     @abstractmethod
     async def close(self) -> None:
         """Finish what was begun, and let go. Harmless when repeated."""
@@ -165,6 +182,20 @@ class SharedTier(Tier):
     @abstractmethod
     async def find(self, names: Sequence[Name]) -> list[Meta | None]:
         """What is there under these names now; None: nothing, or it can't be asked."""
+
+    async def drop(self, items: Sequence[Held]) -> list[bool]:
+        """`delete`, of blocks that are elsewhere and stay: no other node needs to hear of it."""
+        return await self.delete(items)
+
+    @property
+    @abstractmethod
+    def guards(self) -> Sequence[Guard]:
+        """Those that stand before it, the one of reads first."""
+
+    async def check(self) -> None:
+        """One cheap round trip; the guard of reads draws the conclusions."""
+        with contextlib.suppress(TierFailed):
+            await self.guards[0].call(self.probe)
 
     @abstractmethod
     async def probe(self) -> None:

@@ -1,0 +1,1 @@
+"""The catalogue of blocks in PostgreSQL, and blocks in it that have grown cold."""

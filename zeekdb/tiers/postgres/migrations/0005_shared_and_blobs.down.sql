@@ -1,0 +1,2 @@
+DROP TABLE zeekdb.kv_cache_blobs;
+DROP TABLE zeekdb.kv_cache_shared;

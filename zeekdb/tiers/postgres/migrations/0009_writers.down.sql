@@ -1,0 +1,1 @@
+DROP TABLE zeekdb.kv_cache_writers;
