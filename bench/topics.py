@@ -1,9 +1,9 @@
 """Contexts that have something in common, and the keys that a small Llama computes for them; torch and numpy.
 
 The text is Python's own library: its modules (code) and its language reference (prose, `pydoc_data`), which every
-interpreter has. A *topic* is a module or a page; windows of it that do not overlap are contexts of that topic. A
-*family* is code or prose. Contexts with a *common prefix* begin with the same window and go on with windows of others.
-Every second document is for training, only the others are for measuring.
+interpreter has. A *topic* is a passage of a module or a page: windows of it that follow one another, without overlap,
+are its contexts. A *family* is code or prose. Contexts with a *common prefix* begin with the same window and go on with
+windows of others. Every second document is for training, only the others are for measuring.
 
 The decoder is that of `llama.py`: with its random weights, or trained here for some minutes to predict the next word,
 which is little, and enough for keys that have something to do with the text.
@@ -15,7 +15,6 @@ import collections
 import random
 import re
 import sysconfig
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,9 +71,9 @@ def sampled(texts: dict[tuple[int, str], list[int]], seed: int = 3) -> tuple[Con
     chance = random.Random(seed)
     topical, labels, families = [], [], []
     for at, ((family, _), tokens) in enumerate(texts.items()):
-        step = (len(tokens) - WINDOW) // (WINDOWS - 1)
+        begin = chance.randrange(len(tokens) - WINDOWS * WINDOW)
         for number in range(WINDOWS):
-            topical.append(tokens[number * step : number * step + WINDOW])
+            topical.append(tokens[begin + number * WINDOW : begin + (number + 1) * WINDOW])
             labels.append(at)
             families.append(family)
 
@@ -131,15 +130,15 @@ class Model:
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + SHAPE.norm_epsilon)
         return self.weights[f"{name}.weight"] * (x * scale)
 
-    def train(self, texts: list[list[int]], seconds: float, say: Callable[[str], None]) -> float:
+    def train(self, texts: list[list[int]], steps: int, say: Callable[[str], None]) -> float:
         """Learns to predict the next word; the mean loss of the last 20 steps, nats."""
         chance = random.Random(5)
         for name, weight in self.weights.items():  # random weights are made for peaked attention, not for learning
             weight.mul_(0.05 if "embed" in name else 1 / 3 if "q_proj" in name else 1)
         parameters = [weight.requires_grad_() for weight in self.weights.values()]
         optimiser = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.95), weight_decay=0.01)
-        begun, losses = time.monotonic(), []
-        while (spent := (time.monotonic() - begun) / seconds) < 1:
+        losses: list[float] = []
+        for step in range(steps):
             rows = []
             for _ in range(BATCH):
                 text = chance.choice(texts)
@@ -149,7 +148,7 @@ class Model:
             output = self.forward(batch[:, :-1])[0]
             logits = linear(output, self.weights["model.embed_tokens.weight"])
             loss = cross_entropy(logits.reshape(-1, VOCABULARY), batch[:, 1:].reshape(-1))
-            optimiser.param_groups[0]["lr"] = RATE * min(1, (len(losses) + 1) / 50) * max(0.1, 1 - spent)
+            optimiser.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 50) * max(0.1, 1 - step / steps)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

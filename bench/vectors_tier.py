@@ -3,13 +3,13 @@
     python bench/vectors_tier.py [--parts store,embedding] [--count 100000] [--engines embedded:] [--write]
 
 *store*: vectors of 512 dimensions (a mixture of 1,000 Gaussians, which is what embeddings are like) go through the
-server's own door, queue, guard and all, into each engine: vectors/s until the last is written, then until all graphs are
-built; searches for the 10 nearest of one tenant in four, one after the other, before and after, and their recall
-against brute force. The longest turn of the event loop meanwhile says what a server would feel.
+server's own door, queue, guard and all, into each engine: vectors/s until the last is written, then seconds until all
+graphs are built; searches for the 10 nearest of one tenant in four, one after the other, before and after, and their
+recall against brute force. How late turns of the event loop come meanwhile says what a server would feel.
 
-*embedding*: what contexts have in common (`bench/topics.py`: topic, family, prefix) and whether their vectors are nearer
-than others': the area under the ROC curve over all pairs (0.5: chance), and how often the nearest is one of its own
-group. Beside the embedding as it is, variants that leave something out. Needs torch; ZEEKDB needs numpy only.
+*embedding*: what contexts have in common (`bench/topics.py`: topic, family, prefix) and whether their vectors are
+nearer than others': the area under the ROC curve over all pairs (0.5: chance), and how often the nearest is one of its
+own group. Beside the embedding as it is, variants that leave something out. Needs torch.
 
 Two cores are shared by the engine, its index builder and this program; times are of one run.
 """
@@ -34,9 +34,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from bench.servers import RESULTS, machine, save, table, write_block
+from zeekdb.tensors.embedding import Embedder, finished
 from zeekdb.tensors.layout import Layout
 from zeekdb.tiers.tier import Name
-from zeekdb.tiers.vectors.embedding import Embedder, finished
 
 DIM = 512
 TENANTS = 4
@@ -117,9 +117,9 @@ async def measured(url: str, count: int) -> dict[str, Any]:
     turns = Turns()
     begun = time.perf_counter()
     for at, vector in enumerate(base):
-        while len(store._waiting) >= QUEUE_MAX:
+        while store.stats().more["queue"] >= QUEUE_MAX:  # noqa: ASYNC110  # as a client that is told to come again
             await asyncio.sleep(TURN_S)
-        keys = tuple(b"%016d" % (at * 8 + each) for each in range(7)) + (b"%d" % at,)
+        keys = (*(b"%016d" % (at * 8 + each) for each in range(7)), b"%d" % at)
         name = Name(b"bench", b"tenant %d" % (at % TENANTS), b"%d" % at)
         assert store.put(Context(name, vector.tobytes(), keys, 8, (0, 2048), (10, 24), 3.0))
         if not at % 64:
@@ -131,7 +131,7 @@ async def measured(url: str, count: int) -> dict[str, Any]:
     row["before"] = await searched(store, queries, nearest)
     if hasattr(engine, "figures"):
         begun = time.perf_counter()
-        while (await engine.figures())["waiting"] and time.perf_counter() - begun < BUILD_WAIT_S:
+        while (await engine.figures())["waiting"] and time.perf_counter() - begun < BUILD_WAIT_S:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
         row["build_s"] = round(time.perf_counter() - begun, 1)
         row |= await engine.figures()
@@ -252,22 +252,22 @@ def variants(layout: Layout) -> dict[str, Callable[[], Embedder]]:
     }
 
 
-def embedding_part(seconds: float) -> tuple[list[dict[str, Any]], str]:
+def embedding_part(steps: int, threads: int) -> tuple[list[dict[str, Any]], str]:
     import torch
 
     from bench.topics import BLOCK, SHAPE, Model, documents, sampled
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     texts = documents()
     learned = [tokens for at, tokens in enumerate(texts.values()) if at % 2]
     topical, prefixed = sampled({name: tokens for at, (name, tokens) in enumerate(texts.items()) if not at % 2})
     layout = Layout(SHAPE.layers, SHAPE.kv_heads, SHAPE.dim, "f16", BLOCK)
     rows = []
-    for weights in ("random weights", f"trained for {seconds:.0f} s"):
+    for weights in ("random weights", f"trained for {steps} steps"):
         model = Model()
         if weights.startswith("trained"):
-            loss = model.train(learned, seconds, report)
+            loss = model.train(learned, steps, report)
             weights += f", loss {loss:.2f}"
         by_topic, by_prefix = model.keys(topical), model.keys(prefixed)
         for name, make in variants(layout).items():
@@ -283,7 +283,9 @@ def embedding_part(seconds: float) -> tuple[list[dict[str, Any]], str]:
         [row["weights"], row["variant"], *(f"{row[kind]['auc']}, {row[kind]['nearest']}" for kind in KINDS)]
         for row in rows
     ]
-    about = f"{len(topical.labels)} contexts of {len(set(topical.labels))} topics, {len(prefixed.labels)} with prefixes."
+    about = (
+        f"{len(topical.labels)} contexts of {len(set(topical.labels))} topics, {len(prefixed.labels)} with prefixes."
+    )
     head = ["weights", "variant", *(f"{kind}: AUC, nearest is one" for kind in KINDS)]
     return rows, f"{about}\n\n{table(head, lines)}"
 
@@ -296,7 +298,8 @@ def main() -> int:
     words.add_argument("--parts", default="store,embedding")
     words.add_argument("--count", type=int, default=100_000)
     words.add_argument("--engines", default="embedded:,memory:,path:")
-    words.add_argument("--train", type=float, default=300.0, help="seconds")
+    words.add_argument("--train", type=int, default=500, help="steps of 8 × 192 words")
+    words.add_argument("--threads", type=int, default=1, help="torch's; on a busy machine more take longer")
     words.add_argument("--write", action="store_true", help="into bench/results and bench/README.md")
     given = words.parse_args()
     parts = given.parts.split(",")
@@ -304,7 +307,11 @@ def main() -> int:
     results: dict[str, Any] = json.loads(path.read_text())["data"] if path.exists() else {}
     passed = True
     for part in parts:
-        rows, text = store_part(given.engines.split(","), given.count) if part == "store" else embedding_part(given.train)
+        rows, text = (
+            store_part(given.engines.split(","), given.count)
+            if part == "store"
+            else embedding_part(given.train, given.threads)
+        )
         print(f"{text}\n")
         results[part] = {"machine": machine(), "rows": rows}
         if part == "store":

@@ -34,8 +34,12 @@ class FakeQdrant:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fake.requests += 1
-                code, result = fake.handle(self.command, urlsplit(self.path).path, json.loads(body or b"null"), self.headers)
-                data = json.dumps({"result": result, "status": "ok" if code == 200 else {"error": result}, "time": 0.0}).encode()
+                code, result = fake.handle(
+                    self.command, urlsplit(self.path).path, json.loads(body or b"null"), self.headers
+                )
+                data = json.dumps(
+                    {"result": result, "status": "ok" if code == 200 else {"error": result}, "time": 0.0}
+                ).encode()
                 self.send_response(code)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
@@ -44,7 +48,7 @@ class FakeQdrant:
                 if fake.mode == "cut":
                     self.close_connection = True
 
-            do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815  # http.server's names
+            do_GET = do_PUT = do_POST = do_DELETE = answer  # http.server's names
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -112,16 +116,17 @@ class FakeQdrant:
         if rest == ("POST", "points", "scroll"):
             chosen = sorted(number for number in self.of(rows, body) if number >= (body.get("offset") or ""))
             following = chosen[body["limit"]] if len(chosen) > body["limit"] else None
-            return {"points": [self.shown(each, rows) for each in chosen[: body["limit"]]], "next_page_offset": following}
+            return {
+                "points": [self.shown(each, rows) for each in chosen[: body["limit"]]],
+                "next_page_offset": following,
+            }
         assert rest == ("POST", "points", "query", "batch"), rest
         return [{"points": self.nearest(rows, search)} for search in body["searches"]]
 
     @staticmethod
     def of(rows: dict[str, tuple[np.ndarray, Json]], body: Json) -> list[str]:
         wanted = {each["key"]: each["match"]["value"] for each in body["filter"]["must"]}
-        return [
-            number for number, (_, payload) in rows.items() if all(payload[key] == wanted[key] for key in wanted)
-        ]
+        return [number for number, (_, payload) in rows.items() if all(payload[key] == wanted[key] for key in wanted)]
 
     def nearest(self, rows: dict[str, tuple[np.ndarray, Json]], search: Json) -> list[Json]:
         query = np.array(search["query"]["nearest"])

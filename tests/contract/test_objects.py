@@ -155,6 +155,19 @@ async def test_what_has_stayed_too_long_goes(store: Store) -> None:
         assert tier.stats().more["expired"] == 30
 
 
+async def test_what_is_past_its_deadline_takes_no_room(tmp_path: Path) -> None:
+    now, folder = int(time.time()), tmp_path / "o"
+    blocks = [item(seed, 100, deadline=(0, now + 100, now + 300)[seed % 3]) for seed in range(30)]
+    async with opened(f"file://{folder}") as tier:
+        await tier.put(blocks)
+        (folder / "blocks/ab").mkdir(exist_ok=True)
+        (folder / "blocks/ab/not-ours").write_bytes(b"x")
+        assert sum([await tier.expire(now + 200) for _ in range(PARTITIONS)]) == 10
+        left = [block for block in blocks if block.meta.deadline != now + 100]
+        assert await tier.find([name_of(block.meta) for block in left]) == [block.meta for block in left]
+        assert (folder / "blocks/ab/not-ours").exists()
+
+
 async def test_scan_leaves_out_what_is_not_ours(store: Store) -> None:
     block, late = item(1, 100), item(2, 100, deadline=int(time.time()) - 1)
     async with opened(store.url) as tier:

@@ -6,11 +6,9 @@ import asyncio
 import os
 import re
 import subprocess
-import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random
 from typing import Any
 from urllib.parse import quote
 
@@ -19,9 +17,9 @@ import pytest
 from tests.contract.object_stores import MIB, Bed, bed, fast, got, item, opened, store
 from tests.contract.region import wait_until
 from tests.rigs.s3 import SECRET_KEY
-from tests.support import ROOT
+from tests.support import DEADLINE_S
 from zeekdb.tiers import buckets, guard
-from zeekdb.tiers.buckets import TEMPORARY, TEMPORARY_S
+from zeekdb.tiers.buckets import TEMPORARY
 from zeekdb.tiers.guard import TierFailed
 from zeekdb.tiers.objects import path_of
 from zeekdb.tiers.tier import Held, name_of, place_of
@@ -171,75 +169,6 @@ async def test_keys_from_the_environment(
 # ---- directories ---------------------------------------------------------------------------------------------------
 
 
-WRITER = """
-import asyncio, os, sys
-from random import Random
-from zeekdb.hot.checksum import checksum
-from zeekdb.tiers.objects import ObjectTier
-from zeekdb.tiers.tier import Meta, Put
-
-async def main(url, seed):
-    tier = ObjectTier(url)
-    await tier.open()
-    number = 0
-    async def one():
-        nonlocal number
-        while True:
-            number += 1
-            key = b"%d:%d" % (seed, number % 50)
-            data = Random(hash((seed, number))).randbytes(Random(number).choice([100, 70_000, 3_000_000]))
-            meta = Meta(b"m", b"", key, len(data), checksum(data))
-            os.write(1, b"began %s %d\\n" % (key, meta.checksum))
-            if (await tier.put([Put(meta, memoryview(data))]))[0] is not None:
-                os.write(1, b"put %s %d\\n" % (key, meta.checksum))
-    await asyncio.gather(*(one() for _ in range(4)))
-
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
-"""
-
-
-def write_and_die(url: str, seed: int, count: int) -> list[bytes]:
-    """What the writer said, which was killed after so many lines."""
-    words = [sys.executable, "-c", WRITER, url, str(seed)]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout is not None
-        lines = [writer.stdout.readline() for _ in range(count)]
-        writer.kill()
-        return [*lines, *writer.stdout.read().splitlines()]
-
-
-async def test_a_killed_process_leaves_whole_blocks_or_none(tmp_path: Path) -> None:
-    folder = tmp_path / "objects"
-    may_lie: dict[bytes, set[int]] = {}  # checksums under a key: the last confirmed, those under way; 0: none
-    random, total = Random(4), 0
-    for seed in range(8):
-        lines = await asyncio.to_thread(write_and_die, f"file://{folder}", seed, random.randrange(20, 120))
-        under_way: dict[bytes, set[int]] = {}
-        for line in lines:
-            word, key, number = line.split()
-            if word == b"put":
-                under_way[key].discard(int(number))
-                may_lie[key] = {int(number)} | under_way[key]
-                total += 1
-            else:
-                under_way.setdefault(key, set()).add(int(number))
-                may_lie.setdefault(key, {0}).add(int(number))
-        async with opened(f"file://{folder}") as tier:
-            found = {held.meta.key: held.meta async for page in tier.scan() for held in page}
-            for meta in found.values():
-                assert isinstance(await got(tier, meta), bytes), "a torn block can be seen"
-            for key, checksums in may_lie.items():
-                assert key in found or 0 in checksums, "a block that was confirmed is gone"
-                assert key not in found or found[key].checksum in checksums
-            assert tier.stats().corrupt == 0
-    assert total > 50
-    left = list((folder / TEMPORARY).iterdir())
-    for each in left:
-        os.utime(each, (time.time() - TEMPORARY_S - 1,) * 2)
-    async with opened(f"file://{folder}"):
-        assert not list((folder / TEMPORARY).iterdir())
-
-
 async def test_put_syncs_before_it_confirms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """File, name, directory, in this order, and nothing is confirmed before."""
     steps: list[str] = []
@@ -264,6 +193,25 @@ async def test_put_syncs_before_it_confirms(tmp_path: Path, monkeypatch: pytest.
         steps.clear()
         assert await tier.delete([Held(meta, 0)]) == [True]
         assert steps == [f"fsync {parent}"]
+
+
+async def test_a_disk_that_hangs_hides_nothing(
+    tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    goes_on, real, block = threading.Event(), os.fsync, item(1, 200_000)
+    async with opened(f"file://{tmp_path}/o") as tier:
+        await tier.put([block])
+        monkeypatch.setattr(buckets.os, "fsync", lambda fd: (goes_on.wait(DEADLINE_S), real(fd))[1])
+        try:
+            tier.timeout_s = 0.05
+            assert await tier.put([item(seed, 100) for seed in range(2, 20)]) == [None] * 18
+            assert "in time" in tier.stats().error
+            tier.timeout_s = DEADLINE_S
+            assert await got(tier, block.meta) == block.data
+        finally:
+            goes_on.set()
+        await wait_until(lambda: tier.stats().state == "ok")
+        assert await tier.put([item(2, 100)]) != [None]
 
 
 @pytest.fixture

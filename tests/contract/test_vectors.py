@@ -27,8 +27,8 @@ DIM = 32
 OPTIONS = Options(DIM, 8, 32)
 LASTING = ("embedded", "path", "http")
 HOSTILE = [
-    b"'; DROP TABLE x; --", b'"quoted" \\ back', b"nul\0nul", b"../../etc/passwd", b"a:b/c d\r\n", b"\xff\xfe\x00", b"x" * 10_240,
-    "schlüssel ☃".encode(), b"",
+    b"'; DROP TABLE x; --", b'"quoted" \\ back', b"nul\0nul", b"../../etc/passwd", b"a:b/c d\r\n", b"\xff\xfe\x00",
+    b"x" * 10_240, "schlüssel ☃".encode(), b"",
 ]  # fmt: skip
 
 
@@ -113,8 +113,12 @@ async def test_leaves_out_what_is_under_the_least_score(engine: Engine) -> None:
 async def test_the_last_row_of_an_id_counts(engine: Engine) -> None:
     await engine.upsert("c-1", [row(1), row(2)])
     await engine.upsert("c-1", [Row(row(1).id, vector(99).tobytes(), {TENANT: "two", "seed": 99})])
-    assert [hit.payload["seed"] for hit in (await engine.search("c-1", [vector(1).tobytes()], 9, "one", None))[0]] == [2]
-    assert [hit.payload["seed"] for hit in (await engine.search("c-1", [vector(1).tobytes()], 9, "two", None))[0]] == [99]
+    assert [hit.payload["seed"] for hit in (await engine.search("c-1", [vector(1).tobytes()], 9, "one", None))[0]] == [
+        2
+    ]
+    assert [hit.payload["seed"] for hit in (await engine.search("c-1", [vector(1).tobytes()], 9, "two", None))[0]] == [
+        99
+    ]
     assert await engine.count("c-") == {"c-1": 2}
 
 
@@ -215,7 +219,10 @@ async def test_a_context_comes_back_as_it_was(store: VectorStore) -> None:
 
 
 async def test_names_mean_nothing_to_an_engine(store: VectorStore) -> None:
-    names = [Name(model or b"m", salt, key or b"k") for model, salt, key in zip(HOSTILE, HOSTILE[1:], HOSTILE[2:], strict=False)]
+    names = [
+        Name(model or b"m", salt, key or b"k")
+        for model, salt, key in zip(HOSTILE, HOSTILE[1:], HOSTILE[2:], strict=False)
+    ]
     for seed, name in enumerate(names):
         assert store.put(context(name, seed))
     await store.settled()
@@ -283,7 +290,7 @@ def test_what_is_kept_of_a_context_is_bounded() -> None:
     assert len(kept_keys([b"k%d" % at for at in range(5000)])) == store_module.KEYS_KEPT
     assert len(kept_keys([b"x" * 10_000] * 9)) == store_module.KEYS_BYTES // 10_000
     assert kept_keys([b"x" * (store_module.KEYS_BYTES + 1)]) == ()
-    assert len(collection_prefix(b"x" * 10_240)) == len(collection_prefix(b"'"))
+    assert len(collection_prefix(b"x" * 10_240, 1)) == len(collection_prefix(b"'", 1))
 
 
 # ---- a server that misbehaves ----------------------------------------------------------------------------------------
@@ -305,7 +312,9 @@ async def remote(fake: FakeQdrant, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 
 @pytest.mark.parametrize("mode", ["slow", "cut", "refuse"])
-async def test_while_a_server_fails_nothing_that_waits_is_lost(remote: VectorStore, fake: FakeQdrant, mode: str) -> None:
+async def test_while_a_server_fails_nothing_that_waits_is_lost(
+    remote: VectorStore, fake: FakeQdrant, mode: str
+) -> None:
     remote.put(context(Name(b"m", b"", b"before"), 1))
     await remote.settled()
     fake.become(mode)
@@ -336,7 +345,9 @@ async def test_a_server_that_is_not_there_is_no_error_at_the_start(fake: FakeQdr
     await store.close()
 
 
-async def test_searches_under_way_are_bounded(remote: VectorStore, fake: FakeQdrant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_searches_under_way_are_bounded(
+    remote: VectorStore, fake: FakeQdrant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "SEARCHES_MAX", 2)
     fake.become("slow")
     tasks = [asyncio.ensure_future(remote.search(b"m", b"", vector(1).tobytes(), 5, None)) for _ in range(3)]
@@ -414,7 +425,9 @@ async def test_a_process_that_hangs_opens_the_breaker_and_comes_back(edge: Vecto
     assert len(await edge.search(b"m", b"", vector(1).tobytes(), 5, None)) == 1
 
 
-async def test_one_process_has_the_directory(edge: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_process_has_the_directory(
+    edge: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edge.put(context(Name(b"m", b"", b"k"), 1))
     await edge.settled()
     other = VectorStore(engine_of(f"embedded:{tmp_path / 'v'}", OPTIONS, 1.0), dim=DIM)

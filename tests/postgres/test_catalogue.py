@@ -205,6 +205,18 @@ async def test_so_many_versions_are_kept(make: Make, url: str) -> None:
     assert [each.meta for each in await none.history(name_of(meta(2)))] == [meta(2, 1)]
 
 
+async def test_how_many_is_said_while_it_runs(make: Make, url: str) -> None:
+    catalogue = make(url)
+    await catalogue.open()
+    for kept in (2, 0, 1):
+        catalogue.retune(log_sample=100, log_days=7, versions=kept)
+        for version in range(4):
+            number = kept * 10 + version
+            catalogue.overwritten(meta(1, number), meta(1, number + 1), "me", "", None)
+        await catalogue.flush()
+    assert len(await catalogue.history(name_of(meta(1)))) == 2
+
+
 async def test_large_snapshots_are_left_out_and_counted(make: Make, url: str) -> None:
     catalogue = make(url, snapshot_bytes_max=999)
     await catalogue.open()

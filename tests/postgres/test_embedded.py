@@ -17,8 +17,10 @@ from tests.postgres.conftest import asyncpg
 from tests.rigs.shared import Rigs
 from tests.support import ROOT, wait_for
 from zeekdb.errors import Unavailable
+from zeekdb.tiers.guard import TierFailed
 from zeekdb.tiers.postgres import embedded as module
 from zeekdb.tiers.postgres.embedded import Embedded, _first_number, _standing
+from zeekdb.tiers.postgres.pool import Database
 
 HOLDER = """
 import asyncio, sys
@@ -76,9 +78,13 @@ async def test_never_two_in_one_directory(folder: Path) -> None:
     await one.start()
     with pytest.raises(Unavailable, match=f"in use by another ZeekDB \\(process {os.getpid()}\\)"):
         await two.start()
+    await two.start(may_join=True)
+    assert await ask(two, "SELECT 1") == 1
+    await two.stop()
     assert await ask(one, "SELECT 1") == 1
     await one.stop()
-    await two.start()
+    await two.start(may_join=True)
+    assert two.is_started
     await two.stop()
 
 
@@ -155,6 +161,54 @@ async def test_half_a_cluster_is_made_anew(folder: Path) -> None:
     assert await ask(server, "SELECT 1") == 1
     assert not (folder / "data.new").exists()
     await server.stop()
+
+
+async def test_a_cluster_that_the_disk_never_had_is_made_anew(folder: Path) -> None:
+    server = Embedded(folder)
+    await server.start()
+    await server.wait_synced()
+    await ask(server, "CREATE TABLE t AS SELECT 42 AS n")
+    marker = folder / "unsynced"
+    assert not marker.exists()
+    await server.stop()
+    assert not server.is_synced
+    marker.write_text(module._boot())  # the server was stopped before the disk had it all; the machine goes on
+    await server.start()
+    assert await ask(server, "SELECT n FROM t") == 42
+    await server.wait_synced()
+    assert not marker.exists()
+    await server.stop()
+    marker.write_text("another boot")
+    await server.start()
+    assert await ask(server, "SELECT to_regclass('t') IS NULL")
+    await server.wait_synced()
+    await server.stop()
+
+
+async def test_nothing_is_confirmed_before_the_disk_has_the_cluster(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_failing = True
+
+    def sync(fd: int) -> None:
+        if is_failing:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_sync_all", sync)
+    monkeypatch.setattr(module, "SYNC_WAIT_S", 0.1)
+    monkeypatch.setattr(module, "SYNC_PAUSE_S", 0.01)
+    database = Database(f"embedded:{folder}", timeout_s=10)
+    await database.open()
+    assert database.is_open
+    assert await database.read(lambda connection: connection.fetchval("SELECT 1")) == 1
+    with pytest.raises(TierFailed, match="not on the disk yet"):
+        await database.write(lambda connection: connection.fetchval("SELECT 1"))
+    assert (folder / "unsynced").exists()
+    is_failing = False
+    assert database.embedded is not None
+    await wait_until(lambda: database.embedded is not None and database.embedded.is_synced)
+    assert await database.write(lambda connection: connection.fetchval("SELECT 1")) == 1
+    await database.close()
 
 
 async def test_what_cannot_start_says_why(folder: Path) -> None:

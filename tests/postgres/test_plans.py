@@ -1,6 +1,6 @@
 """The planner takes the index that was made for a question, by its own choice, with 50,000 blocks in the catalogue.
 
-Nothing is switched off for it. What is not here (savings) reads a table to its end because the answer is about all of it.
+Nothing is switched off for it. What is not here (savings) reads a table to its end: its answer is about all of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.postgres.conftest import Connect
 from tests.postgres.traffic import NOW
 from tests.rigs.postgres import Postgres
 from zeekdb.tiers.postgres import migrate, reports, upkeep
+from zeekdb.tiers.postgres.writer import LOG
 
 BLOCKS = 50_000
 FILL = f"""
@@ -36,8 +37,8 @@ FILL = f"""
         'warm', convert_to('model-' || g % 20, 'UTF8') FROM generate_series(120000, 1, -1) AS g;
     INSERT INTO zeekdb.kv_cache_stats (bucket, at, tier, model, reads, writes, lookups, deletes, hits, misses, bytes,
         latency_sum_us, p50_us, p95_us, p99_us, latencies, source)
-    SELECT 'minute', $at$::timestamptz - g * interval '1 min', 'warm', convert_to('model-' || m, 'UTF8'), 1, 0, 0, 0, 1, 0,
-        1, 1, 1, 1, 1, '{{}}', 'log' FROM generate_series(1, 3000) AS g, generate_series(0, 19) AS m;
+    SELECT 'minute', $at$::timestamptz - g * interval '1 min', 'warm', convert_to('model-' || m, 'UTF8'), 1, 0, 0, 0,
+        1, 0, 1, 1, 1, 1, 1, '{{}}', 'log' FROM generate_series(1, 3000) AS g, generate_series(0, 19) AS m;
     INSERT INTO zeekdb.kv_cache_versions (digest, version, at, size, checksum, model, key)
         SELECT digest, 1, created_at, 1, 1, model, '' FROM zeekdb.kv_cache_metadata;
 """.replace("$at$", f"'{NOW.isoformat()}'")
@@ -92,7 +93,8 @@ NOW_S = NOW.timestamp()
 QUESTIONS: dict[str, tuple[Question, set[str]]] = {
     "entries": (lambda on: reports.entries(on, b"model-3"), {"kv_cache_metadata_model"}),
     "entries, a later page": (
-        lambda on: reports.entries(on, b"model-3", before=(time.time() - 10 * 86_400, b"\x80" * 16)), {"kv_cache_metadata_model"}
+        lambda on: reports.entries(on, b"model-3", before=(time.time() - 10 * 86_400, b"\x80" * 16)),
+        {"kv_cache_metadata_model"},
     ),
     "recent": (lambda on: reports.recent_entries(on), {"kv_cache_metadata_created"}),
     "hot": (lambda on: reports.hot_entries(on), {"kv_cache_metadata_heat"}),
@@ -135,6 +137,12 @@ QUESTIONS: dict[str, tuple[Question, set[str]]] = {
     "entries that expire": (
         lambda on: on.fetch(upkeep.EXPIRED[1], int(NOW_S) + 100, 1000),
         {"kv_cache_metadata_pkey", "kv_cache_metadata_deadline"},
+    ),
+    "accesses to log": (
+        lambda on: on.fetch(
+            LOG, *([value] * 500 for value in (NOW_S, 1, 1, True, b"\0" * 16, "read", "host", b"m", b"")), "n"
+        ),
+        {"kv_cache_metadata_pkey"},
     ),
     "old statistics": (
         lambda on: on.fetch(upkeep.OLD_STATS, NOW - timedelta(days=2), 1000, "minute"), {"kv_cache_stats_pkey"}

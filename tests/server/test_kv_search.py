@@ -14,9 +14,9 @@ import pytest
 
 from tests.contract.fake_qdrant import FakeQdrant
 from tests.support import Failure, Server, Wire, wait_for
+from zeekdb.tensors.embedding import Embedder, finished
 from zeekdb.tensors.layout import Layout
 from zeekdb.tensors.region import chain
-from zeekdb.tiers.vectors.embedding import Embedder, finished
 
 LAYERS, HEADS, HEAD, BLOCK, DIM = 3, 2, 16, 8, 64
 WORDS = ("LAYERS", LAYERS, "HEADS", HEADS, "DIM", HEAD, "DTYPE", "f16", "BLOCK", BLOCK)
@@ -102,7 +102,7 @@ def test_a_stored_context_is_found_by_its_vector(wire: Wire, protocol: int) -> N
     wire("HELLO", protocol)
     found = wire("KV.SEARCH", "m", "WITHKEYS", "VECTOR", expected(3, 4, 5))
     assert keys_of(found) == [b"b3", b"a2"]
-    key, score, tokens, blocks, present, keys = found[0]
+    _, score, tokens, blocks, present, keys = found[0]
     assert isinstance(score, float if protocol == 3 else bytes) and float(score) == pytest.approx(1, abs=1e-5)
     assert (tokens, blocks, present, keys) == (3 * BLOCK, 3, 3, [b"b1", b"b2", b"b3"])
     assert len(wire("KV.SEARCH", "m", "VECTOR", expected(1, 2))[0]) == 5
@@ -173,7 +173,8 @@ def test_what_is_deleted_is_not_found(wire: Wire) -> None:
     settle(wire)
     assert wire("KV.DEL", "m", 1, "a1") == 1
     settle(wire)
-    assert [(each[0], each[3], each[4]) for each in wire("KV.SEARCH", "m", "VECTOR", expected(1, 2))][0] == (b"a2", 2, 0)
+    found = wire("KV.SEARCH", "m", "VECTOR", expected(1, 2))[0]
+    assert (found[0], found[3], found[4]) == (b"a2", 2, 0)
     assert wire("KV.DEL", "m", 1, "a2") == 1
     settle(wire)
     assert keys_of(wire("KV.SEARCH", "m", "VECTOR", expected(1, 2))) == [b"b"]
@@ -219,7 +220,7 @@ NAN = np.array([np.nan] + [1.0] * (DIM - 1), "<f4").tobytes()
 INFINITE = np.array([1.0] * (DIM - 1) + [np.inf], "<f4").tobytes()
 ERRORS = [
     (("KV.SEARCH", "m", "VECTOR"), "ERR wrong number of arguments"),
-    (("KV.SEARCH", "m", "VECTOR", "short"), f"ERR a vector has {DIM} little-endian 32-bit floats, {DIM * 4} bytes, not 5"),
+    (("KV.SEARCH", "m", "VECTOR", "short"), f"ERR a vector has {DIM} little-endian 32-bit floats, {DIM * 4} bytes"),
     (("KV.SEARCH", "m", "VECTOR", b"x" * (4 * DIM + 4)), "ERR a vector has"),
     (("KV.SEARCH", "m", "VECTOR", b"x" * 200_000), "ERR a vector has"),
     (("KV.SEARCH", "m", "VECTOR", bytes(4 * DIM)), "ERR a vector has finite numbers"),
@@ -254,7 +255,9 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "error"), ERRORS, ids=[" ".join(str(word)[:20] for word in words) for words, _ in ERRORS])
+@pytest.mark.parametrize(
+    ("words", "error"), ERRORS, ids=[" ".join(str(word)[:20] for word in words) for words, _ in ERRORS]
+)
 def test_errors(wire: Wire, words: tuple[Any, ...], error: str | None) -> None:
     reply = wire(*words)
     if error is None:
@@ -266,12 +269,20 @@ def test_errors(wire: Wire, words: tuple[Any, ...], error: str | None) -> None:
 
 def test_names_mean_nothing(wire: Wire) -> None:
     """Models, salts and keys with whatever bytes; keys of the most bytes there may be."""
-    hostile = [b"'; DROP TABLE x; --", b'"\\"', b"nul\0nul", b"../../../tmp/x", b"a:b/c d\r\n", bytes(range(256)), b"k" * 4096]
-    for at, (model, salt, key) in enumerate(zip(hostile[:6], hostile[1:6] + [b""], reversed(hostile), strict=False)):
+    hostile = [
+        b"'; DROP TABLE x; --",
+        b'"\\"',
+        b"nul\0nul",
+        b"../../../tmp/x",
+        b"a:b/c d\r\n",
+        bytes(range(256)),
+        b"k" * 4096,
+    ]
+    for at, (model, salt, key) in enumerate(zip(hostile[:6], [*hostile[1:6], b""], reversed(hostile), strict=False)):
         assert wire("KV.MODEL", "SET", model, *WORDS) == "OK"
         assert wire("KV.MSET", model, "SALT", salt, 1, key, block(at)) == [1]
     settle(wire)
-    for at, (model, salt, key) in enumerate(zip(hostile[:6], hostile[1:6] + [b""], reversed(hostile), strict=False)):
+    for at, (model, salt, key) in enumerate(zip(hostile[:6], [*hostile[1:6], b""], reversed(hostile), strict=False)):
         assert keys_of(wire("KV.SEARCH", model, "SALT", salt, "VECTOR", expected(at))) == [key]
         assert wire("KV.SEARCH", model, "SALT", salt, "WITHKEYS", "LIKE", key)[0][4:] == [1, [key]]
         assert wire("KV.MODEL", "DEL", model) == 1
@@ -294,7 +305,11 @@ def test_near_duplicates(wire: Wire) -> None:
 
 def test_inside_a_transaction_nothing_waits(wire: Wire) -> None:
     assert wire("MULTI") == "OK"
-    for words in (("KV.SEARCH", "m", "VECTOR", unit(1)), ("KV.PREFETCH", "m", "LIKE", "k"), ("KV.EMBED", "m", "k", unit(1))):
+    for words in (
+        ("KV.SEARCH", "m", "VECTOR", unit(1)),
+        ("KV.PREFETCH", "m", "LIKE", "k"),
+        ("KV.EMBED", "m", "k", unit(1)),
+    ):
         assert wire(*words) == "QUEUED"
     replies = wire("EXEC")
     assert "inside a transaction" in replies[0] and "inside a transaction" in replies[1] and replies[2] == "OK"
@@ -311,7 +326,14 @@ def test_other_clients_do_not_wait(server: Server, wire: Wire) -> None:
 
 @pytest.fixture
 def tiered(tmp_path: Path) -> Iterator[Server]:
-    more = ("--kv-ssd-path", str(tmp_path / "ssd"), "--kv-ssd-uses", "1", "--kv-qdrant-url", f"embedded:{tmp_path / 'v'}")
+    more = (
+        "--kv-ssd-path",
+        str(tmp_path / "ssd"),
+        "--kv-ssd-uses",
+        "1",
+        "--kv-qdrant-url",
+        f"embedded:{tmp_path / 'v'}",
+    )
     gpu = ("--kv-gpu", "m", str(64 * LAYOUT.block_bytes), "--kv-gpu-twin", "yes")
     with Server(*COMMON, *more, *gpu, unix=True) as running:
         yield running
@@ -401,13 +423,15 @@ def test_while_the_store_fails_only_searches_do(mode: str) -> None:
                 assert store(wire, {f"k{at}": at}) == [1]
                 assert wire("KV.MGET", "m", 1, f"k{at}") == [block(at)]
                 assert wire("KV.LOOKUP", "m", 1, f"k{at}")[0] == 1
-                assert wire("KV.SEARCH", "m", "VECTOR", unit(1)).startswith("ERR vectors can't be searched now: qdrant:")
+                assert wire("KV.SEARCH", "m", "VECTOR", unit(1)).startswith(
+                    "ERR vectors can't be searched now: qdrant:"
+                )
             shown = tier(wire)
             assert shown[b"state"] == b"failing" and shown[b"error"] and shown[b"breaker"] in (b"open", b"half-open")
             fake.become("ok")
             settle(wire)
             found = wire("KV.SEARCH", "m", "K", 100, "VECTOR", unit(1))
-            assert {key for key in keys_of(found)} == {b"a", *(b"k%d" % at for at in range(8))}
+            assert set(keys_of(found)) == {b"a", *(b"k%d" % at for at in range(8))}
             assert tier(wire)[b"state"] == b"ok"
             said = f"{wire('CONFIG', 'GET', 'kv-qdrant-url')} {wire('INFO')} {wire('KV.TIERS')} {server.log()}"
             assert "topsecret" not in said and "Traceback" not in server.log()
@@ -421,7 +445,9 @@ def test_the_engine_killed_under_a_server(tmp_path: Path) -> None:
         wire("KV.MODEL", "SET", "m", *WORDS)
         store(wire, {"a": 1})
         settle(wire)
-        said = subprocess.run(["ps", "-o", "pid=", "--ppid", str(server.pid)], capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(server.pid)], capture_output=True, text=True, check=True
+        )
         children = [int(each) for each in said.stdout.split()]
         assert len(children) == 1
         os.kill(children[0], signal.SIGKILL)

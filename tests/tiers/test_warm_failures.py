@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -17,11 +19,12 @@ import pytest
 import uvloop
 
 from tests.contract.region import wait_until
-from tests.rigs.redis import Redis, cluster_url, redis, redis_cluster, sentinel_set, sentinel_url
+from tests.rigs.redis import Cluster, Redis, cluster_url, redis, redis_cluster, sentinel_set, sentinel_url
 from tests.rigs.shared import Rigs
-from tests.support import ROOT, free_port
+from tests.support import ROOT, Wire, free_port, wait_for
 from tests.tiers.warm import KIB, Open, get_of, item_of, open_tier, read, until
 from zeekdb.errors import Unavailable
+from zeekdb.hot.checksum import checksum
 from zeekdb.tiers import warm as warm_module
 from zeekdb.tiers.envelope import digest
 from zeekdb.tiers.guard import FAILURES_TO_OPEN
@@ -399,8 +402,10 @@ async def test_without_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Sentinel and Cluster ------------------------------------------------------------------------------------------
 
 
-async def test_failover_under_load(open_tier: Open) -> None:
-    """The primary dies; what was put after is served by the next one, and nothing that is read is wrong."""
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_failover_under_load(open_tier: Open, how: str) -> None:
+    """The primary goes; what was put after is served by the next one, and nothing that is read is wrong."""
     with sentinel_set(replicas=1, sentinels=3) as set_:
         tier = await open_tier(sentinel_url(set_), timeout_s=0.5)
         ending = asyncio.Event()
@@ -417,15 +422,56 @@ async def test_failover_under_load(open_tier: Open) -> None:
 
         tasks = [asyncio.ensure_future(load(first)) for first in range(4)]
         await wait_until(lambda: len(put) > 20)
-        new = await asyncio.to_thread(set_.fail_over)
+        old = set_.primary()
+        if how == "killed":
+            await asyncio.to_thread(set_.fail_over)
+        else:
+            old.process.signal(signal.SIGSTOP)
+            await asyncio.to_thread(wait_for, lambda: set_.primary() is not old, 30)
         began, before = time.monotonic(), len(put)
         await wait_until(lambda: len(put) > before + 20, 30)
         assert time.monotonic() - began < RECOVERY_S
+        if how == "stopped":  # it comes back, and is told that it is a replica now
+            old.process.signal(signal.SIGCONT)
+            await asyncio.to_thread(wait_for, lambda: b"role:slave" in old("INFO", "replication"), 30)
+            before = len(put)
+            await wait_until(lambda: len(put) > before + 20, RECOVERY_S)
         ending.set()
         await asyncio.gather(*tasks)
         assert all([await _is_true(tier, item_of(seed, 100 * KIB)) for seed in put[-10:]])
-        assert new("DBSIZE") > 0
+        assert set_.primary()("DBSIZE") > 0
         assert tier.stats().corrupt == 0
+
+
+@pytest.mark.slow
+async def test_a_primary_that_becomes_a_replica_under_our_hands(open_tier: Open) -> None:
+    """It answers, and writes nothing: the sentinels know where to go."""
+    with sentinel_set() as set_:
+        tier = await open_tier(sentinel_url(set_))
+        item = item_of(1, 100)
+        assert await is_well(tier, item)
+        with Wire(set_.addresses[0]) as wire:
+            assert wire("SENTINEL", "FAILOVER", "mymaster") == "OK"
+        old = set_.servers[0]
+        await asyncio.to_thread(wait_for, lambda: b"role:slave" in old("INFO", "replication"), 30)
+        assert await until(lambda: is_well(tier, item_of(2, 100))) < RECOVERY_S
+        assert set_.servers[1]("DBSIZE") == 2
+
+
+async def test_sentinels_with_a_password_of_their_own(open_tier: Open) -> None:
+    with sentinel_set(password="p@1") as set_:
+        host, port = set_.addresses[0]
+        with Wire((host, port)) as wire:
+            assert wire("ACL", "SETUSER", "guard", "on", ">p+2", "+@all") == "OK"
+            assert wire("ACL", "SETUSER", "default", "off") == "OK"
+        where = f"redis+sentinel://:p%401@{host}:{port}/mymaster"
+        tier = await open_tier(f"{where}?sentinel_username=guard&sentinel_password=p+2")
+        assert await is_well(tier, item_of(1, 100))
+        for url in (where, f"{where}?sentinel_username=guard&sentinel_password=wrong-one"):
+            stranger = await open_tier(url)
+            assert await read(stranger, item_of(1, 100)) is None
+            assert "wrong-one" not in repr(stranger.stats())
+            assert "p@1" not in repr(stranger.stats())
 
 
 async def test_sentinels_that_are_gone_or_know_nothing(open_tier: Open) -> None:
@@ -471,3 +517,91 @@ async def test_refused_writes_are_asked_again_only_after_a_while(
         writes = [[line for line in text.splitlines() if "_set:" in line] for text in
                   (before, server("INFO", "commandstats").decode())]  # fmt: skip
         assert writes[0] == writes[1] != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_whatever_the_way_does_nothing_that_is_read_is_wrong(rigs: Rigs, open_tier: Open, seed: int) -> None:
+    """Several users of few names, their blocks replaced all the time, over a way that fails in all its ways."""
+    random = Random(seed)
+    server = rigs.redis()
+    proxy = rigs.proxy(server.address)
+    tier = await open_tier(f"redis://127.0.0.1:{proxy.port}", timeout_s=0.1, chunk_bytes=16 * KIB)
+    ending = asyncio.Event()
+    answers: Counter[tuple[str, bool | None]] = Counter()
+
+    async def use(user: int) -> None:
+        mine = Random(seed * 100 + user)
+        while not ending.is_set():
+            name = b"k%d" % mine.randrange(6)
+            item = item_of(mine.randrange(1000), mine.choice((10, 5000, 200 * KIB)), key=name)
+            if mine.random() < 0.5:
+                (place,) = await tier.put([item])
+                answers["put", place is not None] += 1
+            (meta,) = await tier.find([name_of(item.meta)])
+            if meta is not None:
+                get = get_of(meta)
+                (answer,) = await tier.get([get])
+                assert answer is not True or checksum(get.into) == meta.checksum
+                answers["get", answer] += 1
+            if mine.random() < 0.1:
+                (is_gone,) = await tier.delete([Held(item.meta, 0)])
+                answers["delete", is_gone] += 1
+            await asyncio.sleep(0)
+
+    users = [asyncio.ensure_future(use(user)) for user in range(6)]
+    for _ in range(12):
+        random.choice((
+            proxy.dead, proxy.hang, proxy.reset_connections, lambda: proxy.slow(0.05),
+            lambda: proxy.cut(random.randrange(1, 300 * KIB)), lambda: proxy.answer(b"-LOADING wait\r\n"),
+        ))()  # fmt: skip
+        failures, total = tier.guard.failures_total + 3, answers.total() + 200
+        await wait_until(partial(_reached, tier, failures, answers, total), 20)
+        proxy.passing()
+        reads = answers["get", True] + 10
+        await wait_until(partial(_is_read, answers, reads), RECOVERY_S, "it reads again")
+    ending.set()
+    await asyncio.gather(*users)
+    assert {("put", True), ("put", False), ("get", True), ("get", None)} <= set(answers), answers
+    assert tier.stats().corrupt == 0
+    left = [held.meta async for some in tier.scan() for held in some]
+    assert await tier.get([get_of(meta) for meta in left]) == [True] * len(left)
+
+
+def _reached(tier: WarmTier, failures: int, answers: Counter[tuple[str, bool | None]], total: int) -> bool:
+    return tier.guard.failures_total >= failures or answers.total() >= total
+
+
+def _is_read(answers: Counter[tuple[str, bool | None]], reads: int) -> bool:
+    return answers["get", True] >= reads
+
+
+@pytest.mark.slow
+async def test_a_primary_of_a_cluster_dies_and_its_replica_follows(open_tier: Open) -> None:
+    with redis_cluster() as cluster, _replica(cluster, 0) as replica:
+        tier = await open_tier(cluster_url(cluster), timeout_s=0.5)
+        items = [item_of(seed, 100 * KIB) for seed in range(20)]
+        assert all(await tier.put(items))
+        cluster.nodes[0].process.kill()
+
+        async def all_there() -> bool:
+            return await tier.get([get_of(item.meta) for item in items]) == [True] * len(items)
+
+        await until(all_there, 40)
+        assert "role:master" in replica("INFO", "replication").decode()
+        assert all(await tier.put([item_of(seed, 100) for seed in range(100, 130)]))
+
+
+@contextmanager
+def _replica(cluster: Cluster, of: int) -> Iterator[Redis]:
+    """One more node, that follows one of the others."""
+    bus = free_port()
+    with redis("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(bus)) as node:
+        assert cluster.nodes[0]("CLUSTER", "MEET", "127.0.0.1", node.port, bus) == "OK"
+        primary = cluster.nodes[of]("CLUSTER", "MYID").decode()
+        wait_for(lambda: primary in node("CLUSTER", "NODES").decode(), 30)
+        wait_for(lambda: node("CLUSTER", "REPLICATE", primary) == "OK", 30)
+        wait_for(lambda: "master_link_status:up" in node("INFO", "replication").decode(), 30)
+        known = f"127.0.0.1:{node.port}@"
+        wait_for(lambda: all(known in each("CLUSTER", "NODES").decode() for each in cluster.nodes), 30)
+        yield node

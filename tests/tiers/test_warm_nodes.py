@@ -270,6 +270,7 @@ async def test_a_listener_that_fails_does_not_end_the_channel(rigs: Rigs, open_t
     await wait_until(lambda: len(heard) == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["sentinel", "cluster"])
 async def test_subscribers_survive_the_death_of_their_server(open_tier: Open, shape: str) -> None:
     with sentinel_set() if shape == "sentinel" else redis_cluster() as servers:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import parse_range
 from zeekdb.commands.context import Context
-from zeekdb.commands.kv import FLAGS, READS, Word, _options, _tenant, _tensors, _text
+from zeekdb.commands.kv import FLAGS, READS, Word, options_of, tenant_of, tensors_of, text_of
 from zeekdb.commands.spec import command
 from zeekdb.errors import CommandError, SyntaxError_, Unavailable
 
@@ -20,22 +20,22 @@ URL_S_MAX: Final = 604_800  # a week: S3 signs for no longer
 @command("KV.URL", arity=-3, flags=FLAGS, complexity="O(1)", **READS)
 def kv_url(ctx: Context, model: Word, *words: Word) -> Any:
     """Gives out a URL from which anybody can read a block's object for a while; null if it is in no object storage."""
-    options, rest = _options(words, (b"SALT",), 1)
+    options, rest = options_of(words, (b"SALT",), 1)
     seconds = URL_S_DEFAULT
-    if len(rest) == 3 and _text(rest[1]).upper() == b"TTL":
+    if len(rest) == 3 and text_of(rest[1]).upper() == b"TTL":
         most = f"ERR TTL must be from 1 to {URL_S_MAX} seconds"
-        seconds = parse_range(_text(rest[2]), 1, URL_S_MAX, most)
+        seconds = parse_range(text_of(rest[2]), 1, URL_S_MAX, most)
     elif len(rest) != 1:
         raise SyntaxError_
-    tenant, key = _tenant(ctx, model, options), _text(rest[0])
+    tenant, key = tenant_of(ctx, model, options), text_of(rest[0])
     if ctx.deny_blocking:
         raise CommandError("ERR object storage can't be asked inside a transaction")
-    return _tensors(ctx).defer_read(ctx.client, _url(ctx, tenant, key, seconds))
+    return tensors_of(ctx).defer_read(ctx.client, _url(ctx, tenant, key, seconds))
 
 
 async def _url(ctx: Context, tenant: Tenant, key: bytes, seconds: int) -> bytes | None:
     try:
-        url: str | None = await _tensors(ctx).object_url(tenant, key, seconds)
+        url: str | None = await tensors_of(ctx).object_url(tenant, key, seconds)
     except Unavailable as error:
         raise CommandError(f"ERR {error}") from None
     return None if url is None else url.encode()

@@ -322,6 +322,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
     ("Tiers", (
         D("kv-node", TEXT, "", "Name of this node among those that share tiers; without, its host name and port.", immutable=True, ours=True),
         D("kv-find-deadline", NATURAL, 50, "How long a read waits for what other nodes may have stored; 0 never asks.", "ms", ours=True),
+        D("kv-adopt", NATURAL, 1000000, "How many blocks of shared tiers the index takes in at the start, ahead of questions about them; about 200 bytes each.", immutable=True, ours=True),
         D("kv-warming", NATURAL, 0, "How long popular blocks are brought into memory at the start; 0 brings none.", "ms", ours=True),
         D("kv-warming-bytes", BYTES, 1 << 30, "And how much of them.", "bytes", ours=True),
         D("kv-warm-url", Url("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"), "", "Redis, Valkey, Dragonfly or ZeekDB that nodes share blocks in; none without.", immutable=True, ours=True),
@@ -346,7 +347,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-log-sample", Int(0, 100), 100, "How much of what is read and written goes to the access log.", "%", ours=True),
         D("kv-log-days", Int(1, 3650), 7, "How long the access log is kept.", "days", ours=True),
         D("kv-versions", Int(0, 1000), 8, "Earlier versions kept of a block that is overwritten, with their bytes.", ours=True),
-        D("kv-qdrant-url", Url("embedded", "http", "https", "memory"), "", "Qdrant for the embeddings of contexts: a URL, embedded:DIR or memory:; none without.", immutable=True, ours=True),
+        D("kv-qdrant-url", Url("embedded", "http", "https", "memory", "path"), "", "Qdrant for the embeddings of contexts: a URL, embedded:DIR, path:DIR or memory:; none without.", immutable=True, ours=True),
         D("kv-qdrant-dim", Int(8, 4096), 512, "Dimensions of an embedding.", immutable=True, ours=True),
         D("kv-qdrant-m", Int(4, 128), 16, "Edges of a point in the HNSW graph.", immutable=True, ours=True),
         D("kv-qdrant-ef", Int(4, 4096), 100, "Candidates while the graph is built.", immutable=True, ours=True),

@@ -242,7 +242,7 @@ class Folder(Bucket):
         self._make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-            _sync_folder(folder.parent)
+        _sync_folder(folder.parent)  # also where another thread has just made it, and has not got so far
         self._made.add(folder)
 
     async def remove(self, paths: Sequence[str]) -> None:

@@ -16,9 +16,10 @@ large both can be, and for the rest of a large object in parallel ranges; raw by
 client's memory to the caller's. An object that says it is the asked one and is damaged is remembered, so that the next
 put writes it anew instead of finding it there.
 
-*Expiry.* Deadlines stand in the header: what is past them is not there, for whoever asks. `ttl_days` is about storage:
-objects that nobody has written for so long are deleted, a 256th of the names every EXPIRY_S. A lifecycle rule of the
-bucket does the same without requests (docs/KV.md has one).
+*Expiry.* Deadlines stand in the header: what is past them is not there, for whoever asks. What takes room is deleted in
+steps, a 256th of the names every EXPIRY_S: objects that nobody has written for `ttl_days`, and in a directory, where
+reading headers costs nothing, those past their deadline. A lifecycle rule of the bucket does the former without
+requests (docs/KV.md has one).
 
 Reads and writes have a breaker each: a full disk, or keys that may only read, must not hide what is there.
 """
@@ -69,6 +70,8 @@ DOUBTFUL_MAX: Final = 4096  # names
 DAY_S: Final = 86_400
 EXPIRY_S: Final = 60.0
 PARTITIONS: Final = 256
+HEADERS_MAX: Final = 5000  # that expiry reads in a step, for their deadlines
+VERSIONS_MAX: Final = 10_000  # of a block that are listed
 URL_S_MAX: Final = 7 * DAY_S  # what S3 signs for
 
 
@@ -226,7 +229,7 @@ class ObjectTier(SharedTier):
         if sealed.meta[:3] != (name.model, name.salt, name.key):
             self._doubt(name, "it is another block's")
             return None
-        return None if _is_past(sealed.meta) else sealed
+        return None if _is_past(sealed.meta, time.time()) else sealed
 
     def _doubt(self, name: Name | Meta, why: str) -> None:
         """Something lies there that will not do: the next put writes it anew."""
@@ -417,7 +420,8 @@ class ObjectTier(SharedTier):
             pages = self.bucket.pages("blocks")
             while (page := await self.reading.call(lambda: anext(pages, None), retry=False)) is not None:
                 found = await self._all(self._listed, [each.path for each in page], None)
-                held = [Held(meta, place_of(meta)) for meta in found if meta is not None]
+                now_s = time.time()
+                held = [Held(meta, place_of(meta)) for meta in found if meta is not None and not _is_past(meta, now_s)]
                 self.blocks += len(held)
                 self.plain_bytes += sum(meta.size for meta, _ in held)
                 yield held
@@ -426,7 +430,7 @@ class ObjectTier(SharedTier):
             log.warning("Tier %s cannot be listed: %s", self.name, error)
 
     async def _listed(self, path: str) -> Meta | None:
-        """Of an object that is a block of ours, in its place."""
+        """Of an object that is a block of ours, in its place, though its time may have come."""
 
         async def work() -> memoryview | None:
             data = await self.bucket.read(path, 0, HEADER_GUESS)
@@ -443,9 +447,7 @@ class ObjectTier(SharedTier):
         except Damaged:
             self._count("corrupt")
             return None
-        if sealed is None or _is_past(sealed.meta) or path_of(sealed.meta) != path:
-            return None
-        return sealed.meta
+        return sealed.meta if sealed is not None and path_of(sealed.meta) == path else None
 
     async def _expire_by_and_by(self) -> None:
         while True:
@@ -458,16 +460,24 @@ class ObjectTier(SharedTier):
                 log.exception("Tier %s, what has expired", self.name)
 
     async def expire(self, now_s: float) -> int:
-        """Deletes what has stayed for longer than `ttl_days` of the next 256th of all names; how many. TierFailed."""
-        if not self.ttl_days or self._is_closing:
+        """Deletes of the next 256th of all names what has stayed for longer than `ttl_days`, and, in a directory, what
+        is past its deadline; how many. TierFailed."""
+        is_folder = self.bucket.folder is not None
+        if self._is_closing or not (self.ttl_days or is_folder):
             return 0
         partition, self._partition = self._partition, (self._partition + 1) % PARTITIONS
-        oldest_s, count = now_s - self.ttl_days * DAY_S, 0
+        oldest_s = now_s - self.ttl_days * DAY_S if self.ttl_days else 0.0
+        count = looked_at = 0
         pages = self.bucket.pages(f"blocks/{partition:02x}")
         while (page := await self.reading.call(lambda: anext(pages, None), retry=False)) is not None:
-            old = [each.path for each in page if each.modified_s < oldest_s]
-            is_gone = await self._settled(self._remove(old))
-            count += len(old) if is_gone else 0
+            gone = [each.path for each in page if each.modified_s < oldest_s]
+            if is_folder and looked_at < HEADERS_MAX:
+                rest = [each.path for each in page if each.modified_s >= oldest_s]
+                metas = await self._all(self._listed, rest, None)
+                gone += [path for path, meta in zip(rest, metas, strict=True) if _is_past(meta, now_s)]
+                looked_at += len(rest)
+            is_gone = await self._settled(self._remove(gone))
+            count += len(gone) if is_gone else 0
         self.counts["expired"] += count
         self.blocks = max(0, self.blocks - count)
         return count
@@ -526,11 +536,13 @@ class ObjectTier(SharedTier):
         return sealed.meta._replace(checksum=sealed.plain_checksum), room
 
     async def archived(self, name: Name | Meta) -> list[int]:
-        """The versions that are kept, the oldest first. TierFailed."""
+        """The versions that are kept, the oldest first; VERSIONS_MAX at most. TierFailed."""
         versions: list[int] = []
         pages = self.bucket.pages(f"archive/{digest(name)}")
         while (page := await self.reading.call(lambda: anext(pages, None), retry=False)) is not None:
             versions += [int(word) for each in page if (word := each.path.rpartition("/")[2]).isdecimal()]
+            if len(versions) >= VERSIONS_MAX:
+                break
         return sorted(versions)
 
     async def discard(self, name: Name | Meta, versions: Sequence[int]) -> bool:
@@ -608,8 +620,8 @@ def _header_size(data: memoryview) -> int:
     return size if size <= HEADER_MAX else 0
 
 
-def _is_past(meta: Meta) -> bool:
-    return 0 < meta.deadline <= time.time()
+def _is_past(meta: Meta | None, now_s: float) -> bool:
+    return meta is not None and 0 < meta.deadline <= now_s
 
 
 async def _together(work: Any) -> list[Any]:

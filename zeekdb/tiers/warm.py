@@ -18,8 +18,8 @@ next put of the block would think it there. Only commands are used that all of t
 None, for REFUSED_S without asking, the state is `failing` with the server's words until it takes a write again, and the
 breaker stays closed. An error in reply to a read (no permission, say) is a failure like a lost connection.
 
-What is bounded: bytes on their way (FLYING_BYTES; callers wait), bytes and blocks of one pipeline, connections. A
-timeout grows with what a pipeline carries, at SLOWEST_BYTES_PER_S.
+What is bounded: bytes on their way (FLYING_BYTES; callers wait), pipelines under way, bytes and blocks of each,
+connections. A timeout grows with what a pipeline carries, at SLOWEST_BYTES_PER_S.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ MIB: Final = 1 << 20
 PREFIX: Final = b"zeekdb:"
 BATCH_BYTES: Final = 8 * MIB  # of one pipeline
 FLYING_BYTES: Final = 64 * MIB  # being written and read, together
-READS_AT_ONCE: Final = 4  # pipelines: enough to fill a network, and few enough for the loop to have other turns between
-WRITES_AT_ONCE: Final = 4
+AT_ONCE: Final = 4  # pipelines of each kind of call: enough to fill a network, and the loop has other turns between
 SLOWEST_BYTES_PER_S: Final = 32 * MIB
 REFUSED_S: Final = 1.0
 THREADS: Final = 4
 SCAN_COUNT: Final = 1000
 SEEN_MAX: Final = 1 << 16  # keys of a scan remembered, as SCAN may name one twice
-ON_LOOP_MAX: Final = 64 << 10  # bytes that are checked without a thread: less than the way there and back
+ON_LOOP_MAX: Final = 256 << 10  # bytes of blocks that are checked in one turn of the loop, about 0.1 ms
 PAYLOAD_SLACK: Final = 64 << 10  # bytes that a coding may add to a block
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class WarmTier(SharedTier):
@@ -110,7 +110,7 @@ class WarmTier(SharedTier):
         self.misses = self.corrupt = self.deleted = self.present = self.torn = self.refused = 0
         self._blocks = self._bytes = 0  # that this node knows of
         self._flying = Budget(FLYING_BYTES)
-        self._reading, self._writing = asyncio.Semaphore(READS_AT_ONCE), asyncio.Semaphore(WRITES_AT_ONCE)
+        self._turns: dict[Callable[..., Any], asyncio.Semaphore] = {}  # by kind of call: none waits for others to end
         self._refusal = ""
         self._refused_until = 0.0
         self._running = 0
@@ -222,8 +222,9 @@ class WarmTier(SharedTier):
             for at in set(wanted) - set(fresh):
                 done[at] = True
             self.present += len(wanted) - len(fresh)
-            size = 0 if self.packer.coding == "raw" else sum(items[at].meta.size for at in fresh)
-            packed = await self._threaded(lambda: [self._packed(items[at]) for at in fresh], size)
+            puts = [items[at] for at in fresh]
+            is_raw = self.packer.coding == "raw"  # then there is nothing to do but the header
+            packed = await self._spread(self._packed, puts, [0 if is_raw else put.meta.size for put in puts])
             await self._write(items, heads, {at: made for at, made in zip(fresh, packed, strict=True) if made}, done)
         except TierFailed:
             self.write.errors += sum(answer is None for answer in done)
@@ -362,10 +363,12 @@ class WarmTier(SharedTier):
                     (reply,) = await self._ask([(b"GET", self.keys.block(names[at]))], items[at].meta.size)
                     values[at] = memoryview(reply if isinstance(reply, bytes) else b"")
                 inline.append((at, head.sealed, values[at][head.size :]))
-        size = sum(sealed.meta.size for _, sealed, _ in inline)
-        sound = await self._threaded(
-            lambda: [self.packer.unpack(sealed, payload, items[at].into) for at, sealed, payload in inline], size
-        )  # fmt: skip
+
+        def unpack(one: tuple[int, Sealed, memoryview]) -> bool:
+            at, sealed, payload = one
+            return self.packer.unpack(sealed, payload, items[at].into)
+
+        sound = await self._spread(unpack, inline, [sealed.meta.size for _, sealed, _ in inline])
         for (at, _, _), is_sound in zip(inline, sound, strict=True):
             done[at] = is_sound
             if not is_sound:
@@ -400,11 +403,10 @@ class WarmTier(SharedTier):
             await self._unlink([self.keys.block(name)])
             return False
 
-        def check() -> list[bool]:
-            whole = self.packer.is_whole(sealed, target) if is_raw else self.packer.unpack(sealed, target, item.into)
-            return [whole]
+        def check(into: memoryview) -> bool:
+            return self.packer.is_whole(sealed, into) if is_raw else self.packer.unpack(sealed, target, into)
 
-        (is_sound,) = await self._threaded(check, sealed.meta.size)
+        (is_sound,) = await self._spread(check, [item.into], [sealed.meta.size])
         if not is_sound:
             await self._take_out(name)
         return is_sound
@@ -577,11 +579,21 @@ class WarmTier(SharedTier):
             for at in range(0, len(keys), SCAN_COUNT):
                 await self._ask([(b"UNLINK", key) for key in keys[at : at + SCAN_COUNT]])
 
-    async def _threaded(self, work: Callable[[], list[T]], size: int) -> list[T]:
-        """The work, in a thread where it is about many bytes."""
-        if size <= ON_LOOP_MAX:
-            return work()
-        return await settle(asyncio.get_running_loop().run_in_executor(self._threads, work))
+    async def _spread(self, work: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -> list[R]:
+        """The work on each item: on large ones in threads, on small ones here, where the loop has turns in between.
+
+        A thread that works on many small ones lets go of the GIL for moments too short for the loop to take it, and
+        keeps it waiting for all of them.
+        """
+        results: list[R] = []
+        for some in _grouped(list(zip(items, sizes, strict=True)), sizes, ON_LOOP_MAX, self.batch):
+            if sum(size for _, size in some) <= ON_LOOP_MAX:
+                results += [work(item) for item, _ in some]
+                await asyncio.sleep(0)
+            else:
+                loop = asyncio.get_running_loop()
+                results += [await settle(loop.run_in_executor(self._threads, work, item)) for item, _ in some]
+        return results
 
     async def _in_batches(
         self,
@@ -590,14 +602,16 @@ class WarmTier(SharedTier):
         work: Callable[[Sequence[T]], Awaitable[list[Any]]],
         otherwise: bool | None,
     ) -> list[Any]:
-        """The answers of `work` on pieces of bounded size, side by side as far as FLYING_BYTES allows."""
+        """The answers of `work` on pieces of bounded size, AT_ONCE of them side by side."""
         if self._is_closed:
             return [otherwise] * len(items)
+        turns = self._turns.setdefault(work, asyncio.Semaphore(AT_ONCE))
 
         async def one(some: Sequence[tuple[T, int]]) -> list[Any]:
             size = sum(size for _, size in some)
-            async with self._writing if work in (self._put, self._delete) else self._reading:
-                await self._flying.take(size)
+            async with turns:
+                if size:
+                    await self._flying.take(size)
                 try:
                     return [otherwise] * len(some) if self._is_closed else await work([item for item, _ in some])
                 finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zeekdb.config.config import Config
 from zeekdb.config.file import FileError, load
@@ -61,12 +61,20 @@ async def _ask(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
             from zeekdb.tiers.postgres.embedded import Embedded
 
             embedded = Embedded(url.removeprefix(EMBEDDED))
-            await embedded.start()
+            await embedded.start(may_join=True)
             connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)
         else:
             settings = {"application_name": "zeekdb tool"}
             connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings=settings)
-        connection.add_log_listener(lambda _, message: warn(f"{message.severity}: {scrub(str(message.message))}"))
+        said: set[str] = set()  # steps repeat themselves
+
+        def listen(_: object, message: Any) -> None:
+            text = f"{message.severity}: {scrub(str(message.message))}"
+            if text not in said:
+                said.add(text)
+                warn(text)
+
+        connection.add_log_listener(listen)
         try:
             return await work(connection)
         finally:

@@ -119,7 +119,9 @@ def test_a_shard_that_lost_much_is_built_again_and_an_empty_one_goes(collection:
     assert len(collection.shards) == 1 and not (collection.folder / "000001").exists()
 
 
-def test_after_a_restart_all_is_there_and_numbers_go_on(collection: Collection, tmp_path: Path, builder: Builder) -> None:
+def test_after_a_restart_all_is_there_and_numbers_go_on(
+    collection: Collection, tmp_path: Path, builder: Builder
+) -> None:
     collection.upsert(rows(*range(100)))
     built(builder, collection)
     collection.upsert(rows(*range(100, 130)))
@@ -151,7 +153,9 @@ def test_an_end_in_the_middle_of_taking_over_loses_nothing(collection: Collectio
     again.close()
 
 
-def test_a_build_that_fails_is_tried_later(collection: Collection, builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_fails_is_tried_later(
+    collection: Collection, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     collection.upsert(rows(*range(100)))
     builder.step([collection])
     assert builder.process is not None
@@ -171,7 +175,9 @@ def test_a_build_that_fails_is_tried_later(collection: Collection, builder: Buil
     built(builder, collection)
 
 
-def test_a_copy_that_lost_too_much_is_given_up(collection: Collection, builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_lost_too_much_is_given_up(
+    collection: Collection, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keeper_module, "GONE_SET_MAX", 5)
     collection.upsert(rows(*range(100)))
     builder.step([collection])

@@ -17,7 +17,7 @@ from zeekdb.tiers.guard import TierFailed
 from zeekdb.tiers.postgres.events import Context, Overwritten, Placed, Removed, Shared, Stored
 from zeekdb.tiers.postgres.pool import Database
 from zeekdb.tiers.postgres.upkeep import Upkeep
-from zeekdb.tiers.postgres.writer import Writer, raw_digest, unsigned
+from zeekdb.tiers.postgres.writer import Writer, jsonb, raw_digest, unsigned
 from zeekdb.tiers.tier import Flow, Meta, Name, TierStats, name_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ T = TypeVar("T")
 UPKEEP_S: Final = 1.0  # from one look at what is due to the next
 UPKEEP_TASK_S: Final = 40.0  # longer than any statement of it may take
 CLOSE_S: Final = 5.0  # for what is still queued
+CLOSE_FAILING_S: Final = 0.5  # where the database does not answer anyway
 SETTLE_S: Final = 0.5  # that a question about the past waits for what was told a moment ago
 FIND_MAX: Final = 1000  # names of one statement
 PAGE_ROWS: Final = 1000
@@ -94,16 +95,13 @@ class Catalogue:
         snapshot_bytes_max: int = SNAPSHOT_BYTES_MAX,
     ) -> None:
         """`database`: what the blobs share, or a URL. `log_sample`: percent of the accesses that are logged."""
-        if isinstance(database, str):
-            database = Database(database, settings=session_settings(versions))
-        self.database = database
-        self.writer = Writer(database, node, batch_rows=batch_rows, log_sample=log_sample)
+        self.database = Database(database) if isinstance(database, str) else database
+        self.writer = Writer(self.database, node, batch_rows=batch_rows, log_sample=log_sample, versions=versions)
         self.upkeep = Upkeep(self._aside, failures=(TierFailed,), log_days=log_days, node=node)
         self.state = "closed"
         self._upkeep_at_s = 0.0
         self._keeping: asyncio.Task[object] | None = None
-        self._versions = versions
-        self._snapshot_bytes_max = snapshot_bytes_max
+        self.snapshot_bytes_max = snapshot_bytes_max
         self._reads = Flow()
         self._misses = 0
         self._snapshots_left_out = 0
@@ -124,9 +122,15 @@ class Catalogue:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self.writer.flush(CLOSE_S if self.database.is_open else 0)
+        is_well = self.database.is_open and self.database.guard.state == "closed"
+        await self.writer.flush(CLOSE_S if is_well else CLOSE_FAILING_S)
         await self.writer.stop()
         await self.database.close()
+
+    def retune(self, *, log_sample: float, log_days: int, versions: int) -> None:
+        """What may change at any time."""
+        self.writer.log_sample, self.writer.versions = log_sample, versions
+        self.upkeep.log_days = log_days
 
     def tick(self, now_s: float) -> None:
         """Ten times a second: writes what has come, and sees to the tables' upkeep. `now_s`: unix."""
@@ -148,6 +152,8 @@ class Catalogue:
 
     def stored(self, meta: Meta, context: Context) -> None:
         """The region has it now."""
+        if context.metadata:
+            context = context._replace(metadata=jsonb(context.metadata))  # its size is known from here on
         self.writer.facts.add(Stored(meta, context))
 
     def placed(self, meta: Meta, levels: tuple[str, ...], stored_size: int, coding: str = "raw") -> None:
@@ -166,8 +172,8 @@ class Catalogue:
     def overwritten(self, old: Meta, new: Meta, who: str, why: str, snapshot: memoryview | bytes | None) -> None:
         """Other bytes took its place: a version is written. `snapshot`: the old bytes, copied here."""
         kept = None
-        if snapshot is not None and self._versions:
-            if len(snapshot) <= self._snapshot_bytes_max:
+        if snapshot is not None and self.writer.versions:
+            if len(snapshot) <= self.snapshot_bytes_max:
                 kept = bytes(snapshot)
             else:
                 self._snapshots_left_out += 1
@@ -282,7 +288,7 @@ async def _fetch(statement: str, *arguments_and_connection: Any) -> list[Record]
 
 
 def session_settings(versions: int) -> dict[str, str]:
-    """What the schema's functions read: how many versions of a block are kept."""
+    """What the schema's functions read where a batch does not say: how many versions of a block are kept."""
     return {"zeekdb.versions": str(versions)}
 
 

@@ -37,7 +37,7 @@ class Context(NamedTuple):
     parent: bytes = b""  # key of the block before it
     sequence: bytes = b""
     plain_size: int = 0  # bytes before the model's codec; 0: as many as are stored
-    metadata: Mapping[str, Any] = {}
+    metadata: Mapping[str, Any] | str = {}  # a text: JSON already
     vector_id: str = ""  # of the context, in Qdrant: a UUID
 
 
@@ -97,7 +97,11 @@ Fact = Stored | Placed | Removed | Overwritten | Shared
 
 
 def _bytes_of(event: Fact) -> int:
-    if isinstance(event, Stored | Placed):
+    if isinstance(event, Stored):
+        meta, context = event
+        said = len(context.sequence) + len(context.parent) + len(context.metadata)
+        return EVENT_BYTES + len(meta.model) + len(meta.salt) + len(meta.key) + said
+    if isinstance(event, Placed):
         meta = event.meta
         return EVENT_BYTES + len(meta.model) + len(meta.salt) + len(meta.key)
     if isinstance(event, Removed):

@@ -197,6 +197,11 @@ class Database:
         self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float | None = None, retry: bool = True
     ) -> T:
         """The work's result, on a connection of its own. What is retried must be idempotent. TierFailed, TierDown."""
+        if self.embedded is not None and self.is_open and not self.embedded.is_synced:
+            try:
+                await self.embedded.wait_synced()
+            except TimeoutError:
+                raise TierFailed("postgres: the new database is not on the disk yet") from None
         return await self.guard.call(lambda: self._on(self._writers, work), timeout_s=timeout_s, retry=retry)
 
     async def read(

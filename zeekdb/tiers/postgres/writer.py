@@ -153,10 +153,14 @@ WITH fewer AS (
 DELETE FROM zeekdb.kv_cache_shared AS s USING unnest($1::bytea[], $2::bigint[]) AS r (digest, refs)
 WHERE s.digest = r.digest AND s.node = $3 AND s.refs <= -r.refs
 """
+# The size is the catalogue's of this moment: here it is one look by key, in a roll-up of millions of rows it would be a
+# join of two large tables, and the block may be gone by then.
 LOG: Final = """
 INSERT INTO zeekdb.kv_cache_access_log
-    (at, request_id, latency_us, hit, digest, access_type, tier, node, model, salt)
-SELECT to_timestamp(r.at), r.request, r.latency, r.hit, r.digest, r.kind, r.tier, $10, r.model, r.salt
+    (at, request_id, latency_us, bytes, hit, digest, access_type, tier, node, model, salt)
+SELECT to_timestamp(r.at), r.request, r.latency,
+    (SELECT m.size FROM zeekdb.kv_cache_metadata AS m WHERE m.digest = r.digest),
+    r.hit, r.digest, r.kind, r.tier, $10, r.model, r.salt
 FROM unnest($1::float8[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bytea[], $6::text[], $7::text[], $8::bytea[],
     $9::bytea[]) AS r (at, request, latency, hit, digest, kind, tier, model, salt)
 """
@@ -174,8 +178,10 @@ FORGET: Final = "DELETE FROM zeekdb.kv_cache_writers WHERE at < now() - interval
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
-def jsonb(value: Mapping[str, Any], most: int = METADATA_BYTES_MAX) -> str:
+def jsonb(value: Mapping[str, Any] | str, most: int = METADATA_BYTES_MAX) -> str:
     """As PostgreSQL takes it, whatever a client has put there; `{}` where it is more than `most` bytes."""
+    if isinstance(value, str):
+        return value
     if not value:
         return "{}"
     try:
@@ -288,7 +294,7 @@ async def apply_accesses(connection: Connection, accesses: Sequence[Access], log
     for part in _parts(sampled):
         rows = [
             (each.at_s, each.request & (SIGN - 1), each.latency_us, each.is_hit, digests[each.name], each.kind,
-             each.tier, each.name.model, each.name.salt)
+             each.tier or "none", each.name.model, each.name.salt)
             for each in part
         ]  # fmt: skip
         await connection.execute(LOG, *_columns(rows), node)
@@ -310,9 +316,11 @@ class Writer:
     """The task and its queues."""
 
     def __init__(
-        self, database: Database, node: str, *, batch_rows: int = 1000, log_sample: float = 100.0,
+        self, database: Database, node: str, *, batch_rows: int = 1000, log_sample: float = 100.0, versions: int = 8,
         sample: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
+        self.log_sample = log_sample  # percent; may be changed at any time, and so may
+        self.versions = versions  # kept of each block
         self.facts = Facts()
         self.accesses = Accesses()
         self.flow = Flow()
@@ -325,7 +333,6 @@ class Writer:
         self._name = f"{self._node}/{os.urandom(8).hex()}"
         self._numbers = {"facts": 0, "log": 0}
         self._batch_rows = batch_rows
-        self._log_sample = log_sample
         self._sample = sample or _Dice().percent
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
@@ -407,7 +414,7 @@ class Writer:
         await self._commit("facts", work)
 
     async def _write_accesses(self, accesses: list[Access]) -> None:
-        logged = [self._log_sample >= 100 or self._sample() < self._log_sample for _ in accesses]
+        logged = [self.log_sample >= 100 or self._sample() < self.log_sample for _ in accesses]
 
         async def work(connection: Connection) -> int:
             await connection.execute("SET LOCAL synchronous_commit = off")
@@ -422,7 +429,9 @@ class Writer:
 
         async def once(connection: Connection) -> int:
             async with transaction(connection):
-                await connection.execute(f"SET LOCAL statement_timeout = {int(BATCH_S * 1000)}")
+                await connection.execute(
+                    f"SET LOCAL statement_timeout = {int(BATCH_S * 1000)}; SET LOCAL zeekdb.versions = {self.versions}"
+                )
                 if await connection.fetchval(NUMBER, writer, number) is None:
                     return 0  # it is in already, and only the answer was lost
                 if number == 1:

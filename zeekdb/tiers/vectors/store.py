@@ -25,7 +25,6 @@ from zeekdb.errors import Unavailable
 from zeekdb.tiers.envelope import digest
 from zeekdb.tiers.guard import Guard, TierDown, TierFailed
 from zeekdb.tiers.tier import Flow, Name, TierStats
-from zeekdb.tiers.vectors.embedding import VERSION
 from zeekdb.tiers.vectors.engine import TENANT, Engine, EngineFailed, Hit, Options, Row
 
 T = TypeVar("T")
@@ -33,6 +32,7 @@ log = logging.getLogger("zeekdb")
 
 QUEUE_MAX: Final = 8192  # rows
 QUEUE_BYTES: Final = 64 << 20
+BATCH_BYTES: Final = 1 << 20  # written at a time, whatever the batch: packing it takes the event loop a millisecond
 KEYS_KEPT: Final = 1024  # of a context: its first ones
 KEYS_BYTES: Final = 32 << 10
 SEARCHES_MAX: Final = 64  # under way; who comes then is told so
@@ -55,7 +55,7 @@ class Context(NamedTuple):
     blocks: int
     tokens: tuple[int, int]
     layers: tuple[int, int]  # the first pooled, and the one after the last
-    norm: float = 0.0  # see embedding.Finished; 0: the vector is the client's own
+    norm: float = 0.0  # see tensors/embedding.Finished; 0: the vector is the client's own
     is_whole: bool = True  # False: what stands before its first block is not known
 
 
@@ -95,9 +95,9 @@ class _Waiting(NamedTuple):
     size: int
 
 
-def collection_prefix(model: bytes) -> str:
-    """What the names of a model's collections begin with."""
-    return f"zeekdb-v{VERSION}-{hashlib.blake2b(model, digest_size=16).hexdigest()}-"
+def collection_prefix(model: bytes, version: int) -> str:
+    """What the names of a model's collections begin with. `version`: of the embedding."""
+    return f"zeekdb-v{version}-{hashlib.blake2b(model, digest_size=16).hexdigest()}-"
 
 
 def tenant_of(salt: bytes) -> str:
@@ -149,11 +149,12 @@ class VectorStore:
     """See the module. Made, opened and used on one event loop."""
 
     def __init__(
-        self, engine: Engine, *, dim: int = 512, batch: int = 256, timeout_s: float = 1.0,
-        scrub: Callable[[str], str] = str,
+        self, engine: Engine, *, dim: int = 512, version: int = 1, batch: int = 256,
+        timeout_s: float = 1.0, scrub: Callable[[str], str] = str,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.dim = dim
+        self.version = version
         self.batch = batch
         self.guard = Guard("qdrant", engine.probe, failures=(EngineFailed, OSError), timeout_s=timeout_s, scrub=scrub)
         self.written = Flow()
@@ -198,7 +199,7 @@ class VectorStore:
 
     def collection(self, model: bytes) -> str:
         """The name of a model's collection."""
-        return f"{collection_prefix(model)}{self.dim}"
+        return f"{collection_prefix(model, self.version)}{self.dim}"
 
     # ------------------------------------------------------------ behind
 
@@ -284,11 +285,13 @@ class VectorStore:
             return
         first = next(iter(self._waiting.values()))
         taken: dict[tuple[str, str], _Waiting] = {}
+        size = 0
         for place, each in self._waiting.items():
             if each.collection != first.collection or (each.row is None) != (first.row is None):
                 break
             taken[place] = each
-            if len(taken) >= self.batch:
+            size += each.size
+            if len(taken) >= self.batch or size >= BATCH_BYTES:
                 break
         for place, each in taken.items():
             del self._waiting[place]
@@ -305,7 +308,7 @@ class VectorStore:
         except BaseException:
             self._take_back(taken)
             raise
-        self._note(self.written, len(rows), sum(each.size for each in taken.values()), begin_ns)
+        self._note(self.written, len(rows), size, begin_ns)
 
     def _take_back(self, taken: dict[tuple[str, str], _Waiting]) -> None:
         if next(iter(taken))[0] in self._drops:
@@ -400,7 +403,7 @@ class VectorStore:
 
         async def count() -> None:
             try:
-                found = await self.guard.call(lambda: self.engine.count(f"zeekdb-v{VERSION}-"), retry=False)
+                found = await self.guard.call(lambda: self.engine.count(f"zeekdb-v{self.version}-"), retry=False)
                 self._counted = (time.monotonic(), sum(found.values()))
             except TierFailed:
                 self._counted = (time.monotonic(), self._counted[1])

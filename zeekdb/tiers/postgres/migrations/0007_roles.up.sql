@@ -17,7 +17,8 @@ CREATE TABLE zeekdb.kv_cache_tenants (
 CREATE UNIQUE INDEX kv_cache_tenants_key ON zeekdb.kv_cache_tenants (role_name, sha256(model), sha256(salt));
 
 -- Makes the roles, their rights and the policies, as far as the caller may; what of it could not be is said in NOTICEs.
--- Harmless when repeated: run it again, as the owner, when an administrator has made the roles.
+-- Harmless when repeated: run it again, as the owner, when an administrator has made the roles. A migration that adds a
+-- table ends with it.
 CREATE FUNCTION zeekdb.grant_roles() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -49,9 +50,13 @@ BEGIN
 
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'zeekdb_writer') THEN
         GRANT USAGE ON SCHEMA zeekdb TO zeekdb_writer;
-        GRANT SELECT, INSERT, UPDATE, DELETE ON zeekdb.kv_cache_metadata, zeekdb.kv_cache_versions,
-            zeekdb.kv_cache_access_log, zeekdb.kv_cache_stats, zeekdb.kv_cache_shared, zeekdb.kv_cache_blobs
-            TO zeekdb_writer;
+        FOR relation IN
+            SELECT c.relname FROM pg_class AS c
+            WHERE c.relnamespace = 'zeekdb'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                AND c.relname NOT IN ('schema_migrations', 'kv_cache_tenants')
+        LOOP
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON zeekdb.%I TO zeekdb_writer', relation);
+        END LOOP;
         GRANT SELECT ON zeekdb.schema_migrations, zeekdb.recent_cache_entries, zeekdb.hot_cache_entries,
             zeekdb.cache_stats_summary, zeekdb.popular_entries TO zeekdb_writer;
         GRANT EXECUTE ON FUNCTION zeekdb.ensure_log_partitions(date, date),

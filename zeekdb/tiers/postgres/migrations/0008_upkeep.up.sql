@@ -10,12 +10,4 @@ CREATE TABLE zeekdb.kv_cache_upkeep (
     node text NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
 
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'zeekdb_writer') THEN
-        GRANT SELECT, INSERT, UPDATE, DELETE ON zeekdb.kv_cache_upkeep TO zeekdb_writer;
-    END IF;
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'zeekdb_reader') THEN
-        GRANT SELECT ON zeekdb.kv_cache_upkeep TO zeekdb_reader;
-    END IF;
-END $$;
+SELECT zeekdb.grant_roles();

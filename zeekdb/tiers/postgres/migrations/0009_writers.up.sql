@@ -11,8 +11,4 @@ CREATE TABLE zeekdb.kv_cache_writers (
     at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
-DO $$ BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'zeekdb_writer') THEN
-        GRANT SELECT, INSERT, UPDATE, DELETE ON zeekdb.kv_cache_writers TO zeekdb_writer;
-    END IF;
-END $$;
+SELECT zeekdb.grant_roles();

@@ -25,7 +25,8 @@ sign, to one of the outputs in each of SPREAD ranges. Ranges, outputs and signs 
 Flood, OOPSLA 2014) with a fixed seed: the same keys give the same vector on every machine, to the rounding of float32.
 It is linear, so `dim` numbers are all that a context needs to go on.
 
-Elements that are NaN count as 0, infinities as LARGEST.
+Elements that are NaN count as 0; where one is infinite, or too large to be summed up, none counts for more than
+LARGEST.
 """
 
 from __future__ import annotations
@@ -95,17 +96,21 @@ class Embedder:
 
     def pooled(self, view: memoryview, layer: int) -> Vector:
         """The mean of a layer's keys: float64[heads × dim]."""
-        return np.asarray(self.keys(view, layer).mean(axis=0, dtype=np.float64))
+        keys = self.keys(view, layer)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = keys.sum(axis=0)
+        if not np.isfinite(total).all():  # rare, and looking at each number first would take longer than the sum
+            np.nan_to_num(keys, copy=False, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
+            total = np.clip(keys, -LARGEST, LARGEST).sum(axis=0)
+        return np.asarray(total, np.float64) / len(keys)
 
     def keys(self, view: memoryview, layer: int) -> npt.NDArray[np.float32]:
-        """A layer's keys, finite: [tokens, heads × dim]."""
+        """A layer's keys: [tokens, heads × dim]."""
         layout = self.layout
         plane = self._codes(view, layer)
         wide = np.empty(len(plane), np.uint32)
         floats.convert(layout.dtype, "f32", plane, wide)
-        keys = wide.view(np.float32)
-        np.nan_to_num(keys, copy=False, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
-        return keys.reshape(layout.block, -1)
+        return wide.view(np.float32).reshape(layout.block, -1)
 
     def _codes(self, view: memoryview, layer: int) -> npt.NDArray[Any]:
         """A layer's keys as codes of the layout's dtype; the block's own memory where it is kept as it came."""

@@ -7,11 +7,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from zeekdb.tensors import floats
+from zeekdb.tensors import embedding, floats
 from zeekdb.tensors.codecs import for_model
+from zeekdb.tensors.embedding import Embedder, embedder, finished, layers_of, projection, resumed
 from zeekdb.tensors.layout import CODECS, ITEM_BYTES, Layout
-from zeekdb.tiers.vectors import embedding
-from zeekdb.tiers.vectors.embedding import Embedder, embedder, finished, layers_of, projection, resumed
 
 DIM = 128
 LAYERS, HEADS, HEAD, BLOCK = 6, 4, 32, 64
