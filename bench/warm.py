@@ -1,6 +1,6 @@
 """The warm tier beside plain redis-py pipelines to the same redis-server: GB/s of put and get, as ratios.
 
-    python bench/warm.py [--mib 128] [--rounds 7] [--callers 4] [--sizes 64,1024,4096] [--chunks] [--write]
+    python bench/warm.py [--mib 64] [--rounds 15] [--callers 4] [--sizes 64,1024,4096] [--chunks] [--write]
 
 Plain is what redis-py does with the same blocks: a pipeline of SET, then one of GET, of 8 MiB each, values as bytes
 objects that nobody looks at. The tier asks first whether it has a block, writes headers and times to live, and reads
@@ -151,8 +151,8 @@ def compare_chunks(path: str, arguments: argparse.Namespace, source: memoryview,
 
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--mib", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--mib", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--callers", type=int, default=4)
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[64, 1024, 4096])
     parser.add_argument("--chunks", action="store_true")

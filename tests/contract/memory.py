@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from zeekdb.tiers.guard import Guard
 from zeekdb.tiers.tier import Get, Held, Meta, Name, Put, SharedTier, TierStats, name_of, place_of
 
 Store = dict[Name, tuple[Meta, bytes]]

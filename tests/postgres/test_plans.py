@@ -17,6 +17,7 @@ from tests.postgres.conftest import Connect
 from tests.postgres.traffic import NOW
 from tests.rigs.postgres import Postgres
 from zeekdb.tiers.postgres import migrate, reports, upkeep
+from zeekdb.tiers.postgres.writer import LOG
 
 BLOCKS = 50_000
 FILL = f"""
@@ -136,6 +137,12 @@ QUESTIONS: dict[str, tuple[Question, set[str]]] = {
     "entries that expire": (
         lambda on: on.fetch(upkeep.EXPIRED[1], int(NOW_S) + 100, 1000),
         {"kv_cache_metadata_pkey", "kv_cache_metadata_deadline"},
+    ),
+    "accesses to log": (
+        lambda on: on.fetch(
+            LOG, *([value] * 500 for value in (NOW_S, 1, 1, True, b"\0" * 16, "read", "host", b"m", b"")), "n"
+        ),
+        {"kv_cache_metadata_pkey"},
     ),
     "old statistics": (
         lambda on: on.fetch(upkeep.OLD_STATS, NOW - timedelta(days=2), 1000, "minute"), {"kv_cache_stats_pkey"}

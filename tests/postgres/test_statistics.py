@@ -37,7 +37,7 @@ def expected(accesses: list[Access], bucket: str) -> dict[tuple[float, bytes, st
         moved = [a for a in group if a.kind == "write" or (a.kind == "read" and a.hit)]
         found[key] = {
             "reads": kinds.count("read"), "writes": kinds.count("write"), "lookups": kinds.count("lookup"),
-            "deletes": kinds.count("delete"), "bytes": sum(a.block.size for a in moved),
+            "deletes": kinds.count("delete"), "bytes": sum(a.size or 0 for a in moved),
             "hits": sum(a.hit for a in asked), "misses": sum(not a.hit for a in asked),
             "mean_us": pytest.approx(sum(took) / len(took)),
             "p50_us": percentile(took, 0.5), "p95_us": percentile(took, 0.95), "p99_us": percentile(took, 0.99),

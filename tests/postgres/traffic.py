@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 from zeekdb.tiers.envelope import digest
@@ -54,12 +55,13 @@ class Access:
     hit: bool
     latency_us: int
     request: int
+    size: int | None = None  # as the log has it
 
 
 COLUMNS = ("digest", "created_at", "updated_at", "accessed_at", "access_count", "size", "plain_size", "stored_size",
            "checksum", "deadline", "layer_from", "layer_to", "token_from", "token_to", "model", "salt", "key",
            "sequence", "levels", "metadata")  # fmt: skip
-LOG_COLUMNS = ("at", "request_id", "latency_us", "hit", "digest", "access_type", "tier", "model", "salt")
+LOG_COLUMNS = ("at", "request_id", "latency_us", "bytes", "hit", "digest", "access_type", "tier", "model", "salt")
 
 
 def make_blocks(dice: random.Random, count: int, models: tuple[bytes, ...], now: datetime = NOW) -> list[Block]:
@@ -100,7 +102,9 @@ def make_accesses(
         scale = {"host": 20, "ssd": 800, "warm": 2500, "postgres": 6000, "objects": 15_000, "none": 5}[tier]
         latency = int(dice.lognormvariate(0, 1.0) * scale)
         hit = tier != "none" and dice.random() < 0.8
-        made.append(Access(now - timedelta(seconds=ago), dice.choice(blocks), kind, tier, hit, latency, number))
+        block = dice.choice(blocks)
+        size = block.size if dice.random() < 0.9 else None
+        made.append(Access(now - timedelta(seconds=ago), block, kind, tier, hit, latency, number, size))
     return sorted(made, key=lambda access: access.at)
 
 
@@ -122,7 +126,7 @@ async def store_accesses(connection: Any, accesses: list[Access]) -> None:
     days = [access.at.date() for access in accesses]
     await connection.execute("SELECT zeekdb.ensure_log_partitions($1, $2)", min(days), max(days))
     rows = [
-        (a.at, a.request, a.latency_us, a.hit, a.block.digest, a.kind, a.tier, a.block.name.model, a.block.name.salt)
+        (a.at, a.request, a.latency_us, a.size, a.hit, a.block.digest, a.kind, a.tier, *a.block.name[:2])
         for a in accesses
     ]
     await connection.copy_records_to_table(
@@ -133,4 +137,4 @@ async def store_accesses(connection: Any, accesses: list[Access]) -> None:
 def percentile(values: list[int], share: float) -> int:
     """The smallest of the values that at least this share of them does not exceed."""
     ordered = sorted(values)
-    return next(value for rank, value in enumerate(ordered, 1) if rank >= share * len(ordered))
+    return next(value for rank, value in enumerate(ordered, 1) if rank >= Fraction(str(share)) * len(ordered))

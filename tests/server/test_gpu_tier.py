@@ -126,7 +126,7 @@ def test_a_hot_block_goes_up(wire: Wire) -> None:
     tiers(wire, "a", "b")
     assert stats(wire)["gpu_hits"] == hits + 2
     info = wire("INFO", "tensors").decode()
-    assert "tensors_tier_gpu:state=ok" in info and "gpu_promoted=" in info
+    assert "gpu_promoted=" in info and "tier_gpu:state=ok" in wire("INFO", "tiers").decode()
 
 
 def test_few_uses_are_no_heat(wire: Wire) -> None:

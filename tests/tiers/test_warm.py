@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from tests.contract.region import wait_until
 from tests.rigs.redis import cluster_url, redis, sentinel_url
 from tests.rigs.shared import Rigs
 from tests.rigs.tls import Certificates
+from tests.support import ROOT
 from tests.tiers.warm import KIB, Open, get_of, item_of, open_tier, read
 from zeekdb.config.urls import redacted
 from zeekdb.tiers import warm as warm_module
@@ -47,6 +49,7 @@ async def test_without_a_time_to_live_blocks_stay(rigs: Rigs, open_tier: Open) -
     tier = await open_tier(server.url, ttl_s=0)
     assert all(await tier.put([item_of(1, 100), item_of(2, 200 * KIB)]))
     assert {server("PTTL", key) for key in server("KEYS", "*")} == {-1}
+    assert len(server("KEYS", "*")) == 1 + (1 + 4)
 
 
 async def test_what_is_there_is_not_written_again(rigs: Rigs, open_tier: Open) -> None:
@@ -189,16 +192,25 @@ async def test_a_unix_socket_and_a_database(open_tier: Open) -> None:
 
 
 async def test_a_user_of_its_own(open_tier: Open) -> None:
+    """With the permissions that docs/KV.md names."""
+    page = (ROOT / "docs" / "KV.md").read_text()
+    rules = page.partition("A user needs `")[2].partition(", and for Sentinel")[0].replace("`", " ").replace(",", " ")
     with redis() as server:
-        server("ACL", "SETUSER", "kv", "on", ">p%w", "~zeekdb:*", "&zeekdb:*", "+@all", "-@dangerous", "-@scripting")
+        assert server("ACL", "SETUSER", "kv", "on", ">p%w", *(word for word in rules.split() if word != "and")) == "OK"
         tier = await open_tier(f"redis://kv:p%25w@127.0.0.1:{server.port}")
         item = item_of(1, 100 * KIB)
         assert all(await tier.put([item]))
+        tier.listen(lambda event: None)
+        await wait_until(lambda: tier.channel.is_connected)
         assert await read(tier, item) is True
         assert [held.meta async for some in tier.scan() for held in some] == [item.meta]
         async with tier.loading([name_of(item.meta)]) as mine:
             assert mine == [True]
         assert server("KEYS", "*lock*") == []
+        assert await tier.delete([Held(item.meta, 0)]) == [True]
+        await wait_until(lambda: tier.channel.sent == 2)
+        denied = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in server("ACL", "LOG")]
+        assert [entry for entry in denied if not entry[b"object"].startswith(b"client")] == []  # who the client is
 
 
 async def test_tls(rigs: Rigs, open_tier: Open) -> None:

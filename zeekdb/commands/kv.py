@@ -43,14 +43,16 @@ def tensors_of(ctx: Context) -> TensorsPort:
     return tensors
 
 
-def _text(word: Word, what: str = "key") -> bytes:
+def text_of(word: Word, what: str = "key") -> bytes:
     """A word that must not be long."""
     if len(word) > KEY_BYTES_MAX or not isinstance(word, bytes):
         raise CommandError(f"ERR a {what} has at most {KEY_BYTES_MAX} bytes")
     return word
 
 
-def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tuple[dict[bytes, bytes], Sequence[Word]]:
+def options_of(
+    words: Sequence[Word], known: Sequence[bytes], rest_min: int
+) -> tuple[dict[bytes, bytes], Sequence[Word]]:
     """The options before the first word that is none, and what follows; `rest_min` words at least are no options."""
     given: dict[bytes, bytes] = {}
     at = 0
@@ -66,45 +68,47 @@ def _options(words: Sequence[Word], known: Sequence[bytes], rest_min: int) -> tu
             continue
         if at + 1 >= len(words) - rest_min:
             raise SyntaxError_
-        given[name] = _text(words[at + 1], name.decode())
+        given[name] = text_of(words[at + 1], name.decode())
         at += 2
     return given, words[at:]
 
 
-def _tenant(ctx: Context, model: Word, options: dict[bytes, bytes], stores: bool = False) -> Tenant:
+def tenant_of(ctx: Context, model: Word, options: dict[bytes, bytes], stores: bool = False) -> Tenant:
+    """The model's tenant of the SALT that was given. CommandError."""
     region_ = tensors_of(ctx).region
     find = region_.tenant if stores else region_.reader
-    tenant: Tenant = find(_text(model, "model"), options.get(b"SALT", b""))
+    tenant: Tenant = find(text_of(model, "model"), options.get(b"SALT", b""))
     return tenant
 
 
 def _count(words: Sequence[Word], step: int = 1) -> Sequence[Word]:
     """The words behind their count, which must agree. `step` words belong to each that is counted."""
-    count = parse_range(_text(words[0], "number"), 1, KEYS_MAX, f"ERR the number of keys must be from 1 to {KEYS_MAX}")
+    wrong = f"ERR the number of keys must be from 1 to {KEYS_MAX}"
+    count = parse_range(text_of(words[0], "number"), 1, KEYS_MAX, wrong)
     if len(words) - 1 != count * step:
         raise CommandError("ERR the number of keys does not match the arguments")
     return words[1:]
 
 
 def _keys(words: Sequence[Word]) -> list[bytes]:
-    return [_text(word) for word in words]
+    return [text_of(word) for word in words]
 
 
 def _counted_keys(ctx: Context, model: Word, words: Sequence[Word]) -> tuple[Tenant, list[bytes]]:
     """For `m [SALT s] n key …`."""
-    options, rest = _options(words, (b"SALT",), 2)
-    return _tenant(ctx, model, options), _keys(_count(rest))
+    options, rest = options_of(words, (b"SALT",), 2)
+    return tenant_of(ctx, model, options), _keys(_count(rest))
 
 
 def one_key(ctx: Context, model: Word, words: Sequence[Word], command: str) -> tuple[Tenant, bytes]:
     """For `m [SALT s] key`."""
-    options, rest = _options(words, (b"SALT",), 1)
+    options, rest = options_of(words, (b"SALT",), 1)
     if len(rest) != 1:
         raise WrongArity(command)
-    return _tenant(ctx, model, options), _text(rest[0])
+    return tenant_of(ctx, model, options), text_of(rest[0])
 
 
-def _deadline(model: Model, options: dict[bytes, bytes]) -> int:
+def deadline_for(model: Model, options: dict[bytes, bytes]) -> int:
     """Unix seconds at which a block stored now expires; 0: never."""
     ttl_s = model.ttl_s
     if b"TTL" in options:
@@ -124,13 +128,14 @@ def _wait_ms(options: dict[bytes, bytes]) -> int:
     return parse_range(options[b"WAIT"], 0, WAIT_MS_MAX) if b"WAIT" in options else 0
 
 
-def _layout(tenant: Tenant) -> Layout:
+def layout_of(tenant: Tenant) -> Layout:
+    """CommandError: the model has none."""
     if tenant.model.layout is None:
         raise CommandError(f"ERR model '{show(tenant.model.name)}' has no layout, KV.MODEL SET declares one")
     return tenant.model.layout
 
 
-def _map(fields: dict[str, Any]) -> dict[bytes, Any]:
+def map_of(fields: dict[str, Any]) -> dict[bytes, Any]:
     """A map as Redis replies them: its strings are bulk strings."""
     return {key.encode(): value.encode() if isinstance(value, str) else value for key, value in fields.items()}
 
@@ -143,14 +148,14 @@ container("KV.MODEL", group="tensor", since="0.1.0", summary="A container for co
 @command("KV.MODEL|SET", arity=-3, flags=NOSCRIPT, complexity="O(1)", **STORES)
 def kv_model_set(ctx: Context, name: bytes, *words: bytes) -> str:
     """Declares a model: what its blocks look like, how long they stay and how much they may take."""
-    tensors_of(ctx).declare(Model.parse(_text(name, "model"), words))
+    tensors_of(ctx).declare(Model.parse(text_of(name, "model"), words))
     return "OK"
 
 
 @command("KV.MODEL|GET", arity=3, flags=NOSCRIPT, complexity="O(1)", **READS)
 def kv_model_get(ctx: Context, name: bytes) -> dict[bytes, Any]:
     """Tells what was declared of a model."""
-    return _map(tensors_of(ctx).region.model(name).fields())
+    return map_of(tensors_of(ctx).region.model(name).fields())
 
 
 @command("KV.MODEL|DEL", arity=3, flags=NOSCRIPT, complexity="O(N) with N the model's blocks", **STORES)
@@ -202,14 +207,14 @@ def _check_sizes(tenant: Tenant, values: Sequence[Word]) -> None:
 @command("KV.MSET", arity=-5, flags=FLAGS, complexity="O(N) with N the number of blocks", **STORES)
 def kv_mset(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores blocks, the keys in the order of their context: 1 stored, 0 there already, -1 dropped for lack of room."""
-    options, rest = _options(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
-    tenant = _tenant(ctx, model, options, stores=True)
+    options, rest = options_of(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
+    tenant = tenant_of(ctx, model, options, stores=True)
     pairs = _count(rest, 2)
     values = list(pairs[1::2])
     _check_sizes(tenant, values)
     parent = options.get(b"PARENT")
     return tensors_of(ctx).store(
-        ctx, tenant, _keys(pairs[::2]), values, _deadline(tenant.model, options), options.get(b"GROUP"), parent
+        ctx, tenant, _keys(pairs[::2]), values, deadline_for(tenant.model, options), options.get(b"GROUP"), parent
     )
 
 
@@ -223,10 +228,10 @@ def kv_mget(ctx: Context, model: Word, *words: Word) -> Any:
 @command("KV.LOOKUP", arity=-4, flags=FLAGS | FAST, complexity="O(N) with N the number of keys", **READS)
 def kv_lookup(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many blocks from the first on are there, which of all, and in which tier; may lease them."""
-    options, rest = _options(words, (b"SALT", b"LEASE", b"LOCATE", b"WAIT"), 2)
+    options, rest = options_of(words, (b"SALT", b"LEASE", b"LOCATE", b"WAIT"), 2)
     locate = b"LOCATE" in options
     lease_ms = _lease_ms(ctx, options)
-    tenant = _tenant(ctx, model, options)
+    tenant = tenant_of(ctx, model, options)
     keys = _keys(_count(rest))
     if not locate:
         return tensors_of(ctx).look_up(
@@ -281,9 +286,9 @@ def kv_unpin(ctx: Context, model: Word, *words: Word) -> int:
 @command("KV.PREFETCH", arity=-4, flags=FLAGS, complexity="O(N) with N the number of keys", **READS)
 def kv_prefetch(ctx: Context, model: Word, *words: Word) -> Any:
     """Begins to bring blocks from lower tiers into host memory, with GPU to the GPU's, and tells how many."""
-    options, rest = _options(words, (b"SALT", b"GPU"), 2)
-    tenant = _tenant(ctx, model, options)
-    if _text(rest[0], "number").upper() == b"LIKE":
+    options, rest = options_of(words, (b"SALT", b"GPU"), 2)
+    tenant = tenant_of(ctx, model, options)
+    if text_of(rest[0], "number").upper() == b"LIKE":
         from zeekdb.commands.kv_search import prefetch_like  # which imports this module
 
         return prefetch_like(ctx, tenant, rest[1:], b"GPU" in options)
@@ -319,7 +324,7 @@ def _names(tenant: Tenant, tokens: Word) -> list[bytes]:
         raise CommandError("ERR tokens are little-endian 32-bit integers")
     if len(tokens) > POSITION_MAX:
         raise CommandError("ERR too many tokens")
-    names = chain(bytes(tokens), _layout(tenant).block)
+    names = chain(bytes(tokens), layout_of(tenant).block)
     if len(names) > KEYS_MAX:
         raise CommandError(f"ERR a context has at most {KEYS_MAX} blocks")
     return names
@@ -343,28 +348,28 @@ def _cut(tensors: Sequence[Word], count: int, block_bytes: int) -> list[Word | m
 @command("KV.STORE", arity=-4, flags=FLAGS, complexity="O(N) with N the bytes", **STORES)
 def kv_store(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores the blocks of a context named by its tokens; replies as KV.MSET."""
-    options, rest = _options(words, (b"SALT", b"TTL", b"GROUP"), 2)
-    tenant = _tenant(ctx, model, options, stores=True)
+    options, rest = options_of(words, (b"SALT", b"TTL", b"GROUP"), 2)
+    tenant = tenant_of(ctx, model, options, stores=True)
     names = _names(tenant, rest[0])
-    values = _cut(rest[1:], len(names), _layout(tenant).block_bytes)
-    deadline_s = _deadline(tenant.model, options)
+    values = _cut(rest[1:], len(names), layout_of(tenant).block_bytes)
+    deadline_s = deadline_for(tenant.model, options)
     return tensors_of(ctx).store(ctx, tenant, names, values, deadline_s, options.get(b"GROUP"), None, 0)
 
 
 @command("KV.MATCH", arity=-3, flags=FLAGS | FAST, complexity="O(N) with N the number of tokens", **READS)
 def kv_match(ctx: Context, model: Word, *words: Word) -> Any:
     """Tells how many tokens, and blocks, of a context are there from its begin on; may lease them."""
-    options, rest = _options(words, (b"SALT",), 1)
-    more, tail = _options(rest[1:], (b"LEASE", b"WAIT"), 0)
+    options, rest = options_of(words, (b"SALT",), 1)
+    more, tail = options_of(rest[1:], (b"LEASE", b"WAIT"), 0)
     if tail:
         raise SyntaxError_
-    tenant = _tenant(ctx, model, options)
+    tenant = tenant_of(ctx, model, options)
     names = _names(tenant, rest[0])
     lease_ms = _lease_ms(ctx, more)
 
     def answer(found: Tenant) -> Reply:
         blocks = region.lookup(found.space, names, lease_ms)[0]
-        return [blocks * _layout(found).block, blocks]
+        return [blocks * layout_of(found).block, blocks]
 
     return tensors_of(ctx).look_up(ctx, tenant, names, _wait_ms(more), answer)
 
@@ -372,14 +377,14 @@ def kv_match(ctx: Context, model: Word, *words: Word) -> Any:
 @command("KV.FETCH", arity=-3, flags=FLAGS, complexity="O(N) with N the number of tokens", **READS)
 def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
     """Gets the blocks of the longest prefix of a context that is there, or some of their layers."""
-    options, rest = _options(words, (b"SALT",), 1)
-    tenant = _tenant(ctx, model, options)
-    layout = _layout(tenant)
+    options, rest = options_of(words, (b"SALT",), 1)
+    tenant = tenant_of(ctx, model, options)
+    layout = layout_of(tenant)
     slices: tuple[tuple[int, int], ...] = ()
     if len(rest) > 1:
-        if len(rest) != 4 or _text(rest[1]).upper() != b"LAYERS":
+        if len(rest) != 4 or text_of(rest[1]).upper() != b"LAYERS":
             raise SyntaxError_
-        first, last = (parse_int(_text(word, "number")) for word in rest[2:])
+        first, last = (parse_int(text_of(word, "number")) for word in rest[2:])
         slices = layout.slices(first, last)
     names = _names(tenant, rest[0])
     tensors = tensors_of(ctx)
@@ -397,11 +402,11 @@ def kv_fetch(ctx: Context, model: Word, *words: Word) -> Any:
 # --- by position --------------------------------------------------------------------------------------------------
 
 
-def _position(words: Sequence[Word], layout: Layout) -> tuple[bytes, int, int, int]:
+def place_of(words: Sequence[Word], layout: Layout) -> tuple[bytes, int, int, int]:
     """(sequence, layer, first token, end) of `seq layer from to`."""
-    sequence = _text(words[0], "sequence")
-    layer = parse_range(_text(words[1], "number"), 0, layout.layers - 1, "ERR the model has no such layer")
-    begin, end = (parse_range(_text(word, "number"), 0, POSITION_MAX) for word in words[2:4])
+    sequence = text_of(words[0], "sequence")
+    layer = parse_range(text_of(words[1], "number"), 0, layout.layers - 1, "ERR the model has no such layer")
+    begin, end = (parse_range(text_of(word, "number"), 0, POSITION_MAX) for word in words[2:4])
     if begin >= end:
         raise CommandError("ERR the token range is empty")
     return sequence, layer, begin, end
@@ -410,37 +415,29 @@ def _position(words: Sequence[Word], layout: Layout) -> tuple[bytes, int, int, i
 @command("KV.PUT", arity=-8, flags=FLAGS, complexity="O(N) with N the bytes", **STORES)
 def kv_put(ctx: Context, model: Word, *words: Word) -> Any:
     """Stores keys and values of some tokens of a sequence's layer, and tells their version."""
-    options, rest = _options(words, (b"SALT", b"TTL"), 6)
+    options, rest = options_of(words, (b"SALT", b"TTL"), 6)
     if len(rest) != 6:
         raise WrongArity("kv.put")
-    tenant = _tenant(ctx, model, options, stores=True)
-    layout = _layout(tenant)
-    sequence, layer, begin, end = _position(rest, layout)
+    tenant = tenant_of(ctx, model, options, stores=True)
+    layout = layout_of(tenant)
+    sequence, layer, begin, end = place_of(rest, layout)
     for tensor in rest[4:]:
         if len(tensor) != (end - begin) * layout.row_bytes:
             raise OutOfRange(f"ERR {end - begin} tokens of a layer have {(end - begin) * layout.row_bytes} bytes")
-    tensors = tensors_of(ctx)
-    added = tensors.region.add_range(tenant, sequence, layer, begin, end)
-    names = list(added.names(sequence, layer))
-    said = tensors.store_now(tenant, names, list(rest[4:]), _deadline(tenant.model, options))
-    if -1 in said:  # no room: nothing was stored, and nothing of what was there is lost
-        tensors.remove(tenant, names)
-        tensors.region.drop_range(tenant, sequence, layer, added)
-        return -1
-    for old in tensors.region.covered(tenant, sequence, layer, added):
-        tensors.remove(tenant, list(old.names(sequence, layer)))
-    return added.version
+    versions = tensors_of(ctx).versions
+    place = (sequence, layer, begin, end)
+    return versions.put_range(ctx, tenant, place, list(rest[4:]), deadline_for(tenant.model, options), "KV.PUT")
 
 
 @command("KV.GET", arity=-6, flags=FLAGS, complexity="O(N) with N the ranges of the sequence's layer", **READS)
 def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
     """Gets keys and values of some tokens of a sequence's layer: [from, to, version, keys, values] for each piece."""
-    options, rest = _options(words, (b"SALT",), 4)
+    options, rest = options_of(words, (b"SALT",), 4)
     if len(rest) != 4:
         raise WrongArity("kv.get")
-    tenant = _tenant(ctx, model, options)
-    layout = _layout(tenant)
-    sequence, layer, begin, end = _position(rest, layout)
+    tenant = tenant_of(ctx, model, options)
+    layout = layout_of(tenant)
+    sequence, layer, begin, end = place_of(rest, layout)
     place = (sequence, layer)
     for each in tenant.positions.get(place, [])[:]:  # what was evicted answers nothing
         if each.begin < end and each.end > begin and region.count_present(tenant.space, list(each.names(*place))) < 2:
@@ -470,13 +467,13 @@ def kv_stats(ctx: Context, *names: bytes) -> dict[bytes, Any]:
     """Counters of the region or of one model: blocks, bytes, hits, misses, what moved, and how long it took."""
     if len(names) > 1:
         raise WrongArity("kv.stats")
-    return _map(tensors_of(ctx).stats(names[0] if names else None))
+    return map_of(tensors_of(ctx).stats(names[0] if names else None))
 
 
 @command("KV.TIERS", arity=1, flags=NOSCRIPT, complexity="O(1)", **READS)
 def kv_tiers(ctx: Context) -> list[dict[bytes, Any]]:
     """State of each tier, from the fastest to the largest."""
-    return [_map(tier) for tier in tensors_of(ctx).tiers()]
+    return [map_of(tier) for tier in tensors_of(ctx).tiers()]
 
 
 # --- shared memory ------------------------------------------------------------------------------------------------
@@ -504,15 +501,15 @@ def kv_reserve(ctx: Context, *words: bytes) -> list[int]:
 @command("KV.COMMIT", arity=-5, flags=NOSCRIPT, complexity="O(N) with N the bytes", **STORES)
 def kv_commit(ctx: Context, model: bytes, *words: bytes) -> Any:
     """Makes blocks of what was written to reserved room; replies as KV.MSET."""
-    options, rest = _options(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
-    tenant = _tenant(ctx, model, options, stores=True)
+    options, rest = options_of(words, (b"SALT", b"TTL", b"GROUP", b"PARENT"), 3)
+    tenant = tenant_of(ctx, model, options, stores=True)
     pairs = _count(rest, 2)
-    offsets = [parse_range(_text(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
+    offsets = [parse_range(text_of(word, "number"), 0, 1 << 62) for word in pairs[1::2]]
     tensors = tensors_of(ctx)
     values = tensors.shared.reserved(ctx.client, offsets)
     try:
         _check_sizes(tenant, values)
-        deadline_s, parent = _deadline(tenant.model, options), options.get(b"PARENT")
+        deadline_s, parent = deadline_for(tenant.model, options), options.get(b"PARENT")
         return tensors.store(ctx, tenant, _keys(pairs[::2]), values, deadline_s, options.get(b"GROUP"), parent)
     finally:
         tensors.shared.release(ctx.client, offsets)

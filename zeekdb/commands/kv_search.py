@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import parse_range, to_float
 from zeekdb.commands.context import Context
-from zeekdb.commands.kv import FLAGS, READS, STORES, Word, _names, _options, _tenant, _text, tensors_of
+from zeekdb.commands.kv import FLAGS, READS, STORES, Word, _names, options_of, tenant_of, tensors_of, text_of
 from zeekdb.commands.spec import command
 from zeekdb.errors import CommandError, OutOfRange, SyntaxError_, WrongArity
 
@@ -67,18 +67,18 @@ def _later(ctx: Context, work: Any) -> Any:
 @command("KV.SEARCH", arity=-4, flags=FLAGS, complexity="O(log(N)) with N the number of contexts", **READS)
 def kv_search(ctx: Context, model: Word, *words: Word) -> Any:
     """Finds the contexts nearest to a vector, or to that of another context."""
-    options, rest = _options(words, (b"SALT", b"K", b"MIN", b"WITHKEYS"), 2)
+    options, rest = options_of(words, (b"SALT", b"K", b"MIN", b"WITHKEYS"), 2)
     if len(rest) != 2:
         raise SyntaxError_
-    tenant, count = _tenant(ctx, model, options), _count(options)
+    tenant, count = tenant_of(ctx, model, options), _count(options)
     least = _score(options[b"MIN"]) if b"MIN" in options else None
     contexts = tensors_of(ctx).contexts
-    kind, (name, salt), dim = _text(rest[0]).upper(), (tenant.model.name, tenant.salt), contexts.dim
+    kind, (name, salt), dim = text_of(rest[0]).upper(), (tenant.model.name, tenant.salt), contexts.dim
     vector, keys = b"", []
     if kind == b"VECTOR":
         vector = _vector(rest[1], dim)
     elif kind == b"LIKE":
-        keys = [_text(rest[1])]
+        keys = [text_of(rest[1])]
     elif kind == b"TOKENS":
         keys = _names(tenant, rest[1])
     else:
@@ -98,22 +98,22 @@ def kv_search(ctx: Context, model: Word, *words: Word) -> Any:
 @command("KV.EMBED", arity=-4, flags=FLAGS, complexity="O(1)", **STORES)
 def kv_embed(ctx: Context, model: Word, *words: Word) -> str:
     """Gives a context, named by its last block, a vector of the client's own."""
-    options, rest = _options(words, (b"SALT",), 2)
+    options, rest = options_of(words, (b"SALT",), 2)
     if len(rest) != 2:
         raise WrongArity("kv.embed")
     contexts = tensors_of(ctx).contexts
     vector = _vector(rest[1], contexts.dim)
-    contexts.embed(_tenant(ctx, model, options, stores=True), _text(rest[0]), vector)
+    contexts.embed(tenant_of(ctx, model, options, stores=True), text_of(rest[0]), vector)
     return "OK"
 
 
 @command("KV.NEAR", arity=-4, flags=FLAGS, complexity="O(N*log(N)) with N the number of contexts", **READS)
 def kv_near(ctx: Context, model: Word, *words: Word) -> Any:
     """Reports pairs of contexts that are nearly the same: two keys and the cosine, the nearest first."""
-    options, rest = _options(words, (b"SALT", b"MIN", b"LIMIT"), 0)
+    options, rest = options_of(words, (b"SALT", b"MIN", b"LIMIT"), 0)
     if rest or b"MIN" not in options:
         raise SyntaxError_
-    tenant, least = _tenant(ctx, model, options), _score(options[b"MIN"])
+    tenant, least = tenant_of(ctx, model, options), _score(options[b"MIN"])
     limit = PAIRS_DEFAULT
     if b"LIMIT" in options:
         limit = parse_range(options[b"LIMIT"], 1, PAIRS_MAX, f"ERR LIMIT must be from 1 to {PAIRS_MAX}")
@@ -129,10 +129,10 @@ def kv_near(ctx: Context, model: Word, *words: Word) -> Any:
 
 def prefetch_like(ctx: Context, tenant: Tenant, words: Sequence[Word], to_gpu: bool) -> Any:
     """KV.PREFETCH … LIKE key [K n]: begins to bring up the blocks of the nearest contexts, and tells how many."""
-    if len(words) not in (1, 3) or (len(words) == 3 and _text(words[1]).upper() != b"K"):
+    if len(words) not in (1, 3) or (len(words) == 3 and text_of(words[1]).upper() != b"K"):
         raise SyntaxError_
-    count = _count({b"K": _text(words[2])} if len(words) == 3 else {})
+    count = _count({b"K": text_of(words[2])} if len(words) == 3 else {})
     contexts = tensors_of(ctx).contexts
     contexts.dim  # noqa: B018
-    work = contexts.prefetch(tenant.model.name, tenant.salt, _text(words[0]), count, to_gpu)
+    work = contexts.prefetch(tenant.model.name, tenant.salt, text_of(words[0]), count, to_gpu)
     return _later(ctx, work)

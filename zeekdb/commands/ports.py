@@ -149,6 +149,7 @@ class TensorsPort(Protocol):
 
     shared: SharedMemoryPort
     region: Any  # the models and tenants: zeekdb.tensors.region.Region
+    versions: Any  # of blocks that are overwritten: zeekdb.server.versions.Versions
     gpu: Any  # the tier above host memory: zeekdb.server.device_tier.DeviceTier
     contexts: Any  # the vectors of contexts: zeekdb.server.contexts.Contexts
 
@@ -185,8 +186,14 @@ class TensorsPort(Protocol):
 
     def prefetch(self, tenant: Any, keys: list[bytes]) -> int: ...
     def demote(self, tenant: Any, keys: list[bytes]) -> int: ...
+    def defer(self, client: Any, work: Any, is_read: bool = False) -> Any:
+        """What a command returns whose reply is `work`'s result; its client's next command waits for it."""
+
     def where(self, tenant: Any, key: bytes) -> list[str]:
         """The names of the tiers that have a block, the fastest first."""
+
+    async def object_url(self, tenant: Any, key: bytes, seconds: int) -> str | None:
+        """A URL of the block's object; None: there is none. CommandError, Unavailable."""
 
     def stats(self, name: bytes | None) -> dict[str, Any]: ...
     def tiers(self) -> list[dict[str, Any]]: ...

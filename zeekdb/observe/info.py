@@ -398,10 +398,9 @@ def keyspace_section(server: Any, keyspace: Any) -> Fields:
 
 
 def tensors_section(server: Any, keyspace: Any) -> Fields:
-    """# Tensors: the region's blocks, each tier, each model"""
+    """# Tensors: the region's blocks, each model"""
     tensors = server.tensors
-    rows = [("tensors_tier_" + tier.pop("name").decode(), tier) for tier in tensors.tiers()]
-    rows += [
+    rows = [
         ("tensors_model_" + name.decode("utf-8", "replace").translate(UNSAFE), tensors.stats(name))
         for name in sorted(tensors.region.models)[:INFO_MODELS_MAX]
     ]
@@ -409,6 +408,14 @@ def tensors_section(server: Any, keyspace: Any) -> Fields:
         *((f"tensors_{name}", value) for name, value in tensors.stats(None).items()),
         *((name, ",".join(f"{field}={shown(value)}" for field, value in row.items())) for name, row in rows),
     ]
+
+
+def tiers_section(server: Any, keyspace: Any) -> Fields:
+    """# Tiers: where blocks are, from the fastest to the largest, and what was warmed at the start"""
+    tensors = server.tensors
+    rows = [("tier_" + tier.pop("name").decode(), tier) for tier in tensors.tiers()]
+    rows.append(("warming", tensors.warming.figures()))
+    return [(name, ",".join(f"{field}={shown(value)}" for field, value in row.items())) for name, row in rows]
 
 
 def shown(value: Any) -> str:
@@ -432,6 +439,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any, Any], Fields]]] = {
     "latencystats": ("Latencystats", latencystats_section),
     "cluster": ("Cluster", cluster_section),
     "tensors": ("Tensors", tensors_section),
+    "tiers": ("Tiers", tiers_section),
     "keyspace": ("Keyspace", keyspace_section),
 }
 DEFAULT = frozenset(SECTIONS) - {"commandstats", "latencystats"}

@@ -2,7 +2,7 @@
 
 Behind a command that stores blocks of a model with a layout a job is queued, which names them: their keys, and the key
 before them. One task takes jobs in turn; for each block it looks whether the block is still in host memory, has a
-thread read its keys (`tiers/vectors/embedding.py`), and adds that to the sum of the blocks before it. The sums of the
+thread read its keys (`tensors/embedding.py`), and adds that to the sum of the blocks before it. The sums of the
 last STATES_MAX blocks are kept, 4 KiB each, so a context goes on where it ended; of an older one the store knows the
 vector and its length, which is the sum again. Where neither is known the context begins with what came.
 
@@ -33,8 +33,8 @@ from zeekdb.tiers.tier import Name, settle
 
 if TYPE_CHECKING:
     from zeekdb.server.tensors import Tensors
+    from zeekdb.tensors.embedding import Embedder, Vector
     from zeekdb.tensors.region import Tenant
-    from zeekdb.tiers.vectors.embedding import Embedder, Vector
     from zeekdb.tiers.vectors.store import Context, Match, Pair, VectorStore
 
 T = TypeVar("T")
@@ -94,14 +94,15 @@ class Contexts:
         config = self.tensors.server.config
         if not config.kv_qdrant_url:
             return
+        from zeekdb.tensors.embedding import VERSION
         from zeekdb.tiers.vectors.engine import Options
         from zeekdb.tiers.vectors.store import VectorStore, engine_of
 
         url, timeout_s = config.kv_qdrant_url, config.kv_qdrant_timeout / 1000
         options = Options(config.kv_qdrant_dim, config.kv_qdrant_m, config.kv_qdrant_ef)
         store = VectorStore(
-            engine_of(url, options, timeout_s), dim=options.dim, batch=config.kv_qdrant_batch, timeout_s=timeout_s,
-            scrub=scrubber([url]),
+            engine_of(url, options, timeout_s), dim=options.dim, version=VERSION, batch=config.kv_qdrant_batch,
+            timeout_s=timeout_s, scrub=scrubber([url]),
         )  # fmt: skip
         await store.open()
         self.store = store
@@ -177,7 +178,7 @@ class Contexts:
 
     async def _work(self, job: Job) -> None:
         """Adds the job's blocks, as far as they are in host memory, and queues the context's vector."""
-        from zeekdb.tiers.vectors.embedding import embedder, finished
+        from zeekdb.tensors.embedding import embedder, finished
 
         tenant, layout, store = job.tenant, job.tenant.model.layout, self.store
         if store is None or layout is None:
@@ -189,14 +190,14 @@ class Contexts:
         last = None
         for key in job.keys[done:]:
             more = await self._block(tenant, layout, key, maker)
-            if more is None:
+            if more is None or not self._is_there(tenant, key):
                 break
             last = Name(tenant.model.name, tenant.salt, key)
             state = _grown(state, key, more)
             self._keep(last, state)
             self.embedded += 1
-        if last is None:
-            return
+        if last is None or not self._is_there(tenant, last.key):
+            return  # what was deleted meanwhile must not be found
         if origin is not None:
             self._replace(origin)
         made = finished(state.total)
@@ -226,7 +227,7 @@ class Contexts:
 
     async def _recalled(self, names: Sequence[Name], layout: Layout) -> tuple[int, State | None]:
         """The last of the contexts whose pooled vector the store has, as the sum that it was."""
-        from zeekdb.tiers.vectors.embedding import resumed
+        from zeekdb.tensors.embedding import resumed
 
         assert self.store is not None
         try:
@@ -248,6 +249,9 @@ class Contexts:
         if not isinstance(view, BlobView) or len(view) != maker.block_bytes:
             return None
         return await settle(asyncio.get_running_loop().run_in_executor(self._threads, maker.block, view))
+
+    def _is_there(self, tenant: Tenant, key: bytes) -> bool:
+        return self.tensors.below.is_open(tenant) and bool(region.count_present(tenant.space, [key]))
 
     def _keep(self, name: Name, state: State) -> None:
         self._states[name] = state
@@ -298,7 +302,7 @@ class Contexts:
 
     async def like(self, model: bytes, salt: bytes, keys: Sequence[bytes]) -> bytes:
         """The vector of the longest context that ends with one of these blocks. CommandError: none is known."""
-        from zeekdb.tiers.vectors.embedding import finished
+        from zeekdb.tensors.embedding import finished
 
         store = self._open_store()
         names = [Name(model, salt, key) for key in keys]

@@ -5,14 +5,15 @@ memory, or left out if it has gone. Deletions wait in the same order, so that th
 new one of that name with it. While no shared tier can be asked blocks wait; deletions are the stack's to remember.
 
 *In.* What a read misses is asked for in the catalogue and in the shared tiers at once, within `kv-find-deadline`; what
-is found comes into the index, and is as any block below from then on. A name that nobody knew is not asked for again for
-a moment. A lookup never waits: it has the same done for the next one. Other nodes also announce what they store and
+is found comes into the index, and is as any block below from then on. A name that nobody knew is not asked for again
+for a moment. A lookup never waits: it has the same done for the next one. Other nodes also announce what they store and
 remove; they are believed only as far as names and checksums go, as everything that is read is verified.
 
-*What was deleted here stays deleted.* A tier that failed may still have a block whose deletion could not be told, and a
-put that nobody waits for any more may arrive after the deletion that followed it. So names deleted here are not taken
-back for DEAD_S in which all shared tiers were well, unless they are stored again, here or, as announced, elsewhere; what
-is found under them is deleted once more. At worst a block that another node has stored since is a miss for so long.
+*What was deleted here stays deleted.* A tier that failed may still have a block whose deletion could not be told, and
+a put that nobody waits for any more may arrive after the deletion that followed it. So names deleted here are not taken
+back for DEAD_S in which all shared tiers were well, unless they are stored again, here or, as announced, elsewhere;
+what is found under them is deleted once more. At worst a block that another node has stored since is a miss for so
+long.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.errors import CommandError
@@ -47,7 +48,6 @@ DEAD_S: Final = 10.0
 FIND_BATCH: Final = 1024  # names of one question
 FINDS_MAX: Final = 64  # questions under way; what is asked beyond is a miss
 HEARD_MAX: Final = 65_536  # announced blocks that wait to be looked at; what is not is found when it is asked for
-ADOPT_TURN: Final = 256  # blocks taken into the index before the loop has its turn
 
 Found = Sequence[tuple[Meta, int] | None]  # what is under each name, and the bits of the tiers that have it
 Ask = Callable[[Sequence[Name]], Awaitable[Found]]
@@ -61,7 +61,6 @@ class Fleet:
         self.below = below
         self.stack: Stack | None = None
         self.catalogue: Ask | None = None
-        self.on_forgotten: Callable[[Sequence[Name]], None] | None = None
         self.shared = self.share_dropped = self.share_failed = 0
         self.found = self.asked = self.late = 0
         self._number = 0
@@ -80,7 +79,11 @@ class Fleet:
         self._finds: set[asyncio.Task[None]] = set()
         self._heard: dict[Name, None] = {}
         self._listening: asyncio.Task[None] | None = None
-        self.forgotten = 0
+        self.forgotten = self.adopted = 0
+        self.adopt_max = 0  # blocks
+        self.list_catalogue: Callable[[int], AsyncIterator[Sequence[tuple[Meta, int]]]] | None = None
+        self._adopting: asyncio.Task[None] | None = None
+        self._adopt_again = False
 
     # ------------------------------------------------------------ coming and going
 
@@ -111,7 +114,7 @@ class Fleet:
     async def close(self) -> None:
         """Hands out what waits, as far as somebody can be asked."""
         self._stopping = True
-        asking = {*self._finds, *([self._listening] if self._listening is not None else [])}
+        asking = {task for task in (*self._finds, self._listening, self._adopting) if task is not None}
         for task in asking:
             task.cancel()
         if asking:
@@ -126,7 +129,7 @@ class Fleet:
         return {
             "shared_waiting": len(self._shares), "shared_out": self.shared, "share_dropped": self.share_dropped,
             "share_failed": self.share_failed, "fleet_asked": self.asked, "fleet_found": self.found,
-            "fleet_late": self.late, "fleet_forgotten": self.forgotten,
+            "fleet_late": self.late, "fleet_forgotten": self.forgotten, "fleet_adopted": self.adopted,
         }  # fmt: skip
 
     # ------------------------------------------------------------ out
@@ -212,8 +215,6 @@ class Fleet:
             buried, self._buried = self._buried, None
         try:
             await self.stack.delete(batch)
-            if self.on_forgotten is not None:
-                self.on_forgotten([name_of(held.meta) for held in batch])
         finally:
             if buried is not None and not buried.done():
                 buried.set_result(None)
@@ -383,19 +384,48 @@ class Fleet:
         by_position = meta.key.startswith((b"\0k", b"\0v"))  # parts of blocks, of any number of tokens
         return layout is not None and meta.codec == "raw" and not by_position and meta.size != layout.block_bytes
 
-    async def adopt_all(self, most: int) -> int:
-        """At the start: what other tiers have, at most so many blocks; how many came into the index."""
+    def adopt_soon(self) -> None:
+        """Begins to take in what shared tiers have, so that lookups know of it: at the start, and for a new model."""
+        if not self.is_active or not self.adopt_max:
+            return
+        if self._adopting is None:
+            self._adopting = asyncio.get_running_loop().create_task(self._adopt_all())
+        else:
+            self._adopt_again = True
+
+    async def _adopt_all(self) -> None:
+        try:
+            while not self._stopping:
+                self._adopt_again = False
+                before = self.adopted
+                await self._adopt_some()
+                if self.adopted > before:
+                    log.info("%d blocks of shared tiers are known now", self.adopted - before)
+                if not self._adopt_again:
+                    return
+        except Exception:
+            log.exception("Looking at what shared tiers have")
+        finally:
+            self._adopting = None
+
+    async def _adopt_some(self) -> None:
         assert self.stack is not None
-        count = seen = 0
+        seen = 0
+        if self.list_catalogue is not None:
+            async for known in self.list_catalogue(self.adopt_max):
+                for meta, bits in known:
+                    self.adopted += self.adopt(meta, bits)
+                    seen += 1
+                await asyncio.sleep(0)
+        if seen:
+            return  # the catalogue knows of all of them
         async for found in self.stack.scan_shared():
             for held in found:
-                seen += 1
-                if seen > most:
-                    return count
-                count += self.adopt(held.meta, held.place & ~PLACE_LOCAL)
-                if seen % ADOPT_TURN == 0:
-                    await asyncio.sleep(0)
-        return count
+                self.adopted += self.adopt(held.meta, held.place & ~PLACE_LOCAL)
+            seen += len(found)
+            await asyncio.sleep(0)
+            if seen >= self.adopt_max:
+                return
 
     def _hear(self, event: Any) -> None:
         """What another node, or a loader here, announces: zeekdb.tiers.warm_channel.Event."""

@@ -9,18 +9,17 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.hot import region
-from zeekdb.tensors.region import Tenant, position_of
+from zeekdb.tensors.region import Range, Tenant, position_of
 from zeekdb.tiers.stack import BITS
-from zeekdb.tiers.tier import Meta, Name
+from zeekdb.tiers.tier import Meta, Name, TierStats
 
 if TYPE_CHECKING:
     from zeekdb.config.config import Config
-    from zeekdb.hot.blobview import BlobView
-    from zeekdb.tiers.postgres.catalogue import Catalogue, Version
+    from zeekdb.tiers.postgres.catalogue import Catalogue
     from zeekdb.tiers.postgres.pool import Database
 
 log = logging.getLogger("zeekdb")
@@ -43,6 +42,21 @@ def meta_of(tenant: Tenant, key: bytes) -> Meta | None:
         tenant.model.name, tenant.salt, key, known["size"], known["checksum"], known["deadline_s"],
         known["group"] or b"", tenant.model.codec,
     )  # fmt: skip
+
+
+def bits_of(levels: Sequence[str]) -> int:
+    """Shared tiers by name, as bits of a place."""
+    return sum(bit for name, bit in SHARED_LEVELS if name in levels)
+
+
+def catalogued(meta: Meta) -> Meta:
+    """The block as whose versions the catalogue keeps it: one by position without its own version in the name."""
+    place = position_of(meta.key)
+    if place is None:
+        return meta
+    layer, begin, end, _, sequence = place
+    keys, values = Range(begin, end, 0).names(sequence, layer)
+    return meta._replace(key=keys if meta.key.startswith(b"\0k") else values)
 
 
 class Records:
@@ -120,11 +134,21 @@ class Records:
         if names:
             catalogue.shared(names)
 
-    def replaced(self, old: Meta, new: Meta, who: str, why: str, view: BlobView | None) -> None:
-        """Other bytes are under this name now; `view`: those before."""
+    def positioned(self, tenant: Tenant, key: bytes) -> None:
+        """Tokens were stored by position for the first time: from here on what they are has versions."""
+        meta, place = meta_of(tenant, key), position_of(key)
+        if self.catalogue is not None and meta is not None and place is not None:
+            from zeekdb.tiers.postgres.events import Context
+
+            layer, begin, end, _, sequence = place
+            context = Context(layer, layer + 1, begin, end, sequence=sequence, metadata={"history": True})
+            self.catalogue.stored(catalogued(meta), context)
+
+    def written(self, tenant: Tenant, key: bytes) -> None:
+        """A block was written over another."""
         if self.catalogue is not None:
-            with memoryview(view if view is not None else b"") as data:
-                self.catalogue.overwritten(old, new, who, why, data if view is not None else None)
+            name = Name(tenant.model.name, tenant.salt, key)
+            self.catalogue.accessed(name, "write", "host", True, 0, self.next_request())
 
     def read(
         self, tenant: Tenant, keys: Sequence[bytes], tiers: Sequence[str], found: Sequence[Any], took_ns: int
@@ -138,12 +162,13 @@ class Records:
             name = Name(tenant.model.name, tenant.salt, key)
             catalogue.accessed(name, "read", tier, each is not None, took_us, request)
 
-    def removed(self, names: Sequence[Name]) -> None:
+    def removed(self, tenant: Tenant, keys: Sequence[bytes]) -> None:
         """Blocks are gone for all nodes."""
         catalogue = self.catalogue
-        if catalogue is not None:
+        if catalogue is not None and keys:
             request = self.next_request()
-            for name in names:
+            for key in keys:
+                name = Name(tenant.model.name, tenant.salt, key)
                 catalogue.accessed(name, "delete", "", True, 0, request)
                 catalogue.removed(name)
 
@@ -152,7 +177,8 @@ class Records:
         meta = meta_of(tenant, key) if self.catalogue is not None else None
         if meta is not None and self.catalogue is not None:
             place = region.describe(tenant.space, key)["place"] or 0  # type: ignore[index]
-            self.catalogue.placed(meta, tuple(name for name, bit in SHARED_LEVELS if place & bit), meta.size)
+            levels = tuple(name for name, bit in SHARED_LEVELS if place & bit)
+            self.catalogue.placed(meta, levels, meta.size)
 
     # ------------------------------------------------------------ what is asked
 
@@ -161,18 +187,28 @@ class Records:
         if self.catalogue is None:
             return [None] * len(names)
         found = await self.catalogue.find(names)
-        return [
-            (each.meta, sum(bit for name, bit in SHARED_LEVELS if name in each.levels)) if each is not None else None
-            for each in found
-        ]
+        return [(each.meta, bits_of(each.levels)) if each is not None else None for each in found]
 
-    async def history(self, name: Name) -> list[Version] | None:
-        """A block's versions, the newest first; None: there is no catalogue."""
-        return await self.catalogue.history(name) if self.catalogue is not None else None
+    async def list(self, limit: int) -> AsyncIterator[list[tuple[Meta, int]]]:
+        """What lies in shared tiers, the youngest first: blocks and the tiers' bits, in lists."""
+        if self.catalogue is not None:
+            async for page in self.catalogue.adoptable(limit):
+                yield [(found.meta, bits_of(found.levels)) for found in page]
 
-    async def snapshot(self, name: Name, version: int) -> tuple[Meta, bytes] | None:
-        """The bytes of an earlier version."""
-        return await self.catalogue.snapshot(name, version) if self.catalogue is not None else None
+    async def popular(self, limit: int) -> Sequence[tuple[Meta, int]]:
+        """What is asked for most and lies in shared tiers."""
+        if self.catalogue is None:
+            return []
+        found = await self.catalogue.popular(limit)
+        return [(each.meta, bits_of(each.levels)) for each in found]
 
+    def tier(self) -> TierStats | None:
+        """The catalogue's figures; None: there is none."""
+        return self.catalogue.stats() if self.catalogue is not None else None
 
-Tell = Callable[[Tenant, bytes], None]
+    def retune(self, config: Config) -> None:
+        """Pass on what CONFIG SET has changed."""
+        if self.catalogue is not None:
+            self.catalogue.retune(
+                log_sample=config.kv_log_sample, log_days=config.kv_log_days, versions=config.kv_versions
+            )

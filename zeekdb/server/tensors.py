@@ -32,13 +32,15 @@ from zeekdb.server.contexts import Contexts
 from zeekdb.server.device_tier import DeviceTier
 from zeekdb.server.fetching import Answer, Fetching
 from zeekdb.server.levels import database_of, make_levels, retune
-from zeekdb.server.records import Records, meta_of
+from zeekdb.server.records import Records
 from zeekdb.server.shared_memory import SharedMemory
+from zeekdb.server.versions import Versions
+from zeekdb.server.warming import Warming
 from zeekdb.tensors.layout import Layout, Model
 from zeekdb.tensors.models_file import load_models, save_models
 from zeekdb.tensors.region import Region, Tenant, deadline_of
 from zeekdb.tiers.stack import BITS, Stack
-from zeekdb.tiers.tier import Flow, Meta, TierStats
+from zeekdb.tiers.tier import Flow, Name, TierStats
 
 if TYPE_CHECKING:
     from zeekdb.commands.context import Context
@@ -101,6 +103,8 @@ class Tensors:
         self.contexts = Contexts(self)
         self.records = Records()
         self.fetching = Fetching(self)
+        self.versions = Versions(self)
+        self.warming = Warming(self)
         self.models_path: Path | None = None
         self.coding = Coding(self._room)
         self.flows: dict[bytes, Flows] = {}
@@ -120,9 +124,12 @@ class Tensors:
             self.arena_bytes = arena.arena_stats()["size"]
             if config.kv_prefault:
                 arena.arena_fault_in()
-        await self._open_below()
+        contexts = asyncio.ensure_future(self.contexts.start())  # an engine of its own takes a second
+        try:
+            await self._open_below()
+        finally:
+            await contexts
         await self.gpu.start()
-        await self.contexts.start()
         config.on_change("kv-ssd-uses", self.tick)
         config.on_change("kv-namespace", self._name_spaces)
         try:
@@ -155,7 +162,13 @@ class Tensors:
             await self.records.open(config, database_of(levels, config))
             self.below.on_placed = self.records.placed
             self.below.fleet.catalogue = self.records.find
-            self.below.fleet.on_forgotten = self.records.removed
+            self.below.fleet.list_catalogue = self.records.list
+            for name in ("kv-log-sample", "kv-log-days", "kv-versions"):
+                config.on_change(name, lambda: self.records.retune(config))
+            if config.kv_warming:
+                self.warming.start(self.records.popular, config.kv_warming, config.kv_warming_bytes)
+        self.below.fleet.adopt_max = config.kv_adopt
+        self.below.fleet.adopt_soon()
 
     def _layout_of(self, name: bytes) -> Layout | None:
         """Of blocks that are kept as they come."""
@@ -185,7 +198,9 @@ class Tensors:
         set_namespaces([])
         if self.tasks:
             await asyncio.wait(self.tasks)
+        await self.warming.stop()
         await self.contexts.stop()
+        await self.versions.close()
         await self.gpu.stop()
         await self.below.close()
         await self.records.close()
@@ -224,6 +239,7 @@ class Tensors:
             self.sweep_at = (self.sweep_at + 1) % len(tenants)
             tenant = tenants[self.sweep_at]
             tenant.cursor, gone = region.sweep(tenant.space, tenant.cursor)
+            self.records.removed(tenant, [key for key, _ in gone])
             self.below.forget(tenant, gone)
 
     # ------------------------------------------------------------ models
@@ -235,6 +251,7 @@ class Tensors:
         self.region.declare(model)
         self.gpu.declare(model)
         self._save_models()
+        self.below.fleet.adopt_soon()
 
     def _has_plain_keys(self, name: bytes) -> bool:
         return any(name == each for _, each in self.server.config.kv_namespace)
@@ -365,47 +382,22 @@ class Tensors:
         """SET: OK, and the block under this key is this one from now on, or none, where there is no room."""
         if deadline_s is None:
             deadline_s = deadline_of(tenant.model.ttl_s)
-        known = region.describe(tenant.space, key)
         work: Coroutine[Any, Any, Any]
-        if known is not None and self.records.catalogue is not None:
-            if not known["in_host"] and not ctx.deny_blocking:  # what it was is to be kept
-                work = self._replace_kept(ctx, tenant, key, value, deadline_s, group)
-                return self.defer(ctx.client, self._counted(len(value), work))
-            old, view = meta_of(tenant, key), region.get(tenant.space, [key], False)[0]
-            said = self._replace_now(tenant, key, value, deadline_s, group)
-            self._note_replaced(ctx, tenant, key, old, view if isinstance(view, BlobView) else None)
-        else:
-            said = self._replace_now(tenant, key, value, deadline_s, group)
+        if not ctx.deny_blocking and self.versions.is_kept_from(tenant, key):
+            work = self.versions.replace_below(ctx, tenant, key, value, deadline_s, group, "SET")
+            return self.defer(ctx.client, self._counted(len(value), work))
+        said = self.versions.replace(ctx, tenant, key, value, deadline_s, group, "SET")
         if said >= 0 or ctx.deny_blocking or not self.below.is_making_room() or self._is_crowded(len(value)):
             return "OK"
-        work = self._replace_later(tenant, key, value, deadline_s, group)
+        work = self.replace_later(tenant, key, value, deadline_s, group)
         return self.defer(ctx.client, self._counted(len(value), work))
 
-    async def _replace_kept(
-        self, ctx: Context, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
-    ) -> str:  # fmt: skip
-        """The same, where the block that it replaces is below: it is read first, as its bytes become a version."""
-        async with self.below.bringing(tenant, [key]) as coming:
-            old = meta_of(tenant, key)
-            view = await coming[0].view() if coming[0] is not None else None
-            if self.below.is_open(tenant):
-                if self._replace_now(tenant, key, value, deadline_s, group) < 0:
-                    await self._replace_later(tenant, key, value, deadline_s, group)
-                self._note_replaced(ctx, tenant, key, old, view)
-        return "OK"
-
-    def _note_replaced(
-        self, ctx: Context, tenant: Tenant, key: bytes, old: Meta | None, view: BlobView | None, why: str = "SET"
-    ) -> None:  # fmt: skip
-        new = meta_of(tenant, key)
-        if old is not None and new is not None and new.checksum != old.checksum:
-            self.records.replaced(old, new, f"{ctx.client.user}@{ctx.client.addr}", why, view)
-
-    def _replace_now(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+    def replace_now(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
+        """See region.replace; what was below goes there too."""
         known = region.describe(tenant.space, key)
         is_sooner = known is not None and 0 < deadline_s < (known["deadline_s"] or deadline_s + 1)
         if known is not None and known["place"] is not None and is_sooner:
-            self.remove(tenant, [key])  # what is below would live longer, after a restart
+            self._remove(tenant, [key], is_told=False)  # what is below would live longer, after a restart
         return self._replace(tenant, key, value, deadline_s, group)
 
     def _replace(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
@@ -416,9 +408,10 @@ class Tensors:
         self.below.fleet.stored(tenant, [key], [said])
         return said
 
-    async def _replace_later(
+    async def replace_later(
         self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None
     ) -> str:  # fmt: skip
+        """Where there was no room: once the tiers below have made some, if they do."""
         end_s = self.server.loop.time() + STORE_WAIT_S
         while await self.below.wait_for_room(end_s) and self.below.is_open(tenant):
             if self._replace(tenant, key, value, deadline_s, group) >= 0:
@@ -436,8 +429,12 @@ class Tensors:
         count, buried = self._remove(tenant, keys)
         return self._once(ctx, buried, count)
 
-    def _remove(self, tenant: Tenant, keys: list[bytes]) -> tuple[int, asyncio.Future[None] | None]:
+    def _remove(
+        self, tenant: Tenant, keys: list[bytes], is_told: bool = True
+    ) -> tuple[int, asyncio.Future[None] | None]:
         gone = region.remove(tenant.space, keys)
+        if is_told:
+            self.records.removed(tenant, keys)
         self.contexts.removed(tenant, keys)
         if not self.below.fleet.is_active:
             return len(gone), self.below.forget(tenant, gone)
@@ -483,6 +480,15 @@ class Tensors:
         count += self.below.sink(tenant, rest) + region.demote(tenant.space, rest)
         self.below.write_soon()
         return count
+
+    async def object_url(self, tenant: Tenant, key: bytes, seconds: int) -> str | None:
+        """KV.URL."""
+        level = self.below.tier.by_name.get("objects") if self.below.tier is not None else None
+        if level is None:
+            raise CommandError("ERR no object storage is configured, kv-objects-url names one")
+        tier: Any = level.tier
+        url: str | None = await tier.url(Name(tenant.model.name, tenant.salt, key), seconds)
+        return url
 
     # ------------------------------------------------------------ waiting
 
@@ -533,6 +539,11 @@ class Tensors:
         sums |= {"models": len(self.region.models), **region.totals(), "attached_clients": attached}
         return sums | self.below.fleet.figures() if self.below.fleet.stack is not None else sums
 
+    def is_catalogue_up(self) -> bool:
+        """Whether it answers."""
+        catalogue = self.records.tier()
+        return catalogue is not None and catalogue.state == "ok"
+
     def where(self, tenant: Tenant, key: bytes) -> list[str]:
         """KV.WHERE."""
         known = region.describe(tenant.space, key)
@@ -553,7 +564,8 @@ class Tensors:
         device = self.gpu.tier()
         tiers = [host] if device is None else [device, host]
         below = self.below.tier.tier_stats() if self.below.tier is not None else []
-        tiers += map(figures_of, below)
+        catalogue = self.records.tier()
+        tiers += map(figures_of, [*below, catalogue] if catalogue is not None else below)
         if (vectors := self.contexts.tier()) is not None:
             tiers.append(vectors)
         return tiers

@@ -11,7 +11,7 @@ comes from where the cloud's own tools find it: AWS_…, GOOGLE_…, AZURE_… o
 *A directory* is made durable here. obstore writes an object beside its place and renames it, so that nobody sees half
 of one, but it syncs nothing: after a power cut the name may be there and the bytes not. So an object is written as a
 temporary one first, synced, renamed by us, and then the directory is synced. What a killed process leaves is in `tmp/`,
-which `open` clears of what is old. A file of ours in the root tells an empty directory from one whose disk is not there.
+which `open` clears of what is old. A file of ours in the root tells an empty directory from a disk that is not mounted.
 
 *Buffers.* An upload reads the caller's memory without a copy, in threads that Python does not see. Who gives up waiting
 (a timeout) has not ended that: `write` returns only when no thread holds the memory any more.
@@ -33,7 +33,6 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from zeekdb.errors import Unavailable
-from zeekdb.tiers.tier import settle
 
 PART: Final = 8 << 20  # bytes of one request's body; 10,000 of them are S3's largest object
 RATE_MIN: Final = 1 << 20  # bytes/s that a transfer is given time for
@@ -243,7 +242,7 @@ class Folder(Bucket):
         self._make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-            _sync_folder(folder.parent)
+        _sync_folder(folder.parent)  # also where another thread has just made it, and has not got so far
         self._made.add(folder)
 
     async def remove(self, paths: Sequence[str]) -> None:
@@ -352,7 +351,7 @@ def open_bucket(url: str, timeout_s: float, threads: ThreadPoolExecutor) -> Buck
     if place.scheme == "file":
 
         async def run(work: Callable[..., Any], *arguments: Any) -> Any:
-            return await settle(asyncio.get_running_loop().run_in_executor(threads, work, *arguments))
+            return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
 
         return Folder(obstore, Path(place.prefix), run)
     made = {"s3": obstore.store.S3Store, "gs": obstore.store.GCSStore, "az": obstore.store.AzureStore}[place.scheme]

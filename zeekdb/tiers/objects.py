@@ -2,6 +2,7 @@
 
     <prefix>/blocks/<2 hex digits>/<30 hex digits>   one block: header (`envelope.py`), then payload (`packing.py`)
     <prefix>/archive/<32 hex digits>/<version>       earlier versions, in the same form; nothing expires there
+    <prefix>/probe/<32 hex digits>                   there for a moment, while a breaker tries whether writing works
     <prefix>/zeekdb.tier, <prefix>/tmp/              of directories
 
 The digits are `envelope.digest` of the block's name: nothing that clients choose is part of a path, and the first two
@@ -15,9 +16,10 @@ large both can be, and for the rest of a large object in parallel ranges; raw by
 client's memory to the caller's. An object that says it is the asked one and is damaged is remembered, so that the next
 put writes it anew instead of finding it there.
 
-*Expiry.* Deadlines stand in the header: what is past them is not there, for whoever asks. `ttl_days` is about storage:
-objects that nobody has written for so long are deleted, a 256th of the names every EXPIRY_S. A lifecycle rule of the
-bucket does the same without requests (docs/KV.md has one).
+*Expiry.* Deadlines stand in the header: what is past them is not there, for whoever asks. What takes room is deleted in
+steps, a 256th of the names every EXPIRY_S: objects that nobody has written for `ttl_days`, and in a directory, where
+reading headers costs nothing, those past their deadline. A lifecycle rule of the bucket does the former without
+requests (docs/KV.md has one).
 
 Reads and writes have a breaker each: a full disk, or keys that may only read, must not hide what is there.
 """
@@ -68,6 +70,8 @@ DOUBTFUL_MAX: Final = 4096  # names
 DAY_S: Final = 86_400
 EXPIRY_S: Final = 60.0
 PARTITIONS: Final = 256
+HEADERS_MAX: Final = 5000  # that expiry reads in a step, for their deadlines
+VERSIONS_MAX: Final = 10_000  # of a block that are listed
 URL_S_MAX: Final = 7 * DAY_S  # what S3 signs for
 
 
@@ -86,7 +90,8 @@ class ObjectTier(SharedTier):
         self.packer = Packer(coding, layout_of, checksum)
         self.is_lossy = self.packer.is_lossy
         self._threads = ThreadPoolExecutor(THREADS_MAX, "zeekdb-objects")
-        self.bucket: Bucket = open_bucket(url, timeout_s, self._threads)
+        self._disk = ThreadPoolExecutor(THREADS_MAX, "zeekdb-objects-disk")  # a disk that hangs takes no other threads
+        self.bucket: Bucket = open_bucket(url, timeout_s, self._disk)
         scrub = scrubber([url])
         hidden = environment_secrets()
 
@@ -101,6 +106,7 @@ class ObjectTier(SharedTier):
         self.writing = Guard(
             f"{self.name} (writing)", self._probe_writing, failures=failures, timeout_s=timeout_s, scrub=clean
         )
+        self._probe_path = f"probe/{secrets.token_hex(16)}"
         self._requests = Budget(pool)
         self._bytes = Budget(UNDER_WAY_BYTES)
         self._doubtful: OrderedDict[str, None] = OrderedDict()
@@ -126,6 +132,11 @@ class ObjectTier(SharedTier):
                 log.warning("Tier %s: %s", self.name, error)
         self._expiry = asyncio.get_running_loop().create_task(self._expire_by_and_by())
 
+    @property
+    def is_readable(self) -> bool:
+        """Also while it takes no objects."""
+        return not self._is_closed and self.reading.state == "closed"
+
     async def close(self) -> None:
         """Ends what is under way."""
         self._is_closing = True
@@ -136,6 +147,7 @@ class ObjectTier(SharedTier):
         await self.reading.close()
         await self.writing.close()
         self._threads.shutdown(wait=False)
+        self._disk.shutdown(wait=False)
         self._is_closed = True
 
     @property
@@ -148,9 +160,8 @@ class ObjectTier(SharedTier):
         await self.bucket.probe()
 
     async def _probe_writing(self) -> None:
-        path = f"probe/{secrets.token_hex(16)}"
-        await self.bucket.write(path, [memoryview(b"probe")])
-        await self.bucket.remove([path])
+        await self.bucket.write(self._probe_path, [memoryview(b"probe")])
+        await self.bucket.remove([self._probe_path])
 
     # ---- calls over many blocks -------------------------------------------------------------------------------------
 
@@ -218,7 +229,7 @@ class ObjectTier(SharedTier):
         if sealed.meta[:3] != (name.model, name.salt, name.key):
             self._doubt(name, "it is another block's")
             return None
-        return None if _is_past(sealed.meta) else sealed
+        return None if _is_past(sealed.meta, time.time()) else sealed
 
     def _doubt(self, name: Name | Meta, why: str) -> None:
         """Something lies there that will not do: the next put writes it anew."""
@@ -409,7 +420,8 @@ class ObjectTier(SharedTier):
             pages = self.bucket.pages("blocks")
             while (page := await self.reading.call(lambda: anext(pages, None), retry=False)) is not None:
                 found = await self._all(self._listed, [each.path for each in page], None)
-                held = [Held(meta, place_of(meta)) for meta in found if meta is not None]
+                now_s = time.time()
+                held = [Held(meta, place_of(meta)) for meta in found if meta is not None and not _is_past(meta, now_s)]
                 self.blocks += len(held)
                 self.plain_bytes += sum(meta.size for meta, _ in held)
                 yield held
@@ -418,7 +430,7 @@ class ObjectTier(SharedTier):
             log.warning("Tier %s cannot be listed: %s", self.name, error)
 
     async def _listed(self, path: str) -> Meta | None:
-        """Of an object that is a block of ours, in its place."""
+        """Of an object that is a block of ours, in its place, though its time may have come."""
 
         async def work() -> memoryview | None:
             data = await self.bucket.read(path, 0, HEADER_GUESS)
@@ -435,9 +447,7 @@ class ObjectTier(SharedTier):
         except Damaged:
             self._count("corrupt")
             return None
-        if sealed is None or _is_past(sealed.meta) or path_of(sealed.meta) != path:
-            return None
-        return sealed.meta
+        return sealed.meta if sealed is not None and path_of(sealed.meta) == path else None
 
     async def _expire_by_and_by(self) -> None:
         while True:
@@ -450,16 +460,24 @@ class ObjectTier(SharedTier):
                 log.exception("Tier %s, what has expired", self.name)
 
     async def expire(self, now_s: float) -> int:
-        """Deletes what has stayed for longer than `ttl_days` of the next 256th of all names; how many. TierFailed."""
-        if not self.ttl_days or self._is_closing:
+        """Deletes of the next 256th of all names what has stayed for longer than `ttl_days`, and, in a directory, what
+        is past its deadline; how many. TierFailed."""
+        is_folder = self.bucket.folder is not None
+        if self._is_closing or not (self.ttl_days or is_folder):
             return 0
         partition, self._partition = self._partition, (self._partition + 1) % PARTITIONS
-        oldest_s, count = now_s - self.ttl_days * DAY_S, 0
+        oldest_s = now_s - self.ttl_days * DAY_S if self.ttl_days else 0.0
+        count = looked_at = 0
         pages = self.bucket.pages(f"blocks/{partition:02x}")
         while (page := await self.reading.call(lambda: anext(pages, None), retry=False)) is not None:
-            old = [each.path for each in page if each.modified_s < oldest_s]
-            is_gone = await self._settled(self._remove(old))
-            count += len(old) if is_gone else 0
+            gone = [each.path for each in page if each.modified_s < oldest_s]
+            if is_folder and looked_at < HEADERS_MAX:
+                rest = [each.path for each in page if each.modified_s >= oldest_s]
+                metas = await self._all(self._listed, rest, None)
+                gone += [path for path, meta in zip(rest, metas, strict=True) if _is_past(meta, now_s)]
+                looked_at += len(rest)
+            is_gone = await self._settled(self._remove(gone))
+            count += len(gone) if is_gone else 0
         self.counts["expired"] += count
         self.blocks = max(0, self.blocks - count)
         return count
@@ -518,11 +536,13 @@ class ObjectTier(SharedTier):
         return sealed.meta._replace(checksum=sealed.plain_checksum), room
 
     async def archived(self, name: Name | Meta) -> list[int]:
-        """The versions that are kept, the oldest first. TierFailed."""
+        """The versions that are kept, the oldest first; VERSIONS_MAX at most. TierFailed."""
         versions: list[int] = []
         pages = self.bucket.pages(f"archive/{digest(name)}")
         while (page := await self.reading.call(lambda: anext(pages, None), retry=False)) is not None:
             versions += [int(word) for each in page if (word := each.path.rpartition("/")[2]).isdecimal()]
+            if len(versions) >= VERSIONS_MAX:
+                break
         return sorted(versions)
 
     async def discard(self, name: Name | Meta, versions: Sequence[int]) -> bool:
@@ -600,8 +620,8 @@ def _header_size(data: memoryview) -> int:
     return size if size <= HEADER_MAX else 0
 
 
-def _is_past(meta: Meta) -> bool:
-    return 0 < meta.deadline <= time.time()
+def _is_past(meta: Meta | None, now_s: float) -> bool:
+    return meta is not None and 0 < meta.deadline <= now_s
 
 
 async def _together(work: Any) -> list[Any]:

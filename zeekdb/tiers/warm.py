@@ -15,11 +15,11 @@ What the server evicts or expires is a miss; so is what does not agree with its 
 next put of the block would think it there. Only commands are used that all of these servers have: no scripts.
 
 *Refused writes.* A server that is full (OOM), read-only, or cannot save refuses writes and still reads. Then `put` says
-None, for REFUSED_S without asking, the state is `failing` with the server's words, and the breaker stays closed. An
-error in reply to a read (no permission, say) is a failure like a lost connection.
+None, for REFUSED_S without asking, the state is `failing` with the server's words until it takes a write again, and the
+breaker stays closed. An error in reply to a read (no permission, say) is a failure like a lost connection.
 
-What is bounded: bytes on their way (FLYING_BYTES; callers wait), bytes and blocks of one pipeline, connections. A
-timeout grows with what a pipeline carries, at SLOWEST_BYTES_PER_S.
+What is bounded: bytes on their way (FLYING_BYTES; callers wait), pipelines under way, bytes and blocks of each,
+connections. A timeout grows with what a pipeline carries, at SLOWEST_BYTES_PER_S.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, TypeVar
 
@@ -54,6 +55,7 @@ from zeekdb.tiers.warm_layout import (
     CHUNK_GRACE_MS,
     HEAD_BYTES,
     HEAD_MAX,
+    ORPHAN_MS,
     Head,
     Keys,
     head_size,
@@ -66,14 +68,17 @@ MIB: Final = 1 << 20
 PREFIX: Final = b"zeekdb:"
 BATCH_BYTES: Final = 8 * MIB  # of one pipeline
 FLYING_BYTES: Final = 64 * MIB  # being written and read, together
+AT_ONCE: Final = 4  # pipelines of each kind of call: enough to fill a network, and the loop has other turns between
 SLOWEST_BYTES_PER_S: Final = 32 * MIB
 REFUSED_S: Final = 1.0
+THREADS: Final = 4
 SCAN_COUNT: Final = 1000
 SEEN_MAX: Final = 1 << 16  # keys of a scan remembered, as SCAN may name one twice
-ON_LOOP_MAX: Final = 64 << 10  # bytes that are checked without a thread: less than the way there and back
+ON_LOOP_MAX: Final = 256 << 10  # bytes of blocks that are checked in one turn of the loop, about 0.1 ms
 PAYLOAD_SLACK: Final = 64 << 10  # bytes that a coding may add to a block
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class WarmTier(SharedTier):
@@ -105,18 +110,21 @@ class WarmTier(SharedTier):
         self.misses = self.corrupt = self.deleted = self.present = self.torn = self.refused = 0
         self._blocks = self._bytes = 0  # that this node knows of
         self._flying = Budget(FLYING_BYTES)
+        self._turns: dict[Callable[..., Any], asyncio.Semaphore] = {}  # by kind of call: none waits for others to end
         self._refusal = ""
         self._refused_until = 0.0
         self._running = 0
         self._idle = asyncio.Event()
-        self._is_closed = True
+        self._is_closed = self._is_shut = True
+        self._threads: ThreadPoolExecutor | None = None
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Unavailable: redis-py is not installed. A server that does not answer is no reason not to begin."""
         _ = self.client.driver
-        self._is_closed = False
+        self._threads = self._threads or ThreadPoolExecutor(THREADS, "zeekdb-warm")
+        self._is_closed = self._is_shut = False
         with suppress(TierFailed):
             await self.guard.call(self.client.probe, retry=False)
 
@@ -129,28 +137,42 @@ class WarmTier(SharedTier):
         """A PING to every primary. LinkDown."""
         await self.client.probe()
 
+    @property
+    def is_up(self) -> bool:
+        """Also some time after a refusal, of which `stats` tells until a write is taken: one has to be tried for that."""
+        return not self._is_closed and self.guard.state == "closed" and time.monotonic() >= self._refused_until
+
+    @property
+    def is_readable(self) -> bool:
+        """Also while it is full."""
+        return not self._is_closed and self.guard.state == "closed"
+
     async def close(self) -> None:
         """See Tier."""
         self._is_closed = True
         while self._running:
             self._idle.clear()
             await self._idle.wait()
+        self._is_shut = True
         await self.channel.close()
         await self.guard.close()
         await self.client.close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
 
     def stats(self) -> TierStats:
         """See Tier. Blocks and bytes are what this node has scanned and put: others write there as well."""
-        is_refusing = time.monotonic() < self._refused_until
-        state = "closed" if self._is_closed else "failing" if is_refusing or self.guard.state != "closed" else "ok"
+        is_failing = bool(self._refusal) or self.guard.state != "closed"
+        state = "closed" if self._is_closed else "failing" if is_failing else "ok"
+        error = self._refusal if self.guard.state == "closed" and self._refusal else self.guard.last_error
         more = {
             **self.guard.figures(), **self.channel.figures(), "present": self.present, "torn": self.torn,
             "refused": self.refused, "locks": self.locks.taken, "lock_waits": self.locks.waited,
         }  # fmt: skip
         return TierStats(
-            self.name, state, self.guard.last_error or (self._refusal if is_refusing else ""), max(self._blocks, 0),
-            max(self._bytes, 0), write=self.write, read=self.read, misses=self.misses, corrupt=self.corrupt,
-            deleted=self.deleted, queue_bytes=self._flying.taken, more=more,
+            self.name, state, error, max(self._blocks, 0), max(self._bytes, 0), write=self.write, read=self.read,
+            misses=self.misses, corrupt=self.corrupt, deleted=self.deleted, queue_bytes=self._flying.taken, more=more,
         )  # fmt: skip
 
     # ---- nodes -------------------------------------------------------------------------------------------------------
@@ -172,7 +194,7 @@ class WarmTier(SharedTier):
     def listen(self, listener: Listener) -> None:
         """Have the listener told what other nodes announce, and of gaps. This tier announces its own puts that replace
         a block, and its deletes."""
-        self.channel.listen(listener)
+        self.channel.listen(lambda event: listener(event) if event.kind != "released" else None)
 
     # ---- put ---------------------------------------------------------------------------------------------------------
 
@@ -200,8 +222,9 @@ class WarmTier(SharedTier):
             for at in set(wanted) - set(fresh):
                 done[at] = True
             self.present += len(wanted) - len(fresh)
-            size = 0 if self.packer.coding == "raw" else sum(items[at].meta.size for at in fresh)
-            packed = await self._threaded(lambda: [self._packed(items[at]) for at in fresh], size)
+            puts = [items[at] for at in fresh]
+            is_raw = self.packer.coding == "raw"  # then there is nothing to do but the header
+            packed = await self._spread(self._packed, puts, [0 if is_raw else put.meta.size for put in puts])
             await self._write(items, heads, {at: made for at, made in zip(fresh, packed, strict=True) if made}, done)
         except TierFailed:
             self.write.errors += sum(answer is None for answer in done)
@@ -210,6 +233,7 @@ class WarmTier(SharedTier):
         for at in fresh:
             if done[at]:
                 self.write.record(items[at].meta.size, waited)
+                self.locks.wake(digest(items[at].meta))
         return done
 
     def _packed(self, item: Put) -> tuple[Head, bytes, Payload] | None:
@@ -232,16 +256,18 @@ class WarmTier(SharedTier):
             if at in failed:
                 continue
             key, life = self.keys.block(digest(items[at].meta)), self._life_ms(items[at].meta)
+            if head.chunks and not life:
+                values += ((at, (b"PERSIST", chunk), 0) for chunk in self.keys.chunks(digest(items[at].meta), head))
             value = data if head.chunks else (data, payload)
             ttl: Command = (b"PX", b"%d" % life) if life else ()
             values.append((at, (b"SET", key, value, *ttl), 0 if head.chunks else head.sealed.stored_size))
         for some in _grouped(values, [size for _, _, size in values], BATCH_BYTES, len(values)):
             replies = await self._ask([command for _, command, _ in some], sum(size for _, _, size in some))
-            for (at, _, _), reply in zip(some, replies, strict=True):
-                if self._is_taken(reply):
-                    done[at] = True
-                else:
+            for (at, words, _), reply in zip(some, replies, strict=True):
+                if not self._is_taken(reply):
                     failed.add(at)
+                elif words[0] == b"SET":
+                    done[at] = True
         gone: list[bytes] = []
         replaced = []
         for at, (head, _, _) in packed.items():
@@ -257,6 +283,7 @@ class WarmTier(SharedTier):
                 now_there = set(self.keys.chunks(name, head))
                 gone += [key for key in self.keys.chunks(name, old) if key not in now_there]
         self.write.errors += len(failed)
+        self.refused += len(failed)
         await self._unlink(gone)
         if replaced:
             self.announce("replaced", replaced)
@@ -265,8 +292,8 @@ class WarmTier(SharedTier):
         """Those of which the server has refused some."""
         commands: list[tuple[int, Command, int]] = []
         for at, (head, _, payload) in chunked.items():
-            life, view = self._life_ms(items[at].meta), memoryview(payload)
-            ttl: Command = (b"PX", b"%d" % (life + CHUNK_GRACE_MS)) if life else ()
+            life, view = self._life_ms(items[at].meta) or ORPHAN_MS, memoryview(payload)
+            ttl: Command = (b"PX", b"%d" % (life + CHUNK_GRACE_MS))
             for number, key in enumerate(self.keys.chunks(digest(items[at].meta), head)):
                 piece = view[number * head.chunk_bytes : (number + 1) * head.chunk_bytes]
                 commands.append((at, (b"SET", key, piece, *ttl), piece.nbytes))
@@ -287,9 +314,8 @@ class WarmTier(SharedTier):
     def _is_taken(self, reply: Any) -> bool:
         """Whether a write was done. A refusal holds others back for a while."""
         if not isinstance(reply, Refusal):
-            self._refused_until = 0.0
+            self._refused_until, self._refusal = 0.0, ""
             return True
-        self.refused += 1
         self._refusal = self.client.scrub(reply.text)
         self._refused_until = time.monotonic() + REFUSED_S
         return False
@@ -337,10 +363,12 @@ class WarmTier(SharedTier):
                     (reply,) = await self._ask([(b"GET", self.keys.block(names[at]))], items[at].meta.size)
                     values[at] = memoryview(reply if isinstance(reply, bytes) else b"")
                 inline.append((at, head.sealed, values[at][head.size :]))
-        size = sum(sealed.meta.size for _, sealed, _ in inline)
-        sound = await self._threaded(
-            lambda: [self.packer.unpack(sealed, payload, items[at].into) for at, sealed, payload in inline], size
-        )  # fmt: skip
+
+        def unpack(one: tuple[int, Sealed, memoryview]) -> bool:
+            at, sealed, payload = one
+            return self.packer.unpack(sealed, payload, items[at].into)
+
+        sound = await self._spread(unpack, inline, [sealed.meta.size for _, sealed, _ in inline])
         for (at, _, _), is_sound in zip(inline, sound, strict=True):
             done[at] = is_sound
             if not is_sound:
@@ -363,7 +391,8 @@ class WarmTier(SharedTier):
                 is_whole, copying = copying is None or await settle(copying), None
                 if not is_whole:
                     break
-                copying = asyncio.ensure_future(asyncio.to_thread(_copy, replies, room, head.chunk_bytes))
+                loop = asyncio.get_running_loop()
+                copying = loop.run_in_executor(self._threads, _copy, replies, room, head.chunk_bytes)
             else:
                 is_whole = copying is None or await settle(copying)
         finally:
@@ -374,11 +403,10 @@ class WarmTier(SharedTier):
             await self._unlink([self.keys.block(name)])
             return False
 
-        def check() -> list[bool]:
-            whole = self.packer.is_whole(sealed, target) if is_raw else self.packer.unpack(sealed, target, item.into)
-            return [whole]
+        def check(into: memoryview) -> bool:
+            return self.packer.is_whole(sealed, into) if is_raw else self.packer.unpack(sealed, target, into)
 
-        (is_sound,) = await self._threaded(check, sealed.meta.size)
+        (is_sound,) = await self._spread(check, [item.into], [sealed.meta.size])
         if not is_sound:
             await self._take_out(name)
         return is_sound
@@ -533,6 +561,8 @@ class WarmTier(SharedTier):
         """One pipeline that carries `size` bytes. TierFailed, also when a command that reads is refused."""
         if not commands:
             return []
+        if self._is_shut:
+            raise TierFailed("the tier is closed")
 
         async def work() -> list[Any]:
             replies = await self.client.ask(commands)
@@ -549,11 +579,21 @@ class WarmTier(SharedTier):
             for at in range(0, len(keys), SCAN_COUNT):
                 await self._ask([(b"UNLINK", key) for key in keys[at : at + SCAN_COUNT]])
 
-    async def _threaded(self, work: Callable[[], list[T]], size: int) -> list[T]:
-        """The work, in a thread where it is about many bytes."""
-        if size <= ON_LOOP_MAX:
-            return work()
-        return await settle(asyncio.ensure_future(asyncio.to_thread(work)))
+    async def _spread(self, work: Callable[[T], R], items: Sequence[T], sizes: Sequence[int]) -> list[R]:
+        """The work on each item: on large ones in threads, on small ones here, where the loop has turns in between.
+
+        A thread that works on many small ones lets go of the GIL for moments too short for the loop to take it, and
+        keeps it waiting for all of them.
+        """
+        results: list[R] = []
+        for some in _grouped(list(zip(items, sizes, strict=True)), sizes, ON_LOOP_MAX, self.batch):
+            if sum(size for _, size in some) <= ON_LOOP_MAX:
+                results += [work(item) for item, _ in some]
+                await asyncio.sleep(0)
+            else:
+                loop = asyncio.get_running_loop()
+                results += [await settle(loop.run_in_executor(self._threads, work, item)) for item, _ in some]
+        return results
 
     async def _in_batches(
         self,
@@ -562,17 +602,20 @@ class WarmTier(SharedTier):
         work: Callable[[Sequence[T]], Awaitable[list[Any]]],
         otherwise: bool | None,
     ) -> list[Any]:
-        """The answers of `work` on pieces of bounded size, side by side as far as FLYING_BYTES allows."""
+        """The answers of `work` on pieces of bounded size, AT_ONCE of them side by side."""
         if self._is_closed:
             return [otherwise] * len(items)
+        turns = self._turns.setdefault(work, asyncio.Semaphore(AT_ONCE))
 
         async def one(some: Sequence[tuple[T, int]]) -> list[Any]:
             size = sum(size for _, size in some)
-            await self._flying.take(size)
-            try:
-                return [otherwise] * len(some) if self._is_closed else await work([item for item, _ in some])
-            finally:
-                self._flying.give(size)
+            async with turns:
+                if size:
+                    await self._flying.take(size)
+                try:
+                    return [otherwise] * len(some) if self._is_closed else await work([item for item, _ in some])
+                finally:
+                    self._flying.give(size)
 
         self._running += 1
         try:

@@ -28,7 +28,7 @@ import msgpack
 from zeekdb.tiers.envelope import DIGEST_BYTES
 from zeekdb.tiers.guard import Guard, TierFailed
 from zeekdb.tiers.tier import Name
-from zeekdb.tiers.warm_client import LinkDown, WarmClient, discard
+from zeekdb.tiers.warm_client import LinkDown, Refusal, WarmClient, discard
 
 log = logging.getLogger("zeekdb")
 
@@ -115,7 +115,7 @@ class Channel:
         self._is_closed = False
 
     def announce(self, kind: str, entries: Iterable[tuple[str, int, Name | None]]) -> None:
-        """Tell the other nodes: (digest, checksum, name) of each block. Those who wait here are told at once."""
+        """Tell the other nodes: (digest, checksum, name) of each block."""
         sender = self.sender.hex()
         for digest, checksum, name in entries:
             event = Event(kind, sender, digest, checksum, name)
@@ -124,8 +124,6 @@ class Channel:
                 self._is_owing_gap = True
             else:
                 self._outbox.append(event)
-            if kind in ("stored", "released"):
-                self._hand_over(event)
         self._wake_out.set()
         self._run("out", self._send)
 
@@ -178,13 +176,16 @@ class Channel:
                 events.append(self._outbox.popleft())
         message = encode(self.sender, kind, events)
         try:
-            await self.guard.call(lambda: self.client.ask([(b"PUBLISH", self.topic, message)]))
+            (reply,) = await self.guard.call(lambda: self.client.ask([(b"PUBLISH", self.topic, message)]))
         except TierFailed:
             self.lost += len(events) + len(self._outbox)
             self._outbox.clear()
             self._is_owing_gap = True
             return False
-        self.sent += 1
+        if isinstance(reply, Refusal):  # no permission, say: it would be refused again
+            self.lost += max(len(events), 1)
+        else:
+            self.sent += 1
         if kind == "gap":
             self._is_owing_gap = False
         return True

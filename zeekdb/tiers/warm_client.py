@@ -46,6 +46,7 @@ COPIED_MAX: Final = 16 << 10  # bytes of an argument that joins its neighbours; 
 READ_BYTES: Final = 256 << 10  # at once from a socket, as much as uvloop reads
 ASK_AT_ONCE: Final = 3  # nodes that are asked for the cluster's map side by side
 CLOSING_S: Final = 1.0
+FAILURES: Final = ("CLUSTERDOWN", "MASTERDOWN")  # replies that say that nobody is served
 
 Buffer = bytes | bytearray | memoryview
 Word = Buffer | tuple[Buffer, ...]  # an argument, or the parts of one
@@ -88,11 +89,15 @@ def pack(commands: Iterable[Command]) -> list[Buffer]:
     return out
 
 
-async def discard(connection: AbstractConnection) -> None:
-    """Close at once, whatever still waits to be sent, and let go of the memory that it lies in."""
+async def discard(connection: AbstractConnection, writer: asyncio.StreamWriter | None = None) -> None:
+    """Close at once, whatever still waits to be sent, and let go of the memory that it lies in.
+
+    `writer` is the connection's from before something happened to it: redis-py closes in order and forgets the writer
+    when a command is cancelled, and uvloop then goes on sending from memory that is no longer ours.
+    """
+    writer = writer or connection._writer
 
     async def close() -> None:
-        writer = connection._writer
         if writer is not None:
             writer.transport.abort()
         with contextlib.suppress(Exception):
@@ -133,11 +138,13 @@ class Driver:
         self.codes: dict[type[Exception], str] = {
             exceptions.OutOfMemoryError: "OOM", exceptions.ReadOnlyError: "READONLY",
             exceptions.NoPermissionError: "NOPERM", exceptions.ExecAbortError: "EXECABORT",
+            exceptions.MovedError: "MOVED", exceptions.AskError: "ASK", exceptions.TryAgainError: "TRYAGAIN",
+            exceptions.ClusterDownError: "CLUSTERDOWN", exceptions.MasterDownError: "MASTERDOWN",
         }  # fmt: skip
         # What says that the link or the server is of no use now; all else that a server replies is about a command.
         self.failures: tuple[type[Exception], ...] = (
             exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse,
-            exceptions.ClusterDownError, exceptions.AuthenticationWrongNumberOfArgsError, OSError, EOFError,
+            exceptions.AuthenticationWrongNumberOfArgsError, OSError, EOFError,
         )  # fmt: skip
 
     def dial(
@@ -162,7 +169,8 @@ class Driver:
         return self.connection.SSLConnection(host=host[0], port=host[1], **options, **(tls | address.tls))
 
     def refusal(self, error: Exception) -> Refusal:
-        """An error reply, its code in front again where redis-py took it away."""
+        """An error reply, its code in front again where redis-py took it away (which codes it knows depends on its
+        version)."""
         text = str(error)
         code = self.codes.get(type(error))
         if code is None:
@@ -185,15 +193,16 @@ class Node:
     async def link(self, *, fresh: bool = False) -> AsyncIterator[tuple[AbstractConnection, bool]]:
         """A connection of the caller's own, and whether it was used before. Any exception closes it."""
         async with self._permits:
-            generation, connection = self._generation, None
+            generation, connection, writer = self._generation, None, None
             is_used = bool(self._free) and not fresh
             try:
                 connection = self._free.pop() if is_used else await self._dial()
+                writer = connection._writer
                 yield connection, is_used
             except BaseException:
                 self.failed = True
                 if connection is not None:
-                    await discard(connection)
+                    await discard(connection, writer)
                 await self.forget()  # a server that does not answer one of them answers none
                 raise
             if generation == self._generation:
@@ -202,7 +211,7 @@ class Node:
                 await discard(connection)
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies in their order; error replies are instances of ResponseError. One of Driver.failures."""
+        """The replies in their order. One of Driver.failures."""
         packed = pack(commands)
         fresh = False
         while True:
@@ -233,9 +242,10 @@ async def exchange(
         try:
             replies.append(await connection.read_response(disable_decoding=True))
         except driver.errors.ResponseError as error:
-            if isinstance(error, driver.failures):
-                raise
-            replies.append(error)
+            refusal = driver.refusal(error)
+            if isinstance(error, driver.failures) or refusal.code in FAILURES:
+                raise driver.errors.ConnectionError(refusal.text) from None
+            replies.append(refusal)
 
 
 class WarmClient:
@@ -330,14 +340,10 @@ class WarmClient:
 
     async def _judged(self, reply: Any) -> Any:
         """The reply as callers see it."""
-        if not isinstance(reply, self.driver.errors.ResponseError):
-            return reply
-        if self.address.mode == "sentinel" and isinstance(reply, self.driver.errors.ReadOnlyError):
-            node = self._only()
-            node.failed = True
-            await node.forget()
+        if self.address.mode == "sentinel" and isinstance(reply, Refusal) and reply.code == "READONLY":
+            await self._only().forget()
             raise self.driver.errors.ConnectionError("the primary has become a replica")
-        return self.driver.refusal(reply)
+        return reply
 
     def _node(self, where: Host | None) -> Node:
         node = self._nodes.get(where)
@@ -391,7 +397,7 @@ class WarmClient:
             finally:
                 await discard(connection)
             if not isinstance(replies[0], list):
-                said = replies[0] or "no such service"
+                said = replies[0].text if replies[0] else "no such service"
                 raise self.driver.errors.ConnectionError(f"a sentinel knows no primary: {said}")
             return replies[0][0].decode(), int(replies[0][1])
 
@@ -448,7 +454,7 @@ class WarmClient:
         finally:
             await discard(connection)
         if not isinstance(replies[0], list):
-            raise self.driver.errors.ConnectionError(f"it is no node of a cluster: {replies[0]}")
+            raise self.driver.errors.ConnectionError(f"it is no node of a cluster: {replies[0].text}")
         rows = [(row[0], row[1], ((row[2][0] or b"").decode() or where[0], int(row[2][1]))) for row in replies[0]]
         if sum(last - first + 1 for first, last, _ in rows) < SLOTS:
             raise self.driver.errors.ConnectionError("the cluster does not serve all slots")
@@ -473,7 +479,6 @@ class WarmClient:
 
     async def _ask_cluster(self, commands: Sequence[Command]) -> list[Any]:
         """By node, at once; again for those that were sent elsewhere."""
-        errors = self.driver.errors
         replies: list[Any] = [None] * len(commands)
         slots = [self.driver.slot(bytes(words[1])) for words in commands]  # type: ignore[arg-type]
         pending: Sequence[int] = range(len(commands))
@@ -491,12 +496,13 @@ class WarmClient:
             )
             again, asking = [], {}
             for index, reply in zip(itertools.chain(*groups.values()), itertools.chain(*results), strict=True):
-                if isinstance(reply, errors.MovedError):
-                    self._slots[slots[index]] = self._node((reply.host, reply.port))
+                code = reply.code if isinstance(reply, Refusal) else ""
+                if code == "MOVED":
+                    self._slots[slots[index]] = self._node(_target(reply))
                     self._is_stale = True
-                elif isinstance(reply, errors.AskError):
-                    asking[slots[index]] = self._node((reply.host, reply.port))
-                elif isinstance(reply, errors.TryAgainError):
+                elif code == "ASK":
+                    asking[slots[index]] = self._node(_target(reply))
+                elif code == "TRYAGAIN":
                     await asyncio.sleep(TRY_AGAIN_S)
                 else:
                     replies[index] = reply
@@ -505,10 +511,16 @@ class WarmClient:
             if not again:
                 return replies
             pending = again
-        raise errors.ConnectionError("the cluster sends us around in circles")
+        raise self.driver.errors.ConnectionError("the cluster sends us around in circles")
 
     async def _ask_node(self, node: Node, commands: list[Command], is_asking: bool) -> list[Any]:
         if not is_asking:
             return await node.ask(commands)
         doubled = list(itertools.chain.from_iterable(((b"ASKING",), words) for words in commands))
         return (await node.ask(doubled))[1::2]
+
+
+def _target(redirection: Refusal) -> Host:
+    """Of `MOVED slot host:port` and ASK."""
+    host, _, port = redirection.text.rsplit(" ", 1)[-1].rpartition(":")
+    return host, int(port)

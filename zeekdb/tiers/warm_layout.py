@@ -9,7 +9,9 @@
 The digest alone is hashed, so all of a block lies in one slot of a cluster. A chunk's key tells which bytes it belongs
 to: chunks of two versions, codings or sizes of chunk cannot be mixed up, whoever writes at the same time. They are
 written before the value that names them, so a put that was torn is no block; whatever is missing later (a server under
-memory pressure evicts single keys) makes a miss. Chunks outlive their header by CHUNK_GRACE_MS.
+memory pressure evicts single keys) makes a miss. Chunks outlive their header by CHUNK_GRACE_MS. Where blocks have no
+time to live, chunks have one until just before the head is written: what is torn goes by itself. (What two nodes leave
+who replace a block at the same moment does not, there: that is for the server's eviction.)
 
 Why chunks of 1 MiB: hiredis and asyncio grow a buffer for a value step by step, and from 2 MiB on get slower with its
 size (`python bench/warm.py --chunks`); and an event loop that copies a value is busy for so long.
@@ -27,6 +29,7 @@ CHUNK_BYTES: Final = 1 << 20
 CHUNK_LEAST: Final = 4 << 10
 CHUNKS_MAX: Final = 1 << 13  # of a block
 CHUNK_GRACE_MS: Final = 60_000
+ORPHAN_MS: Final = 3_600_000  # how long chunks stay whose block has no time to live, until its head is written
 HEAD_BYTES: Final = 512  # asked for first: enough for the header of a block with usual names
 HEAD_MAX: Final = HEADER_MAX + TAIL.size
 VALUE_MAX: Final = 64 << 20  # bytes that one key is believed to have

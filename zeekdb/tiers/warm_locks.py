@@ -49,7 +49,7 @@ class Locks:
         self._ask = ask
         self._find = find
         self._waiting: dict[str, set[asyncio.Event]] = {}
-        channel.listeners.append(self._wake)
+        channel.listeners.append(self._heard)
 
     @contextlib.asynccontextmanager
     async def loading(self, names: Sequence[Name], lease_s: float = LEASE_S) -> AsyncIterator[list[bool]]:
@@ -95,6 +95,8 @@ class Locks:
                         await ask([(b"UNWATCH",)])
 
         await together(one(each) for each in digests)
+        for each in digests:
+            self.wake(each)
         if digests:
             self.channel.announce("released", [(each, 0, None) for each in digests])
 
@@ -129,11 +131,14 @@ class Locks:
             if not waiting:
                 del self._waiting[each]
 
-    def _wake(self, event: Event) -> None:
-        if event.kind == "gap":
-            for waiting in self._waiting.values():
-                for woken in waiting:
-                    woken.set()
-        elif event.kind in ("stored", "released"):
-            for woken in self._waiting.get(event.digest, ()):
-                woken.set()
+    def wake(self, each: str) -> None:
+        """Have those who wait here for the block with this digest look again."""
+        for woken in self._waiting.get(each, ()):
+            woken.set()
+
+    def _heard(self, event: Event) -> None:
+        if event.kind in ("stored", "released"):
+            self.wake(event.digest)
+        elif event.kind == "gap":
+            for each in self._waiting:
+                self.wake(each)

@@ -48,6 +48,7 @@ RATE_MIN: Final = 4 << 20  # bytes/s: slower is failing
 INLINE_BYTES: Final = 32 << 10  # what is not worth a thread
 THREADS: Final = 2
 DOUBTFUL_MAX: Final = 4096  # names
+REFUSED_S: Final = 1.0  # how long no further block is offered to a server that reads but does not write: a full disk
 SPARE: Final = 3  # connections that blocks leave to the catalogue
 
 _LIVES: Final = "(b.deadline = 0 OR b.deadline > $2)"
@@ -118,6 +119,8 @@ class BlobTier(SharedTier):
         self._threads = ThreadPoolExecutor(THREADS, "zeekdb-blobs")
         self._doubtful: OrderedDict[bytes, None] = OrderedDict()
         self._state = "closed"
+        self._refusal = ""  # why it takes no blocks; reads may go well meanwhile, so that no breaker opens
+        self._refused_until = 0.0
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -250,7 +253,7 @@ class BlobTier(SharedTier):
 
     async def put(self, items: Sequence[Put]) -> list[int | None]:
         """The places of the blocks, once they are committed; None: not stored."""
-        if self._state != "ok" or not items:
+        if self._state != "ok" or not items or time.monotonic() < self._refused_until:
             return [None] * len(items)
         return await self._settled(self._put_all(items))
 
@@ -263,9 +266,12 @@ class BlobTier(SharedTier):
         async def part(some: Sequence[int]) -> None:
             try:
                 stored = await self._put_some([items[at] for at in some])
-            except TierFailed:
+            except TierFailed as error:
                 self.write.errors += len(some)
+                self._refusal = str(error)
+                self._refused_until = time.monotonic() + REFUSED_S
                 return
+            self._refusal = ""
             took_ns = time.perf_counter_ns() - began_ns
             for at, is_stored in zip(some, stored, strict=True):
                 if is_stored:
@@ -468,9 +474,14 @@ class BlobTier(SharedTier):
             self.plain_bytes += sum(item.meta.size for item in held)
             yield held
 
+    @property
+    def is_readable(self) -> bool:
+        """Also while it takes no blocks."""
+        return self._state == "ok" and not self.database.error
+
     def stats(self) -> TierStats:
         """Blocks and bytes are those that a scan met and this node has put and deleted since."""
-        error = self.database.error
+        error = self.database.error or (self._refusal if time.monotonic() < self._refused_until else "")
         state = "closed" if self._state != "ok" else "failing" if error else "ok"
         return TierStats(
             self.name, state, error, self.blocks, self.plain_bytes, write=self.write, read=self.read,

@@ -101,7 +101,7 @@ class Catalogue:
         self.state = "closed"
         self._upkeep_at_s = 0.0
         self._keeping: asyncio.Task[object] | None = None
-        self._snapshot_bytes_max = snapshot_bytes_max
+        self.snapshot_bytes_max = snapshot_bytes_max
         self._reads = Flow()
         self._misses = 0
         self._snapshots_left_out = 0
@@ -173,7 +173,7 @@ class Catalogue:
         """Other bytes took its place: a version is written. `snapshot`: the old bytes, copied here."""
         kept = None
         if snapshot is not None and self.writer.versions:
-            if len(snapshot) <= self._snapshot_bytes_max:
+            if len(snapshot) <= self.snapshot_bytes_max:
                 kept = bytes(snapshot)
             else:
                 self._snapshots_left_out += 1

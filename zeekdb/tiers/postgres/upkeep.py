@@ -14,13 +14,15 @@ more than STEP_ROWS rows; what is left is done at the next ticks. Whoever connec
 in zeekdb_writer is enough.
 
 A roll-up computes everything since `done_until` anew, and with it what came late: `done_until` stays LATE_S behind the
-clock. After a time without upkeep it goes on where it ended, a piece at each tick.
+clock. After a time without upkeep it goes on where it ended, a piece at each tick. A piece that was too much for
+STATEMENT_S is tried smaller the next time: fewer minutes, and hours and days merged where they were exact.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 LOCK: Final = 0x7A6B6462  # of advisory locks: this and the task's number
 STATEMENT_S: Final = 30
 LOCK_S: Final = 2  # for a table's lock: longer, and writers would queue behind it
+WORK_MB: Final = 64  # for what a roll-up counts; one task runs at a time
 DAYS_AHEAD: Final = 2
 LATE_S: Final = 120  # how late an access may come to the log
 MINUTES_A_TICK: Final = 10  # that are rolled up in one transaction; of hours and days one each
@@ -46,6 +49,7 @@ HOURS_DAYS: Final = 90
 DAYS_DAYS: Final = 3 * 366
 HISTORY_DAYS: Final = 30  # of a block that is gone
 RETRY_S: Final = 15.0  # after a failure
+WELL: Final = 20  # successes in a row before a larger piece is tried again
 
 
 class Done(NamedTuple):
@@ -75,7 +79,10 @@ class Upkeep:
     def __init__(
         self, call: Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]], *,
         failures: tuple[type[BaseException], ...], log_days: int = 7, node: str = "", seed: int | None = None,
+        is_clock_ours: bool = False, timer: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        """`is_clock_ours`: `tick` says what time it is for the tables, too. Else the database does: of a fleet's clocks
+        one may be wrong, and would drop the log or put off what is due for all."""
         self.log_days = log_days  # may be changed at any time
         self.node = node
         self.done: dict[str, int] = {}  # by this node: how often
@@ -83,8 +90,13 @@ class Upkeep:
         self.error = ""  # of the last task that failed; '' when all went well since
         self._call = call
         self._failures = failures
+        self._is_clock_ours = is_clock_ours
+        self._timer = timer
         self._random = random.Random(seed)
         self._next: dict[str, float] = {}
+        self._well: dict[str, int] = {}  # successes in a row
+        self._minutes = MINUTES_A_TICK
+        self._exact_rows = EXACT_ROWS_MAX
 
     async def tick(self, now: float) -> list[Done]:
         """Does what is due at `now` (Unix seconds); what this node did. Never raises for the database's sake."""
@@ -92,12 +104,14 @@ class Upkeep:
         for number, task in enumerate(TASKS):
             if now < self._next.get(task.name, 0.0):
                 continue
+            began_s = self._timer()
             try:
                 done = await self._call(partial(self._try, number=number, task=task, now=now))
             except self._failures as error:
                 self.failed += 1
                 self.error = f"{task.name}: {error}"
                 self._next[task.name] = now + RETRY_S
+                self._take_less(task.name, self._timer() - began_s)
                 logger.warning("upkeep of the catalogue, %s: %s", task.name, error)
                 continue
             if self.error.startswith(f"{task.name}: "):
@@ -105,22 +119,45 @@ class Upkeep:
             if isinstance(done, Done):
                 did.append(done)
                 self.done[task.name] = self.done.get(task.name, 0) + 1
+                self._take_more(task.name)
                 self._next[task.name] = now if done.more else now + task.every_s
             else:  # another node's; whoever finds it done asks a little later than who did it
                 self._next[task.name] = now + min(task.every_s, RETRY_S) * (1.0 + self._random.random())
         return did
 
+    def _take_less(self, task: str, took_s: float) -> None:
+        self._well[task] = 0
+        if took_s < STATEMENT_S * 0.9:
+            return  # it failed for another reason
+        if task == "minute":
+            self._minutes = max(self._minutes // 2, 1)
+        elif task in ("hour", "day"):
+            self._exact_rows //= 4
+
+    def _take_more(self, task: str) -> None:
+        """Seldom: each piece that is too large again costs STATEMENT_S."""
+        self._well[task] = self._well.get(task, 0) + 1
+        if self._well[task] % WELL:
+            return
+        if task == "minute":
+            self._minutes = min(self._minutes * 2, MINUTES_A_TICK)
+        elif task in ("hour", "day"):
+            self._exact_rows = min(self._exact_rows * 2 + 1000, EXACT_ROWS_MAX)
+
     async def _try(self, connection: Connection, *, number: int, task: Task, now: float) -> Done | None:
         """None: another node does it, or has just done it, or it is too early."""
-        moment = datetime.fromtimestamp(now, UTC)
         async with transaction(connection):
             await connection.execute(
-                f"SET LOCAL statement_timeout = '{STATEMENT_S}s'; SET LOCAL lock_timeout = '{LOCK_S}s'"
+                f"SET LOCAL statement_timeout = '{STATEMENT_S}s'; SET LOCAL lock_timeout = '{LOCK_S}s'; "
+                f"SET LOCAL work_mem = '{WORK_MB}MB'"
             )
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", LOCK, number):
                 return None
+            moment = datetime.fromtimestamp(now, UTC)
+            if not self._is_clock_ours:
+                moment = await connection.fetchval("SELECT now()")
             last = await connection.fetchrow("SELECT at, more FROM zeekdb.kv_cache_upkeep WHERE task = $1", task.name)
-            if last and not last["more"] and (moment - last["at"]).total_seconds() < task.every_s:
+            if last and not last["more"] and (moment - last["at"]).total_seconds() < task.every_s * 0.9:
                 return None
             done = await task.work(self, connection, moment)
             if done is not None:
@@ -142,12 +179,9 @@ class Upkeep:
         oldest = _floor(now - timedelta(days=self.log_days), bucket)
         if since is None:  # the first time: most logs are empty then
             recent = _floor(now - timedelta(hours=1), bucket)
-            is_old = await connection.fetchval(
-                "SELECT EXISTS (SELECT FROM zeekdb.kv_cache_access_log WHERE at < $1)", recent
-            )
-            since = oldest if is_old else recent
+            since = oldest if await _is_logged(connection, oldest, recent) else recent
         since = max(since, oldest)
-        until = _floor(since, bucket) + STEPS[bucket]
+        until = _floor(since, bucket) + (timedelta(minutes=self._minutes) if bucket == "minute" else STEPS[bucket])
         if until > now - timedelta(seconds=LATE_S):  # what can't be settled yet is done with what runs
             until = now
         if bucket != "minute":  # finer statistics come first: they say how much there is, and may be all there is
@@ -155,8 +189,10 @@ class Upkeep:
             there = await _done_until(connection, finer)
             if there is None or there < _floor(min(until, now - timedelta(seconds=2 * LATE_S)), finer):
                 return None
+        if bucket == "minute" and (empty := await _empty_until(connection, since, now)):
+            return Done(bucket, 0, more=True, until=empty)
         rows = await connection.fetchval(
-            "SELECT zeekdb.aggregate_cache_stats($1, $2, $3, $4)", bucket, since, until, EXACT_ROWS_MAX
+            "SELECT zeekdb.aggregate_cache_stats($1, $2, $3, $4)", bucket, since, until, self._exact_rows
         )
         settled = _floor(min(until, now - timedelta(seconds=LATE_S)), bucket)
         return Done(bucket, rows, more=until < now, until=settled)
@@ -216,11 +252,7 @@ TASKS: Final = (
     Task("popular", 300.0, Upkeep._popular),
 )
 
-STEPS: Final = {
-    "minute": timedelta(minutes=MINUTES_A_TICK),
-    "hour": timedelta(hours=1),
-    "day": timedelta(days=1),
-}
+STEPS: Final = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 DONE: Final = """
     INSERT INTO zeekdb.kv_cache_upkeep AS u (task, at, rows, more, done_until, node) VALUES ($1, $2, $3, $4, $5, $6)
@@ -258,6 +290,22 @@ async def _done_until(connection: Connection, bucket: str) -> datetime | None:
         "SELECT done_until FROM zeekdb.kv_cache_upkeep WHERE task = $1", bucket
     )
     return found
+
+
+async def _is_logged(connection: Connection, since: datetime, until: datetime) -> bool:
+    """Whether there was an access in [since, until)."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM zeekdb.kv_cache_access_log WHERE at >= $1 AND at < $2)", since, until
+    )
+    return found
+
+
+async def _empty_until(connection: Connection, since: datetime, now: datetime) -> datetime | None:
+    """The end of an hour, or a day, after `since` in which there is nothing to count; None: there is no such one."""
+    for hop in (timedelta(days=1), timedelta(hours=1)):
+        if since + hop < now - timedelta(seconds=LATE_S) and not await _is_logged(connection, since, since + hop):
+            return since + hop
+    return None
 
 
 def _floor(moment: datetime, bucket: str) -> datetime:

@@ -153,10 +153,14 @@ WITH fewer AS (
 DELETE FROM zeekdb.kv_cache_shared AS s USING unnest($1::bytea[], $2::bigint[]) AS r (digest, refs)
 WHERE s.digest = r.digest AND s.node = $3 AND s.refs <= -r.refs
 """
+# The size is the catalogue's of this moment: here it is one look by key, in a roll-up of millions of rows it would be a
+# join of two large tables, and the block may be gone by then.
 LOG: Final = """
 INSERT INTO zeekdb.kv_cache_access_log
-    (at, request_id, latency_us, hit, digest, access_type, tier, node, model, salt)
-SELECT to_timestamp(r.at), r.request, r.latency, r.hit, r.digest, r.kind, r.tier, $10, r.model, r.salt
+    (at, request_id, latency_us, bytes, hit, digest, access_type, tier, node, model, salt)
+SELECT to_timestamp(r.at), r.request, r.latency,
+    (SELECT m.size FROM zeekdb.kv_cache_metadata AS m WHERE m.digest = r.digest),
+    r.hit, r.digest, r.kind, r.tier, $10, r.model, r.salt
 FROM unnest($1::float8[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bytea[], $6::text[], $7::text[], $8::bytea[],
     $9::bytea[]) AS r (at, request, latency, hit, digest, kind, tier, model, salt)
 """

@@ -6,29 +6,36 @@
     path:DIR                                in this process, kept in DIR (SQLite)
 
 The local modes compare with every row, in Python and numpy: they are for tests and for a few thousand contexts. Their
-calls run in one thread, in turn.
+calls run in one thread, in turn, those to a server in THREADS: the client makes and checks its messages in Python, some
+ten milliseconds for a batch, which its asynchronous form would do on the event loop. ROWS_MAX bounds how long it keeps
+Python's lock at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import numpy as np
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
+from zeekdb.config.urls import redacted
 from zeekdb.errors import Unavailable
 from zeekdb.tiers.tier import settle
 from zeekdb.tiers.vectors.engine import TENANT, Engine, EngineFailed, Hit, Options, Row
 
-FULL_SCAN_KB: Final = 10_000  # a filter that leaves less than this is searched whole
+log = logging.getLogger("zeekdb")
 
+THREADS: Final = 4
+ROWS_MAX: Final = 64  # in one message
 
 class ClientEngine(Engine):
     """See the module."""
@@ -40,7 +47,7 @@ class ClientEngine(Engine):
         self.options = options
         self.timeout_s = timeout_s
         self._client: Any = None
-        self._threads: ThreadPoolExecutor | None = None  # of the local modes
+        self._threads = ThreadPoolExecutor(1 if self.is_local else THREADS, "zeekdb-vectors")
         self._known: set[str] = set()  # collections that are there
 
     @property
@@ -49,42 +56,43 @@ class ClientEngine(Engine):
         return self.url.startswith(("memory:", "path:"))
 
     async def open(self) -> None:
-        if self.is_local:
-            self._threads = ThreadPoolExecutor(1, "zeekdb-vectors")
-            await self._open_local()
-            return
+        make = self._local if self.is_local else self._remote
+        try:
+            self._client = await asyncio.get_running_loop().run_in_executor(self._threads, make)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise Unavailable(f"kv-qdrant-url: {redacted(str(error))}") from None
+
+    def _local(self) -> QdrantClient:
+        """One thread makes it, uses it and closes it: SQLite asks for that."""
+        if self.url.startswith("path:"):
+            return QdrantClient(path=self.url.removeprefix("path:"))
+        return QdrantClient(":memory:")
+
+    def _remote(self) -> QdrantClient:
         parts = urlsplit(self.url)
         query = parse_qs(parts.query)
         grpc = int(query["grpc"][0]) if query.get("grpc", [""])[0].isdigit() else 0
         host = parts.netloc.rpartition("@")[2]
-        self._client = AsyncQdrantClient(
-            url=urlunsplit((parts.scheme, host, parts.path, "", "")), port=parts.port or 6333,
-            api_key=unquote(parts.password) if parts.password else None, prefer_grpc=bool(grpc),
-            grpc_port=grpc or 6334, timeout=max(1, round(self.timeout_s)), check_compatibility=False,
-        )  # fmt: skip
-
-    async def _open_local(self) -> None:
-        path = self.url.removeprefix("path:") if self.url.startswith("path:") else None
-
-        def make() -> QdrantClient:
-            # one thread makes it, uses it and closes it: SQLite asks for that
-            return QdrantClient(path=path) if path is not None else QdrantClient(":memory:")
-
-        try:
-            self._client = await asyncio.get_running_loop().run_in_executor(self._threads, make)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise Unavailable(f"kv-qdrant-url: {error}") from None
+        if parts.password and parts.scheme == "http":
+            log.warning("kv-qdrant-url: the API key goes over http, where anybody on the way can read it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # which says the same, to standard error
+            return QdrantClient(
+                url=urlunsplit((parts.scheme, host, parts.path, "", "")), port=parts.port or 6333,
+                api_key=unquote(parts.password) if parts.password else None, prefer_grpc=bool(grpc),
+                grpc_port=grpc or 6334, timeout=max(1, round(self.timeout_s)), check_compatibility=False,
+            )  # fmt: skip
 
     async def _call(self, method: str, **words: Any) -> Any:
         """What the client's method answers. EngineFailed."""
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise EngineFailed("closed")
         with _failures():
-            if self._threads is None:
-                work: Callable[..., Awaitable[Any]] = getattr(self._client, method)
-                return await work(**words)
-            loop = asyncio.get_running_loop()
-            return await settle(loop.run_in_executor(self._threads, lambda: getattr(self._client, method)(**words)))
+            work = asyncio.get_running_loop().run_in_executor(self._threads, lambda: getattr(client, method)(**words))
+            if self.is_local:  # what is cancelled must not go on beside what follows
+                return await settle(work)
+            return await work  # a call that nobody waits for any more ends by the client's own timeout
 
     async def _is_there(self, collection: str) -> bool:
         if collection not in self._known and await self._call("collection_exists", collection_name=collection):
@@ -99,7 +107,7 @@ class ClientEngine(Engine):
             await self._call(
                 "create_collection", collection_name=collection,
                 vectors_config=models.VectorParams(size=dim, distance=models.Distance.COSINE),
-                hnsw_config=models.HnswConfigDiff(m=m, ef_construct=ef, full_scan_threshold=FULL_SCAN_KB),
+                hnsw_config=models.HnswConfigDiff(m=m, ef_construct=ef),
             )  # fmt: skip
         except EngineFailed:  # another node was quicker, or it failed indeed
             if not await self._call("collection_exists", collection_name=collection):
@@ -116,12 +124,14 @@ class ClientEngine(Engine):
 
     async def upsert(self, collection: str, rows: Sequence[Row]) -> None:
         await self._make(collection)
-        batch = models.Batch(
-            ids=[_uuid(row.id) for row in rows],
-            vectors=[_floats(row.vector) for row in rows],
-            payloads=[row.payload for row in rows],
-        )
-        await self._forgiving(collection, "upsert", points=batch, wait=True)
+        for begin in range(0, len(rows), ROWS_MAX):
+            some = rows[begin : begin + ROWS_MAX]
+            batch = models.Batch(
+                ids=[_uuid(row.id) for row in some],
+                vectors=[_floats(row.vector) for row in some],
+                payloads=[row.payload for row in some],
+            )
+            await self._forgiving(collection, "upsert", points=batch, wait=True)
 
     async def _forgiving(self, collection: str, method: str, **words: Any) -> Any:
         """The call; where it fails the collection may have gone (another node's KV.MODEL DEL): look again next time."""
@@ -186,12 +196,8 @@ class ClientEngine(Engine):
         if client is None:
             return
         with contextlib.suppress(EngineFailed), _failures():
-            if self._threads is None:
-                await client.close()
-            else:
-                await asyncio.get_running_loop().run_in_executor(self._threads, client.close)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
+            await asyncio.get_running_loop().run_in_executor(self._threads, client.close)
+        self._threads.shutdown(wait=False)
 
 
 @contextlib.contextmanager

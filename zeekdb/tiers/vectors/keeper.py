@@ -55,7 +55,8 @@ BUILD_AGAIN_S: Final = 30.0  # after one that failed
 OPEN_WAIT_S: Final = 5.0  # for a process before this one that has not ended yet
 MESSAGE_MAX: Final = 256 << 20
 LENGTH: Final = struct.Struct("<I")
-FULL_SCAN_KB: Final = 10_000  # a filter that leaves less than this is searched whole
+FULL_SCAN_KB: Final = 32_768  # a tenant that has less in a shard is searched whole: exact, and 0.4 ms for a quarter of
+# a shard. Through the graph it took 0.2 ms and found 71% of the nearest, with links for each tenant 70%.
 PR_SET_PDEATHSIG: Final = 1
 Hits = list[tuple[str, float, dict[str, Any]]]
 
@@ -66,7 +67,9 @@ def _configured(dim: int, m: int, ef: int) -> edge.EdgeConfig:
         hnsw_config=edge.HnswIndexConfig(
             m=m, ef_construct=ef, full_scan_threshold=FULL_SCAN_KB, max_indexing_threads=1
         ),
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
+        optimizers=edge.EdgeOptimizersConfig(
+            indexing_threshold=1, default_segment_number=1, deleted_threshold=0.1, vacuum_min_vector_number=1
+        ),
     )
 
 
@@ -95,6 +98,7 @@ class Shard:
         info = opened.info()
         self.points = info.points_count
         self.indexed = info.indexed_vectors_count
+        self.points_built = max(self.points, self.indexed)  # whatever it has lost since, or by then
 
     def update(self, operation: edge.UpdateOperation) -> None:
         self.edge.update(operation)
@@ -114,8 +118,8 @@ class Shard:
             self.is_dirty = False
 
     def wants_index(self) -> bool:
-        """Whether its graph is missing, or mostly about points that are gone."""
-        return self.points > 0 and (not self.indexed or self.points < self.indexed * (1 - GONE_MAX))
+        """Whether its graph is missing, or in good part about points that are gone."""
+        return self.points > 0 and (not self.indexed or self.points < self.points_built * (1 - GONE_MAX))
 
 
 class Collection:
@@ -322,7 +326,9 @@ class Builder:
         shard.path.rename(aside)
         self._copy.rename(shard.path)
         at = collection.shards.index(shard)
-        collection.shards[at] = Shard(shard.path, edge.EdgeShard.load(str(shard.path), collection.config))
+        fresh = Shard(shard.path, edge.EdgeShard.load(str(shard.path), collection.config))
+        fresh.points_built = fresh.points  # else one that keeps what it has lost would be built for ever
+        collection.shards[at] = fresh
         shutil.rmtree(aside)
         self.shard = self.collection = None
 

@@ -25,7 +25,6 @@ from zeekdb.errors import Unavailable
 from zeekdb.tiers.envelope import digest
 from zeekdb.tiers.guard import Guard, TierDown, TierFailed
 from zeekdb.tiers.tier import Flow, Name, TierStats
-from zeekdb.tiers.vectors.embedding import VERSION
 from zeekdb.tiers.vectors.engine import TENANT, Engine, EngineFailed, Hit, Options, Row
 
 T = TypeVar("T")
@@ -33,10 +32,12 @@ log = logging.getLogger("zeekdb")
 
 QUEUE_MAX: Final = 8192  # rows
 QUEUE_BYTES: Final = 64 << 20
+BATCH_BYTES: Final = 1 << 20  # written at a time, whatever the batch: packing it takes the event loop a millisecond
 KEYS_KEPT: Final = 1024  # of a context: its first ones
 KEYS_BYTES: Final = 32 << 10
 SEARCHES_MAX: Final = 64  # under way; who comes then is told so
 CLOSE_S: Final = 5.0  # for what waits to be written
+REFUSED_MAX: Final = 8  # times that an engine which is well otherwise refuses a batch; then it is dropped
 PAUSE_S: Final = 0.25  # between looks whether the engine is back
 COUNT_S: Final = 1.0  # figures of the engine are as old as this
 NEAR_PAGE: Final = 64  # rows compared at a time
@@ -55,7 +56,7 @@ class Context(NamedTuple):
     blocks: int
     tokens: tuple[int, int]
     layers: tuple[int, int]  # the first pooled, and the one after the last
-    norm: float = 0.0  # see embedding.Finished; 0: the vector is the client's own
+    norm: float = 0.0  # see tensors/embedding.Finished; 0: the vector is the client's own
     is_whole: bool = True  # False: what stands before its first block is not known
 
 
@@ -95,9 +96,9 @@ class _Waiting(NamedTuple):
     size: int
 
 
-def collection_prefix(model: bytes) -> str:
-    """What the names of a model's collections begin with."""
-    return f"zeekdb-v{VERSION}-{hashlib.blake2b(model, digest_size=16).hexdigest()}-"
+def collection_prefix(model: bytes, version: int) -> str:
+    """What the names of a model's collections begin with. `version`: of the embedding."""
+    return f"zeekdb-v{version}-{hashlib.blake2b(model, digest_size=16).hexdigest()}-"
 
 
 def tenant_of(salt: bytes) -> str:
@@ -149,11 +150,12 @@ class VectorStore:
     """See the module. Made, opened and used on one event loop."""
 
     def __init__(
-        self, engine: Engine, *, dim: int = 512, batch: int = 256, timeout_s: float = 1.0,
-        scrub: Callable[[str], str] = str,
+        self, engine: Engine, *, dim: int = 512, version: int = 1, batch: int = 256,
+        timeout_s: float = 1.0, scrub: Callable[[str], str] = str,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.dim = dim
+        self.version = version
         self.batch = batch
         self.guard = Guard("qdrant", engine.probe, failures=(EngineFailed, OSError), timeout_s=timeout_s, scrub=scrub)
         self.written = Flow()
@@ -166,6 +168,7 @@ class VectorStore:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._refused = 0  # times in a row that the batch at the head has failed
         self._searching = 0
         self._writer: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -198,7 +201,7 @@ class VectorStore:
 
     def collection(self, model: bytes) -> str:
         """The name of a model's collection."""
-        return f"{collection_prefix(model)}{self.dim}"
+        return f"{collection_prefix(model, self.version)}{self.dim}"
 
     # ------------------------------------------------------------ behind
 
@@ -254,9 +257,10 @@ class VectorStore:
             try:
                 while self._drops or self._waiting:
                     await self._write()
-            except TierFailed:
+            except TierFailed as error:
                 if self._stopping:
                     return
+                self._refused += not isinstance(error, TierDown)
                 await self._wait_for_engine()
                 continue
             except Exception:
@@ -284,11 +288,13 @@ class VectorStore:
             return
         first = next(iter(self._waiting.values()))
         taken: dict[tuple[str, str], _Waiting] = {}
+        size = 0
         for place, each in self._waiting.items():
             if each.collection != first.collection or (each.row is None) != (first.row is None):
                 break
             taken[place] = each
-            if len(taken) >= self.batch:
+            size += each.size
+            if len(taken) >= self.batch or size >= BATCH_BYTES:
                 break
         for place, each in taken.items():
             del self._waiting[place]
@@ -303,9 +309,15 @@ class VectorStore:
                 await self.guard.call(lambda: self.engine.delete(first.collection, ids))
                 self.deleted += len(ids)
         except BaseException:
-            self._take_back(taken)
+            if self._refused >= REFUSED_MAX:
+                log.warning("%d vectors of contexts are dropped: %s", len(taken), self.guard.last_error)
+                self.dropped += len(taken)
+                self._refused = 0
+            else:
+                self._take_back(taken)
             raise
-        self._note(self.written, len(rows), sum(each.size for each in taken.values()), begin_ns)
+        self._refused = 0
+        self._note(self.written, len(rows), size, begin_ns)
 
     def _take_back(self, taken: dict[tuple[str, str], _Waiting]) -> None:
         if next(iter(taken))[0] in self._drops:
@@ -400,7 +412,7 @@ class VectorStore:
 
         async def count() -> None:
             try:
-                found = await self.guard.call(lambda: self.engine.count(f"zeekdb-v{VERSION}-"), retry=False)
+                found = await self.guard.call(lambda: self.engine.count(f"zeekdb-v{self.version}-"), retry=False)
                 self._counted = (time.monotonic(), sum(found.values()))
             except TierFailed:
                 self._counted = (time.monotonic(), self._counted[1])

@@ -8,7 +8,7 @@ CREATE TABLE zeekdb.kv_cache_access_log (
     at timestamptz NOT NULL DEFAULT now(),
     request_id bigint NOT NULL DEFAULT 0,
     latency_us bigint NOT NULL,
-    bytes bigint,              -- that went over; null: not known, the catalogue's size is taken then
+    bytes bigint,              -- of the block; null: not known
     hit boolean NOT NULL,
     digest bytea NOT NULL,
     access_type text NOT NULL CHECK (access_type IN ('read', 'write', 'lookup', 'delete')),

@@ -48,32 +48,42 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
 CREATE FUNCTION zeekdb.stats_from_log(of_bucket text, since timestamptz, until timestamptz)
 RETURNS SETOF zeekdb.kv_cache_stats
 LANGUAGE sql STABLE BEGIN ATOMIC
-    WITH seen AS (
-        SELECT date_trunc(of_bucket, l.at, 'UTC') AS at, l.tier, l.model, l.access_type, l.hit, l.latency_us,
-            CASE WHEN l.access_type = 'write' OR l.hit AND l.access_type = 'read' THEN coalesce(l.bytes, m.size, 0) ELSE 0
-            END AS bytes
-        FROM zeekdb.kv_cache_access_log AS l LEFT JOIN zeekdb.kv_cache_metadata AS m ON m.digest = l.digest
+    -- Latencies repeat: one pass over the log counts each of them, the rest works on these counts. Sorting the log's rows
+    -- for percentile_disc, which this is to the letter, took twice as long.
+    WITH counted AS MATERIALIZED (
+        SELECT date_trunc(of_bucket, l.at, 'UTC') AS at, l.tier, l.model, l.latency_us, count(*) AS n,
+            count(*) FILTER (WHERE l.access_type = 'read') AS reads,
+            count(*) FILTER (WHERE l.access_type = 'write') AS writes,
+            count(*) FILTER (WHERE l.access_type = 'lookup') AS lookups,
+            count(*) FILTER (WHERE l.access_type = 'delete') AS deletes,
+            count(*) FILTER (WHERE l.hit AND l.access_type IN ('read', 'lookup')) AS hits,
+            count(*) FILTER (WHERE NOT l.hit AND l.access_type IN ('read', 'lookup')) AS misses,
+            sum(l.bytes) FILTER (WHERE l.access_type = 'write' OR l.hit AND l.access_type = 'read') AS bytes
+        FROM zeekdb.kv_cache_access_log AS l
         WHERE l.at >= since AND l.at < until
-    ), counted AS (
-        SELECT s.at, s.tier, s.model, zeekdb.latency_slot(s.latency_us) AS slot, count(*) AS n FROM seen AS s
-        GROUP BY s.at, s.tier, s.model, zeekdb.latency_slot(s.latency_us)
-    ), spread AS (
-        SELECT c.at, c.tier, c.model, jsonb_object_agg(c.slot, c.n) AS latencies FROM counted AS c
-        GROUP BY c.at, c.tier, c.model
+        GROUP BY date_trunc(of_bucket, l.at, 'UTC'), l.tier, l.model, l.latency_us
+    ), ranked AS (
+        SELECT c.*, sum(c.n) OVER (PARTITION BY c.at, c.tier, c.model ORDER BY c.latency_us) AS upto,
+            sum(c.n) OVER (PARTITION BY c.at, c.tier, c.model) AS total
+        FROM counted AS c
     ), summed AS (
-        SELECT s.at, s.tier, s.model,
-            count(*) FILTER (WHERE s.access_type = 'read') AS reads,
-            count(*) FILTER (WHERE s.access_type = 'write') AS writes,
-            count(*) FILTER (WHERE s.access_type = 'lookup') AS lookups,
-            count(*) FILTER (WHERE s.access_type = 'delete') AS deletes,
-            count(*) FILTER (WHERE s.hit AND s.access_type IN ('read', 'lookup')) AS hits,
-            count(*) FILTER (WHERE NOT s.hit AND s.access_type IN ('read', 'lookup')) AS misses,
-            sum(s.bytes)::bigint AS bytes, sum(s.latency_us) AS latency_sum_us,
-            percentile_disc(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY s.latency_us) AS p
-        FROM seen AS s GROUP BY s.at, s.tier, s.model
+        SELECT r.at, r.tier, r.model, sum(r.reads)::bigint AS reads, sum(r.writes)::bigint AS writes,
+            sum(r.lookups)::bigint AS lookups, sum(r.deletes)::bigint AS deletes, sum(r.hits)::bigint AS hits,
+            sum(r.misses)::bigint AS misses, coalesce(sum(r.bytes), 0)::bigint AS bytes,
+            sum(r.latency_us * r.n) AS latency_sum_us,
+            min(r.latency_us) FILTER (WHERE r.upto >= 0.5 * r.total) AS p50,
+            min(r.latency_us) FILTER (WHERE r.upto >= 0.95 * r.total) AS p95,
+            min(r.latency_us) FILTER (WHERE r.upto >= 0.99 * r.total) AS p99
+        FROM ranked AS r GROUP BY r.at, r.tier, r.model
+    ), slotted AS (
+        SELECT c.at, c.tier, c.model, zeekdb.latency_slot(c.latency_us) AS slot, sum(c.n)::bigint AS n FROM counted AS c
+        GROUP BY c.at, c.tier, c.model, zeekdb.latency_slot(c.latency_us)
+    ), spread AS (
+        SELECT s.at, s.tier, s.model, jsonb_object_agg(s.slot, s.n) AS latencies FROM slotted AS s
+        GROUP BY s.at, s.tier, s.model
     )
     SELECT of_bucket, s.at, s.tier, NULL::bytea, s.model, NULL::text, s.reads, s.writes, s.lookups, s.deletes, s.hits,
-        s.misses, s.bytes, s.latency_sum_us, s.p[1], s.p[2], s.p[3], h.latencies, 'log'
+        s.misses, s.bytes, s.latency_sum_us, s.p50, s.p95, s.p99, h.latencies, 'log'
     FROM summed AS s JOIN spread AS h ON (h.at, h.tier, h.model) = (s.at, s.tier, s.model);
 END;
 

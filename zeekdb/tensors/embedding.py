@@ -25,7 +25,8 @@ sign, to one of the outputs in each of SPREAD ranges. Ranges, outputs and signs 
 Flood, OOPSLA 2014) with a fixed seed: the same keys give the same vector on every machine, to the rounding of float32.
 It is linear, so `dim` numbers are all that a context needs to go on.
 
-Elements that are NaN count as 0, infinities as LARGEST.
+Elements that are NaN count as 0; where one is infinite, or too large to be summed up, none counts for more than
+LARGEST.
 """
 
 from __future__ import annotations
@@ -80,26 +81,38 @@ class Embedder:
         with memoryview(data) as view:
             if view.nbytes != self.block_bytes:
                 raise ValueError(f"a block has {self.block_bytes} bytes, not {view.nbytes}")
-            pooled = np.concatenate([self._pooled(view.cast("B"), layer) for layer in self.layers])
-        powered = np.sign(pooled) * np.sqrt(np.abs(pooled))
-        heads = powered.reshape(-1, self.layout.dim)
+            pooled = np.concatenate([self.pooled(view.cast("B"), layer) for layer in self.layers])
+        heads = self.powered(pooled).reshape(-1, self.layout.dim)
         lengths = np.linalg.norm(heads, axis=1, keepdims=True)
         features = np.divide(heads, lengths, out=np.zeros_like(heads), where=lengths > 0).reshape(-1)
         outputs, signs = projection(len(features), self.dim)
         sums = np.bincount(outputs, weights=(signs * features).reshape(-1), minlength=self.dim)
         return sums.astype(np.float64, copy=False)
 
-    def _pooled(self, view: memoryview, layer: int) -> Vector:
+    @staticmethod
+    def powered(pooled: Vector) -> Vector:
+        """The signed square root."""
+        return np.sign(pooled) * np.sqrt(np.abs(pooled))
+
+    def pooled(self, view: memoryview, layer: int) -> Vector:
         """The mean of a layer's keys: float64[heads × dim]."""
+        keys = self.keys(view, layer)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = keys.sum(axis=0)
+        if not np.isfinite(total).all():  # rare, and looking at each number first would take longer than the sum
+            np.nan_to_num(keys, copy=False, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
+            total = np.clip(keys, -LARGEST, LARGEST).sum(axis=0)
+        return np.asarray(total, np.float64) / len(keys)
+
+    def keys(self, view: memoryview, layer: int) -> npt.NDArray[np.float32]:
+        """A layer's keys: [tokens, heads × dim]."""
         layout = self.layout
-        plane = self._keys(view, layer)
+        plane = self._codes(view, layer)
         wide = np.empty(len(plane), np.uint32)
         floats.convert(layout.dtype, "f32", plane, wide)
-        keys = wide.view(np.float32)
-        np.nan_to_num(keys, copy=False, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
-        return np.asarray(keys.reshape(layout.block, -1).mean(axis=0, dtype=np.float64))
+        return wide.view(np.float32).reshape(layout.block, -1)
 
-    def _keys(self, view: memoryview, layer: int) -> npt.NDArray[Any]:
+    def _codes(self, view: memoryview, layer: int) -> npt.NDArray[Any]:
         """A layer's keys as codes of the layout's dtype; the block's own memory where it is kept as it came."""
         codes = FORMATS[self.layout.dtype].codes
         if self._codec is None:
