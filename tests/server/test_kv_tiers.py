@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.kv import Kv, payload
@@ -242,3 +243,24 @@ def test_secrets_are_nowhere(tmp_path: Path) -> None:
         assert isinstance(kv("CONFIG", "SET", "kv-warm-url", f"redis://:{SECRET}@h"), Failure)
         log = server.log()
     assert SECRET not in log
+
+
+@pytest.mark.parametrize("coding", ["zstd", "fp16", "int8"])
+def test_blocks_that_a_tier_keeps_smaller(rigs: Rigs, tmp_path: Path, coding: str) -> None:
+    layout = ("LAYERS", 2, "HEADS", 2, "DIM", 64, "DTYPE", "f32", "BLOCK", 16)
+    size = 2 * 2 * 16 * 2 * 64 * 4
+    block = np.random.default_rng(1).standard_normal(size // 4).astype(np.float32)
+    arguments = [*options(tmp_path, rigs.database_url()), "--kv-postgres-compression", coding]
+    with Server(*arguments) as server, Kv(server) as kv:
+        assert kv("KV.MODEL", "SET", "m", *layout) == "OK"
+        assert kv.store({"k": block.tobytes()}) == [1]
+        sink(kv, "k", "postgres")
+        (found,) = kv.get(["k"])
+        assert found is not None
+        error = np.abs(np.frombuffer(found, np.float32) - block).max()
+        assert error == 0 if coding == "zstd" else 0 < error < 0.05
+        sink(kv, "k", "postgres")
+        assert kv.get(["k"]) == [found]
+        assert kv.of_keys("KV.DEMOTE", ["k"]) == 1
+        assert kv.get(["k"]) == [found]  # what came back is the block from then on
+        assert kv.tier("postgres")["sent_bytes"] < size
