@@ -2,9 +2,10 @@
 
 `D(name, kind, default, doc, …)`: `unit` is what the number counts; `alias` an older name that CONFIG GET lists too;
 `immutable` only the start sets it; `protected` needs `enable-protected-configs`; `sensitive` never appears in logs;
-`hidden` answers only to its exact name, and so does what is `ours`: tools set back all that CONFIG GET * gave them, and
-leave out only those directives of Redis that they know; `hook` names what is applied when it changes (see
-`Config.on_change`; several directives may share one); `later` is accepted and stored, but has no effect yet.
+`hidden` answers only to its exact name; what is `ours`, to patterns that begin with a letter: tools set back all that
+CONFIG GET * gave them, and leave out only those directives of Redis that they know; `hook` names what is applied when
+it changes (see `Config.on_change`; several directives may share one); `later` is accepted and stored, but has no
+effect yet.
 """
 
 from __future__ import annotations
