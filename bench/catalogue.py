@@ -228,7 +228,8 @@ async def run(arguments: Any, url: str) -> tuple[dict[str, Any], list[str]]:
         rows += [[way, f"{median(each):,.0f}", f"{min(each):,.0f}"] for way, each in data["send, rows/s"].items()]
         texts.append(table(["metadata rows", "rows/s, median", "rows/s, least"], rows))
         texts.append(
-            f"The loop waits {most[0]:.1f} ms at most; the tenth longest wait of {arguments.rows:,} rows is {most[1]:.1f} ms."
+            f"The loop waits {most[0]:.1f} ms at most while {arguments.rows:,} rows are written, "
+            f"{most[1]:.1f} ms the tenth time."
         )
     if "read" in arguments.subjects:
         data["find, ms p50 and p99"] = found = await read(url, arguments.rows, arguments.reads)
