@@ -160,6 +160,7 @@ class Stack(Tier):
         self.shared = [level for level in self.levels if level.shared is not None]
         self.below_ssd = self.shared if self.levels and self.levels[0].name == "ssd" else []
         self.warm: Any = self.by_name["warm"].tier if "warm" in self.by_name else None
+        self.is_lossy = any(level.shared is not None and level.shared.is_lossy for level in self.levels)
         self.brought = 0  # cold blocks that were put into the warm tier for all
         self.waited = 0  # reads that waited for another's
         self._check_at = time.monotonic() + CHECK_S
