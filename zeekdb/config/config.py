@@ -69,8 +69,9 @@ class Config:
                 found[lower] = directive.kind.show(self.value(directive))
             elif re.search(r"[*?\[]", lower):
                 glob = glob_to_regex(lower)
+                are_ours = lower[0] not in "*?["  # whoever asks for `kv-*` does not ask for all there is
                 for name, directive in NAMES.items():
-                    if not (directive.hidden or directive.ours) and glob.fullmatch(name):
+                    if not directive.hidden and (are_ours or not directive.ours) and glob.fullmatch(name):
                         found[name] = directive.kind.show(self.value(directive))
         return found
 

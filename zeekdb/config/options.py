@@ -2,9 +2,10 @@
 
 `D(name, kind, default, doc, …)`: `unit` is what the number counts; `alias` an older name that CONFIG GET lists too;
 `immutable` only the start sets it; `protected` needs `enable-protected-configs`; `sensitive` never appears in logs;
-`hidden` answers only to its exact name, and so does what is `ours`: tools set back all that CONFIG GET * gave them, and
-leave out only those directives of Redis that they know; `hook` names what is applied when it changes (see
-`Config.on_change`; several directives may share one); `later` is accepted and stored, but has no effect yet.
+`hidden` answers only to its exact name; what is `ours`, to patterns that begin with a letter: tools set back all that
+CONFIG GET * gave them, and leave out only those directives of Redis that they know; `hook` names what is applied when
+it changes (see `Config.on_change`; several directives may share one); `later` is accepted and stored, but has no
+effect yet.
 """
 
 from __future__ import annotations
@@ -325,7 +326,7 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-adopt", NATURAL, 1000000, "How many blocks of shared tiers the index takes in at the start, ahead of questions about them; about 200 bytes each.", immutable=True, ours=True),
         D("kv-warming", NATURAL, 0, "How long popular blocks are brought into memory at the start; 0 brings none.", "ms", ours=True),
         D("kv-warming-bytes", BYTES, 1 << 30, "And how much of them.", "bytes", ours=True),
-        D("kv-warm-url", Url("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"), "", "Redis, Valkey, Dragonfly or ZeekDB that nodes share blocks in; none without.", immutable=True, ours=True),
+        D("kv-warm-url", Url("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster"), "", "Redis, Valkey, Dragonfly or ZeekDB that nodes share blocks in; none without.", immutable=True, sensitive=True, ours=True),
         D("kv-warm-pool", Int(1, 1024), 16, "Connections to it.", immutable=True, ours=True),
         D("kv-warm-batch", Int(1, 4096), 64, "Blocks of one pipeline.", immutable=True, ours=True),
         D("kv-warm-ttl", COUNT, 86400, "How long a block stays there; 0 as long as it may.", "s", ours=True),
@@ -334,8 +335,8 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-warm-max", BYTES, 256 << 20, "Largest block that goes there.", "bytes", ours=True),
         D("kv-warm-write", WRITES, "store", "When: every block as it is stored, or what the tiers above let go of.", ours=True),
         D("kv-warm-timeout", TIMEOUT_MS, 1000, "How long an answer may take.", "ms", immutable=True, ours=True),
-        D("kv-postgres-url", Url("embedded", "postgresql", "postgres"), "", "PostgreSQL for the catalogue and cold blocks: a URL, or embedded:DIR; none without.", immutable=True, ours=True),
-        D("kv-postgres-reader-url", Url("postgresql", "postgres"), "", "The same for those who only read; else the one above.", immutable=True, ours=True),
+        D("kv-postgres-url", Url("embedded", "postgresql", "postgres"), "", "PostgreSQL for the catalogue and cold blocks: a URL, or embedded:DIR; none without.", immutable=True, sensitive=True, ours=True),
+        D("kv-postgres-reader-url", Url("postgresql", "postgres"), "", "The same for those who only read; else the one above.", immutable=True, sensitive=True, ours=True),
         D("kv-postgres-pool", Int(1, 256), 8, "Connections to it.", immutable=True, ours=True),
         D("kv-postgres-batch", Int(1, 100000), 1000, "Rows written at a time.", immutable=True, ours=True),
         D("kv-postgres-ttl", COUNT, 0, "How long a cold block stays there; 0 as long as it may.", "s", ours=True),
@@ -347,13 +348,13 @@ SECTIONS: tuple[tuple[str, tuple[Directive, ...]], ...] = (
         D("kv-log-sample", Int(0, 100), 100, "How much of what is read and written goes to the access log.", "%", ours=True),
         D("kv-log-days", Int(1, 3650), 7, "How long the access log is kept.", "days", ours=True),
         D("kv-versions", Int(0, 1000), 8, "Earlier versions kept of a block that is overwritten, with their bytes.", ours=True),
-        D("kv-qdrant-url", Url("embedded", "http", "https", "memory", "path"), "", "Qdrant for the embeddings of contexts: a URL, embedded:DIR, path:DIR or memory:; none without.", immutable=True, ours=True),
+        D("kv-qdrant-url", Url("embedded", "http", "https", "memory", "path"), "", "Qdrant for the embeddings of contexts: a URL, embedded:DIR, path:DIR or memory:; none without.", immutable=True, sensitive=True, ours=True),
         D("kv-qdrant-dim", Int(8, 4096), 512, "Dimensions of an embedding.", immutable=True, ours=True),
         D("kv-qdrant-m", Int(4, 128), 16, "Edges of a point in the HNSW graph.", immutable=True, ours=True),
         D("kv-qdrant-ef", Int(4, 4096), 100, "Candidates while the graph is built.", immutable=True, ours=True),
         D("kv-qdrant-batch", Int(1, 4096), 256, "Embeddings written at a time.", immutable=True, ours=True),
         D("kv-qdrant-timeout", TIMEOUT_MS, 1000, "How long an answer may take.", "ms", immutable=True, ours=True),
-        D("kv-objects-url", Url("file", "s3", "gs", "az"), "", "Object storage for large blocks and archives: s3://bucket/prefix, gs://, az:// or file:///DIR; none without.", immutable=True, ours=True),
+        D("kv-objects-url", Url("file", "s3", "gs", "az"), "", "Object storage for large blocks and archives: s3://bucket/prefix, gs://, az:// or file:///DIR; none without.", immutable=True, sensitive=True, ours=True),
         D("kv-objects-pool", Int(1, 1024), 16, "Requests under way.", immutable=True, ours=True),
         D("kv-objects-batch", Int(1, 4096), 64, "Blocks handed over at a time.", immutable=True, ours=True),
         D("kv-objects-ttl", COUNT, 0, "How long an object stays there; 0 for good.", "days", ours=True),

@@ -40,6 +40,9 @@ from zeekdb.hot.region_below import (
     promote as promote,
 )
 from zeekdb.hot.region_below import (
+    recoded as recoded,
+)
+from zeekdb.hot.region_below import (
     reserve as reserve,
 )
 from zeekdb.hot.region_below import (

@@ -31,8 +31,8 @@ from zeekdb.hot.table cimport (
 from zeekdb.hot.wire cimport Arg
 
 from zeekdb.hot.region_below import (  # noqa: F401  # handed on
-    Pending, adopt, demote, has_place, note_fetched, place_added, place_lost, place_moved, promote, reserve, set_away,
-    spilled, take_spilling,
+    Pending, adopt, demote, has_place, note_fetched, place_added, place_lost, place_moved, promote, recoded,
+    reserve, set_away, spilled, take_spilling,
 )
 
 cdef enum:

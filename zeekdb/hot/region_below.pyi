@@ -60,6 +60,12 @@ def adopt(
 ) -> bool:
     """At the start: a block that the tier below has, bytes and checksum. False: the key is there already."""
 
+def recoded(index: int, key: bytes, old: int, new: int) -> bool:
+    """A lossy tier gives back a block of another checksum than it was given: from now on that is the block.
+
+    False: it is gone, or is another meanwhile, or its bytes as they were are at hand.
+    """
+
 def set_away(levels: int) -> None:
     """Tiers, as bits of a place, that cannot be asked now: lookups leave out what only they have."""
 

@@ -218,6 +218,18 @@ cdef Entry* find_placed(uint32_t index, bytes key, uint64_t place):
     return e if e != NULL and is_at(block_of(e), place) else NULL
 
 
+def recoded(uint32_t index, bytes key not None, uint64_t old, uint64_t new) -> bool:
+    """What comes back of a block is what a lossy coding made of it: from now on that is the block."""
+    cdef Entry* e
+    if index >= RG.nspaces or RG.spaces[index] == NULL:
+        return False
+    e = find(RG.spaces[index], key)
+    if e == NULL or block_of(e).checksum != old or block_of(e).blob != NULL or block_slot(e):
+        return False
+    block_of(e).checksum = new
+    return True
+
+
 def set_away(uint64_t levels) -> None:
     """Tiers, as bits of a place, that cannot be asked now."""
     RG.away = levels & ~LOCAL_BITS

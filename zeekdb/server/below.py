@@ -25,6 +25,7 @@ from typing import Any, Final
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView, new_blob
+from zeekdb.hot.checksum import checksum
 from zeekdb.server.fleet import FORGET_S, Fleet
 from zeekdb.tensors.region import Region, Tenant
 from zeekdb.tiers.stack import BITS, Stack
@@ -475,6 +476,8 @@ class Below:
         is_open = self.is_open(tenant)
         moved: list[Promotion] = []
         for (each, view, get), is_whole in zip(rooms, whole, strict=True):
+            if is_whole and self.tier.is_lossy:
+                self._recode(tenant, each, get.into)
             get.into.release()
             known = region.describe(tenant.space, each.key) if is_open else None
             if not is_whole:
@@ -490,6 +493,13 @@ class Below:
                 region.promote(tenant.space, each.key, view)
             self._arrive(each, view)
         return moved
+
+    def _recode(self, tenant: Tenant, promotion: Promotion, view: memoryview) -> None:
+        """Bytes that a lossy tier has given back are the block from now on."""
+        check = checksum(view)
+        if check != promotion.checksum and self.is_open(tenant):
+            region.recoded(tenant.space, promotion.key, promotion.checksum, check)
+            promotion.checksum = check
 
     async def _room_for(self, tenant: Tenant, promotion: Promotion) -> BlobView | None:
         end_s = asyncio.get_running_loop().time() + ROOM_WAIT_S

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
+from zeekdb.hot.checksum import checksum
 from zeekdb.tiers.stack import BITS, Stack
 from zeekdb.tiers.tier import PLACE_LOCAL, Get, Held, Meta, Name, Put, name_of, place_of
 
@@ -326,7 +327,9 @@ class Fleet:
         if known["place"] is None:
             return None  # on the GPU alone
         data = memoryview(bytearray(meta.size))  # memory has let go of it while nobody took it
-        return Put(meta, data) if await self.stack.get([Get(meta, known["place"], data)]) == [True] else None
+        is_there = await self.stack.get([Get(meta, known["place"], data)]) == [True]
+        is_exact = is_there and (not self.stack.is_lossy or checksum(data) == meta.checksum)
+        return Put(meta, data) if is_exact else None
 
     # ------------------------------------------------------------ in
 

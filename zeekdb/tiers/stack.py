@@ -31,6 +31,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
+from zeekdb.hot.checksum import checksum
 from zeekdb.tiers.tier import (
     PLACE_LOCAL,
     Get,
@@ -175,6 +176,7 @@ class Stack(Tier):
         self.shared = [level for level in self.levels if level.shared is not None]
         self.below_ssd = self.shared if self.levels and self.levels[0].name == "ssd" else []
         self.warm: Any = self.by_name["warm"].tier if "warm" in self.by_name else None
+        self.is_lossy = any(level.shared is not None and level.shared.is_lossy for level in self.levels)
         self.brought = 0  # cold blocks that were put into the warm tier for all
         self.waited = 0  # reads that waited for another's
         self.bits = sum(level.bit for level in self.levels)
@@ -367,7 +369,7 @@ class Stack(Tier):
         if not lower:
             return False
         if not any(await self.still_have(tops[1:], [item.meta])):
-            if await self._get([item], False) != [True]:
+            if await self._get([item], False) != [True] or not all(self._is_exact(level, item) for level in tops):
                 return False
             place = None
             for level in lower:
@@ -440,7 +442,7 @@ class Stack(Tier):
             if read:
                 for at, answer in zip(read, await level.tier.get([gets[at] for at in read]), strict=True):
                     answers[at] = answer
-            await self._put_warm(warm, [gets[at] for at in mine if answers[at]])
+            await self._put_warm(warm, [gets[at] for at in mine if answers[at] and self._is_exact(level, gets[at])])
         late = [at for at, is_first in zip(wanted, is_mine, strict=True) if not is_first]
         if late:
             self.waited += len(late)
@@ -454,6 +456,12 @@ class Stack(Tier):
                 for at, answer in zip(left, await level.tier.get([gets[at] for at in left]), strict=True):
                     answers[at] = answer
         return answers
+
+    @staticmethod
+    def _is_exact(level: Level, get: Get) -> bool:
+        """Whether what a tier gave are the bytes that the index knows: others can't be put under their checksum."""
+        is_lossy = level.shared is not None and level.shared.is_lossy
+        return not is_lossy or checksum(get.into) == get.meta.checksum
 
     async def _put_warm(self, warm: Level, gets: Sequence[Get]) -> None:
         if gets:

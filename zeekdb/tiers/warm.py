@@ -138,6 +138,11 @@ class WarmTier(SharedTier):
         await self.client.probe()
 
     @property
+    def is_up(self) -> bool:
+        """Also some time after a refusal: `stats` tells of it until a write is taken, so one has to be tried."""
+        return not self._is_closed and self.guard.state == "closed" and time.monotonic() >= self._refused_until
+
+    @property
     def is_readable(self) -> bool:
         """Also while it is full."""
         return not self._is_closed and self.guard.state == "closed"

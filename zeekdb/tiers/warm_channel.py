@@ -28,7 +28,7 @@ import msgpack
 from zeekdb.tiers.envelope import DIGEST_BYTES
 from zeekdb.tiers.guard import Guard, TierFailed
 from zeekdb.tiers.tier import Name
-from zeekdb.tiers.warm_client import LinkDown, WarmClient, discard
+from zeekdb.tiers.warm_client import LinkDown, Refusal, WarmClient, discard
 
 log = logging.getLogger("zeekdb")
 
@@ -176,13 +176,16 @@ class Channel:
                 events.append(self._outbox.popleft())
         message = encode(self.sender, kind, events)
         try:
-            await self.guard.call(lambda: self.client.ask([(b"PUBLISH", self.topic, message)]))
+            (reply,) = await self.guard.call(lambda: self.client.ask([(b"PUBLISH", self.topic, message)]))
         except TierFailed:
             self.lost += len(events) + len(self._outbox)
             self._outbox.clear()
             self._is_owing_gap = True
             return False
-        self.sent += 1
+        if isinstance(reply, Refusal):  # no permission, say: it would be refused again
+            self.lost += max(len(events), 1)
+        else:
+            self.sent += 1
         if kind == "gap":
             self._is_owing_gap = False
         return True

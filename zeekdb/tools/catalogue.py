@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="Reports: " + "; ".join(f"{name}: {text}" for name, text in NAMES.items()) + ".",
     )
     made.add_argument("name", metavar="NAME", choices=sorted(NAMES), help=", ".join(NAMES))
-    made.add_argument("place", metavar="URL|FILE", help="postgresql://…, embedded:DIR (of a server that is stopped), "
-                      "or a configuration file; of a file the reader's URL, if it has one")  # fmt: skip
+    made.add_argument("place", metavar="URL|FILE", help="postgresql://…, embedded:DIR, or a configuration "
+                      "file; of a file the reader's URL, if it has one")  # fmt: skip
     made.add_argument("--model", default="")
     made.add_argument("--sequence", default="")
     made.add_argument("--layer", type=int, default=0)

@@ -11,6 +11,7 @@ from zeekdb.config.config import Config
 from zeekdb.config.file import FileError, load
 from zeekdb.config.urls import EMBEDDED, redacted, scrubber
 from zeekdb.errors import Unavailable
+from zeekdb.tiers.postgres.embedded import Embedded
 from zeekdb.tiers.postgres.migrate import MigrationError
 from zeekdb.tools.console import ToolError, UsageError, warn
 
@@ -58,8 +59,6 @@ async def _ask(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
     embedded = None
     try:
         if url.startswith(EMBEDDED):
-            from zeekdb.tiers.postgres.embedded import Embedded
-
             embedded = Embedded(url.removeprefix(EMBEDDED))
             await embedded.start(may_join=True)
             connection = await asyncpg.connect(**embedded.arguments, timeout=CONNECT_S)

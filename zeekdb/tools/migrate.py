@@ -25,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
         ("down", "take the newest step back, or all behind --to N; their tables go with all rows"),
     ):
         each = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        each.add_argument("place", metavar="URL|FILE", help="postgresql://…, embedded:DIR (of a server that is "
-                          "stopped), or a configuration file with kv-postgres-url")  # fmt: skip
+        each.add_argument("place", metavar="URL|FILE", help="postgresql://…, embedded:DIR, or a "
+                          "configuration file with kv-postgres-url")  # fmt: skip
         if name != "status":
             each.add_argument("--to", type=int, metavar="N", help="the step that is the newest then; 0: none")
         add_output_options(each)

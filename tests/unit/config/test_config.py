@@ -50,6 +50,8 @@ def test_get_takes_globs_and_older_names(config: Config) -> None:
 
 def test_hidden_directives_answer_only_to_their_name(config: Config) -> None:
     assert "key-load-delay" not in config.get("*")
+    assert "kv-memory" not in config.get("*")
+    assert {"kv-memory", "kv-warm-url"} <= set(config.get("kv-*")) and "kv-gpu-twin" not in config.get("kv-*")
     assert config.get("key-load-delay") == {"key-load-delay": "0"}
 
 

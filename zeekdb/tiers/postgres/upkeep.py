@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -48,7 +49,7 @@ HOURS_DAYS: Final = 90
 DAYS_DAYS: Final = 3 * 366
 HISTORY_DAYS: Final = 30  # of a block that is gone
 RETRY_S: Final = 15.0  # after a failure
-WELL: Final = 100  # successes in a row before a larger piece is tried again
+WELL: Final = 20  # successes in a row before a larger piece is tried again
 
 
 class Done(NamedTuple):
@@ -78,7 +79,10 @@ class Upkeep:
     def __init__(
         self, call: Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]], *,
         failures: tuple[type[BaseException], ...], log_days: int = 7, node: str = "", seed: int | None = None,
+        is_clock_ours: bool = False, timer: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
+        """`is_clock_ours`: `tick` says what time it is for the tables, too. Else the database does: of a fleet's clocks
+        one may be wrong, and would drop the log or put off what is due for all."""
         self.log_days = log_days  # may be changed at any time
         self.node = node
         self.done: dict[str, int] = {}  # by this node: how often
@@ -86,6 +90,8 @@ class Upkeep:
         self.error = ""  # of the last task that failed; '' when all went well since
         self._call = call
         self._failures = failures
+        self._is_clock_ours = is_clock_ours
+        self._timer = timer
         self._random = random.Random(seed)
         self._next: dict[str, float] = {}
         self._well: dict[str, int] = {}  # successes in a row
@@ -98,13 +104,14 @@ class Upkeep:
         for number, task in enumerate(TASKS):
             if now < self._next.get(task.name, 0.0):
                 continue
+            began_s = self._timer()
             try:
                 done = await self._call(partial(self._try, number=number, task=task, now=now))
             except self._failures as error:
                 self.failed += 1
                 self.error = f"{task.name}: {error}"
                 self._next[task.name] = now + RETRY_S
-                self._take_less(task.name)
+                self._take_less(task.name, self._timer() - began_s)
                 logger.warning("upkeep of the catalogue, %s: %s", task.name, error)
                 continue
             if self.error.startswith(f"{task.name}: "):
@@ -118,8 +125,10 @@ class Upkeep:
                 self._next[task.name] = now + min(task.every_s, RETRY_S) * (1.0 + self._random.random())
         return did
 
-    def _take_less(self, task: str) -> None:
+    def _take_less(self, task: str, took_s: float) -> None:
         self._well[task] = 0
+        if took_s < STATEMENT_S * 0.9:
+            return  # it failed for another reason
         if task == "minute":
             self._minutes = max(self._minutes // 2, 1)
         elif task in ("hour", "day"):
@@ -137,7 +146,6 @@ class Upkeep:
 
     async def _try(self, connection: Connection, *, number: int, task: Task, now: float) -> Done | None:
         """None: another node does it, or has just done it, or it is too early."""
-        moment = datetime.fromtimestamp(now, UTC)
         async with transaction(connection):
             await connection.execute(
                 f"SET LOCAL statement_timeout = '{STATEMENT_S}s'; SET LOCAL lock_timeout = '{LOCK_S}s'; "
@@ -145,8 +153,11 @@ class Upkeep:
             )
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", LOCK, number):
                 return None
+            moment = datetime.fromtimestamp(now, UTC)
+            if not self._is_clock_ours:
+                moment = await connection.fetchval("SELECT now()")
             last = await connection.fetchrow("SELECT at, more FROM zeekdb.kv_cache_upkeep WHERE task = $1", task.name)
-            if last and not last["more"] and (moment - last["at"]).total_seconds() < task.every_s:
+            if last and not last["more"] and (moment - last["at"]).total_seconds() < task.every_s * 0.9:
                 return None
             done = await task.work(self, connection, moment)
             if done is not None:

@@ -37,6 +37,7 @@ KEYS_KEPT: Final = 1024  # of a context: its first ones
 KEYS_BYTES: Final = 32 << 10
 SEARCHES_MAX: Final = 64  # under way; who comes then is told so
 CLOSE_S: Final = 5.0  # for what waits to be written
+REFUSED_MAX: Final = 8  # times that an engine which is well otherwise refuses a batch; then it is dropped
 PAUSE_S: Final = 0.25  # between looks whether the engine is back
 COUNT_S: Final = 1.0  # figures of the engine are as old as this
 NEAR_PAGE: Final = 64  # rows compared at a time
@@ -167,6 +168,7 @@ class VectorStore:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._refused = 0  # times in a row that the batch at the head has failed
         self._searching = 0
         self._writer: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -255,9 +257,10 @@ class VectorStore:
             try:
                 while self._drops or self._waiting:
                     await self._write()
-            except TierFailed:
+            except TierFailed as error:
                 if self._stopping:
                     return
+                self._refused += not isinstance(error, TierDown)
                 await self._wait_for_engine()
                 continue
             except Exception:
@@ -306,8 +309,14 @@ class VectorStore:
                 await self.guard.call(lambda: self.engine.delete(first.collection, ids))
                 self.deleted += len(ids)
         except BaseException:
-            self._take_back(taken)
+            if self._refused >= REFUSED_MAX:
+                log.warning("%d vectors of contexts are dropped: %s", len(taken), self.guard.last_error)
+                self.dropped += len(taken)
+                self._refused = 0
+            else:
+                self._take_back(taken)
             raise
+        self._refused = 0
         self._note(self.written, len(rows), size, begin_ns)
 
     def _take_back(self, taken: dict[tuple[str, str], _Waiting]) -> None:
