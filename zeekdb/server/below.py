@@ -242,6 +242,8 @@ class Below:
     def _wait_no_longer(self, buried: asyncio.Future[None]) -> None:
         if not buried.done():
             buried.set_result(None)
+        if self._buried is buried:
+            self._buried = None
 
     @staticmethod
     def _meta(tenant: Tenant, key: bytes, size: int = 0, check: int = 0) -> Meta:

@@ -20,6 +20,7 @@ from zeekdb.hot.checksum import checksum
 from zeekdb.server import below as below_module
 from zeekdb.server import fleet as fleet_module
 from zeekdb.server import versions as versions_module
+from zeekdb.server.fetching import Reading
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.region import Range, Region
 from zeekdb.tiers import stack as stack_module
@@ -323,6 +324,18 @@ async def test_what_is_announced_is_looked_for_where_it_was_announced(node: Node
 
 
 # ---- up --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_block_that_is_not_where_it_was_said_to_be_is_found_where_it_is(node: Node) -> None:
+    await node.open((), False)
+    data = b"data" * 100
+    node.objects.store[Name(b"m", b"", b"a")] = (meta_of(b"a", data), data)
+    assert node.below.fleet.adopt(meta_of(b"a", data), WARM), "as the catalogue has said, who was told late"
+    fetching, tenant = node.tensors.fetching, node.tenant
+    reading = Reading(tenant, [b"a"], 0, find_ms=5000)
+    found = region.get(tenant.space, [b"a"])
+    (view,) = await fetching._fetch_later(reading, found, [0], None, lambda views: [bytes(each) for each in views])
+    assert view == data and levels(node, b"a") & OBJECTS
 
 
 async def test_a_cold_block_keeps_its_deadline_and_group_on_its_way(node: Node) -> None:
