@@ -288,6 +288,26 @@ async def test_what_comes_back_after_trouble_is_deleted_again(node: Node) -> Non
     await wait_until(lambda: not node.warm.store)
 
 
+async def test_an_answer_from_before_a_deletion_brings_nothing_back(node: Node) -> None:
+    await node.open(ALL, False)
+    store(node, b"a", b"data")
+    answer, asked = asyncio.Event(), asyncio.Event()
+
+    async def catalogue(names: Sequence[Name]) -> Any:
+        asked.set()
+        await answer.wait()
+        return [(meta_of(name.key, b"data"), WARM) for name in names]
+
+    node.below.fleet.catalogue = catalogue
+    finding = asyncio.ensure_future(node.below.fleet.find(node.tenant, [b"a", b"b"], 60_000))
+    await asked.wait()
+    node.delete(b"a")
+    await wait_until(lambda: not node.warm.store and not node.below.fleet._deleting)
+    answer.set()
+    await finding
+    assert region.count_present(node.tenant.space, [b"a"]) == 0
+
+
 async def test_who_has_what_is_asked_for_is_enough(node: Node) -> None:
     await node.open(ALL, False)
     store(node, b"a", b"data")
