@@ -11,7 +11,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from zeekdb.tensors.codecs import Codec
 
 Answer = Callable[[list[Any]], Any]
+
+LOOK_MAX: Final = 4096  # names that a lookup has missed and others are asked for: the first count, as prefixes do
 
 
 @dataclass(slots=True)
@@ -119,7 +122,8 @@ class Fetching:
         if not fleet.is_active or region.count_present(tenant.space, keys) == len(keys):
             return answer(tenant)
         if not wait_ms or ctx.deny_blocking:
-            fleet.look_soon(tenant, [key for key in keys if not region.count_present(tenant.space, [key])])
+            missing = (key for key in keys if not region.count_present(tenant.space, [key]))
+            fleet.look_soon(tenant, list(islice(missing, LOOK_MAX)))
             return answer(tenant)
 
         async def find() -> Any:

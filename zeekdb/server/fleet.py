@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
 from zeekdb.hot.checksum import checksum
+from zeekdb.tensors.region import DEADLINE_S_MAX, KEY_BYTES_MAX
 from zeekdb.tiers.stack import BITS, Stack
 from zeekdb.tiers.tier import PLACE_LOCAL, Get, Held, Meta, Name, Put, name_of, place_of
 
@@ -495,6 +496,11 @@ class Fleet:
         return self.below.adopt(tenant, Held(meta, bits | place_of(meta)))
 
     def _is_misfit(self, meta: Meta) -> bool:
+        """Whether it can be no block of the model here; a header may come from anybody who can write there."""
+        if meta.size > self.below.size_max or meta.deadline > DEADLINE_S_MAX:
+            return True
+        if len(meta.key) > KEY_BYTES_MAX or len(meta.group) > KEY_BYTES_MAX:
+            return True
         layout = self.below.models.models[meta.model].layout
         by_position = meta.key.startswith((b"\0k", b"\0v"))  # parts of blocks, of any number of tokens
         return layout is not None and meta.codec == "raw" and not by_position and meta.size != layout.block_bytes

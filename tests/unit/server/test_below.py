@@ -188,7 +188,7 @@ async def test_the_same_bytes_again_take_nothing_back(node: Node) -> None:
     await idle(node)
     assert node.set(b"a", b"data")
     await idle(node)
-    assert Name(b"m", b"", b"a") in node.warm.store
+    assert Name(b"m", b"", b"a") in node.warm.store and not node.below.fleet._dead
     assert region.demote(node.tenant.space, [b"a"]) == 1
     assert await node.read(b"a") == b"data"
 
@@ -286,6 +286,18 @@ async def test_what_comes_back_after_trouble_is_deleted_again(node: Node) -> Non
     store(node, b"a", b"data")  # a put of before that was long on its way
     assert await node.read(b"a") is None
     await wait_until(lambda: not node.warm.store)
+
+
+async def test_what_cannot_be_a_block_is_not_believed(node: Node) -> None:
+    await node.open(ALL, False)
+    fleet, good = node.below.fleet, meta_of(b"a", b"data")
+    wrong: tuple[dict[str, Any], ...] = (
+        {"size": 1 << 33}, {"size": 1 << 30}, {"deadline": 1 << 40}, {"key": bytes(1 << 20)}, {"codec": "x"},
+    )  # fmt: skip
+    for fields in wrong:
+        assert not fleet.adopt(good._replace(**fields), WARM), fields
+    assert not fleet.adopt(good._replace(deadline=1), WARM) and not fleet.adopt(good, 0)
+    assert fleet.adopt(good, WARM)
 
 
 async def test_an_answer_from_before_a_deletion_brings_nothing_back(node: Node) -> None:
