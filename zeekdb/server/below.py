@@ -40,6 +40,7 @@ SPILL_SHARE: Final = 8  # of the arena's bytes, one in so many may wait to be wr
 SPILL_BATCH_BYTES: Final = 64 << 20
 DELETE_BATCH: Final = 4096  # names that the loop hands over at a time
 READ_SHARE: Final = 4  # of the arena's bytes, one in so many may be on the way up
+SHARED_READ_SHARE: Final = 8  # the same from each tier that nodes share: one that is slow takes nothing from others
 READ_BYTES_LEAST: Final = 16 << 20  # whatever the arena's size
 READ_BYTES_MAX: Final = 256 << 20
 READ_BATCH_BYTES: Final = 8 << 20
@@ -98,6 +99,8 @@ class Below:
         self._promotions: dict[tuple[int, bytes, int], Promotion] = {}  # by space, key and checksum
         self._prefetches = 0
         self._reading = Budget(READ_BYTES_MAX)
+        self._reading_shared: dict[int, Budget] = {}  # by the tier's bit
+        self._sinking = Budget(READ_BYTES_LEAST)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ------------------------------------------------------------ coming and going
@@ -106,6 +109,8 @@ class Below:
         """Takes what is on this node into the index. Unavailable: nothing can be kept there."""
         self._arena_bytes = arena_bytes
         self._reading = Budget(min(max(arena_bytes // READ_SHARE, READ_BYTES_LEAST), READ_BYTES_MAX))
+        shared = min(max(arena_bytes // SHARED_READ_SHARE, READ_BYTES_LEAST), READ_BYTES_MAX)
+        self._reading_shared = {level.bit: Budget(shared) for level in stack.shared}
         await stack.open()
         left: list[Held] = []
         async for found in stack.scan():
@@ -357,7 +362,7 @@ class Below:
         return count
 
     async def _sink(self, tenant: Tenant, key: bytes, size: int, check: int) -> None:
-        await self._reading.take(size)
+        await self._sinking.take(size)
         try:
             if self.tier is not None and self.is_open(tenant) and not self._stopping:
                 known = region.describe(tenant.space, key)
@@ -367,7 +372,7 @@ class Below:
         except Exception:
             log.exception("Moving a block down")
         finally:
-            self._reading.give(size)
+            self._sinking.give(size)
 
     # ------------------------------------------------------------ up
 
@@ -418,8 +423,12 @@ class Below:
                     fresh.append(found)
             found.askers += 1
             asked.append(found)
-        if fresh:
-            self._spawn(self._read(tenant, fresh))
+        by_tier: dict[int, list[Promotion]] = {}  # each by itself: who asks for some need not wait for a slow tier's
+        for each in fresh:
+            levels = each.place & ~PLACE_LOCAL
+            by_tier.setdefault(levels & -levels, []).append(each)
+        for bit, some in by_tier.items():
+            self._spawn(self._read(tenant, some, self._reading_shared.get(bit, self._reading)))
         return asked
 
     def _arrive(self, promotion: Promotion, view: BlobView | None) -> None:
@@ -444,7 +453,7 @@ class Below:
         """Whether the tenant's space is still its own: its number may have gone to another."""
         return self.models.by_space.get(tenant.space) is tenant
 
-    async def _read(self, tenant: Tenant, wanted: Sequence[Promotion]) -> None:
+    async def _read(self, tenant: Tenant, wanted: Sequence[Promotion], budget: Budget) -> None:
         """Reads in batches, as many at a time as the budget allows."""
         batch: list[Promotion] = []
         size = 0
@@ -452,11 +461,11 @@ class Below:
             batch.append(each)
             size += each.size
             if size >= READ_BATCH_BYTES or at == len(wanted) - 1:
-                await self._reading.take(size)
-                self._spawn(self._read_batch(tenant, batch, size))
+                await budget.take(size)
+                self._spawn(self._read_batch(tenant, batch, size, budget))
                 batch, size = [], 0
 
-    async def _read_batch(self, tenant: Tenant, batch: Sequence[Promotion], size: int) -> None:
+    async def _read_batch(self, tenant: Tenant, batch: Sequence[Promotion], size: int, budget: Budget) -> None:
         try:
             left = list(batch)
             for _ in range(MOVED_MAX):
@@ -465,7 +474,7 @@ class Below:
         except Exception:
             log.exception("Reading from the tier below")
         finally:
-            self._reading.give(size)
+            budget.give(size)
             for each in batch:
                 self._arrive(each, None)
 

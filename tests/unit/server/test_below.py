@@ -429,6 +429,32 @@ async def test_a_range_that_is_taken_in_again_is_there_once() -> None:
     region.close_space(tenant.space)
 
 
+async def test_who_reads_from_the_disk_does_not_wait_for_a_tier_that_hangs(node: Node) -> None:
+    await node.open((), True)
+    for key in (b"a", b"b"):
+        node.tensors.store_now(node.tenant, [key], [key * 10])
+        region.demote(node.tenant.space, [key])
+        node.below.write_soon()
+        await idle(node)
+    cold = bytes(600_000)
+    node.objects.store[Name(b"m", b"", b"cold")] = (meta_of(b"cold", cold), cold)
+    assert node.below.fleet.adopt(meta_of(b"cold", cold), OBJECTS)
+    for budget in (node.below._reading, *node.below._reading_shared.values()):
+        budget.most = 1
+    node.objects.faults.gate.clear()
+    async with node.below.bringing(node.tenant, [b"cold", b"a"]) as coming:  # one command
+        waiting, quick = coming
+        assert waiting is not None and quick is not None
+        async with asyncio.timeout(5):
+            view = await quick.view()
+            assert view is not None and bytes(memoryview(view)) == b"a" * 10
+            assert await node.read(b"b") == b"b" * 10  # and another
+        node.objects.faults.gate.set()
+        view = await waiting.view()
+        assert view is not None and len(view) == len(cold)
+    del view
+
+
 async def test_set_does_not_wait_for_what_it_replaces(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions_module, "READ_S", 0.01)
     await node.open(ALL, False)
