@@ -440,7 +440,7 @@ def kv_get(ctx: Context, model: Word, *words: Word) -> Any:
     sequence, layer, begin, end = place_of(rest, layout)
     place = (sequence, layer)
     for each in tenant.positions.get(place, [])[:]:  # what was evicted answers nothing
-        if each.begin < end and each.end > begin and region.count_present(tenant.space, list(each.names(*place))) < 2:
+        if each.begin < end and each.end > begin and not tensors_of(ctx).region.is_known(tenant, *place, each):
             tensors_of(ctx).region.drop_range(tenant, sequence, layer, each)
     pieces = newest_cover(tenant.positions.get(place, []), begin, end)
     row = layout.row_bytes

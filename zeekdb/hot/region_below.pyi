@@ -82,4 +82,7 @@ def place_lost(index: int, key: bytes, place: int) -> bool:
     """The tiers that the place names have the block no longer, or not whole. False, and no error, as `place_moved`."""
 
 def has_place(index: int, key: bytes, place: int) -> tuple[bool, bool]:
-    """(whether the block lies there, whether somebody relies on it or has used it more than once)."""
+    """(whether the block lies there, whether somebody relies on it or has used it more than once).
+
+    Of a place without bit 59 the lower bits are the checksum of the block that is meant, or 0: whichever.
+    """

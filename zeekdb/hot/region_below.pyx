@@ -46,10 +46,10 @@ def demote(uint32_t index, list keys not None) -> int:
         if e == NULL or block_of(e).queue != ORDER or not block_can_go(e):
             continue
         b = block_of(e)
-        if b.place:
+        if b.place and ((b.place - 1) >> PLACE_BITS == 0 or ((b.place - 1) & ~RG.away) >> PLACE_BITS):
             block_drop_host(e)
             count += 1
-        elif block_spill(e):
+        elif b.place == 0 and block_spill(e):
             count += 1
     return count
 
@@ -94,7 +94,7 @@ def spilled(Pending pending not None, place) -> bool:
     cdef Space* space
     cdef Entry* e
     cdef Block* b
-    cdef uint64_t levels
+    cdef uint64_t old
     RG.spill_bytes -= pending.view.size
     if pending.space >= RG.nspaces or RG.spaces[pending.space] == NULL:
         return False
@@ -104,9 +104,11 @@ def spilled(Pending pending not None, place) -> bool:
         return False
     b = block_of(e)
     if place is not None:
-        levels = <uint64_t>place & ~LOCAL_BITS
-        if b.place and (levels == 0 or levels & (b.place - 1)):  # it was pinned and unpinned, and so written twice
-            return False
+        old = b.place - 1
+        if b.place and (<uint64_t>place >> PLACE_BITS == 0 or <uint64_t>place & old & PLACED and place != (old & LOCAL_BITS | PLACED)):
+            if b.queue == NOWHERE and b.pins == 0:
+                block_link(e)
+            return False  # it was pinned and unpinned, and so written twice, or it has been moved since
         space.spilled += 1
         if b.place == 0:
             space.spilled_blocks += 1
@@ -195,11 +197,17 @@ cdef uint64_t merged(const Block* b, uint64_t place) noexcept nogil:
 
 
 cdef bint is_at(const Block* b, uint64_t place) noexcept nogil:
-    """Whether the block is in all tiers that the place names, and there in the first, if it is one of them."""
+    """Whether the block is in all tiers that the place names, and there in the first, if it is one of them.
+
+    Of a place in others the lower bits are the checksum of the block that is meant, or 0: whichever.
+    """
     cdef uint64_t here = b.place - 1
+    cdef uint64_t local = place & LOCAL_BITS
     if b.place == 0 or place & ~LOCAL_BITS & ~here:
         return False
-    return (place & LOCAL_BITS) == (here & LOCAL_BITS) or not (place & PLACED) and (place & ~LOCAL_BITS) != 0
+    if place & PLACED or place == local:
+        return local == (here & LOCAL_BITS)
+    return local == 0 or local == (b.checksum & LOCAL_BITS)
 
 
 cdef Entry* find_placed(uint32_t index, bytes key, uint64_t place):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -25,10 +26,10 @@ from zeekdb.errors import CommandError
 from zeekdb.hot import region
 from zeekdb.hot.blobview import BlobView, new_blob
 from zeekdb.hot.checksum import checksum
-from zeekdb.server.fleet import Fleet
+from zeekdb.server.fleet import FORGET_S, Fleet
 from zeekdb.tensors.region import Region, Tenant
 from zeekdb.tiers.stack import BITS, Stack
-from zeekdb.tiers.tier import PLACE_LOCAL, Budget, Get, Held, Meta, Put
+from zeekdb.tiers.tier import PLACE_LOCAL, Budget, Get, Held, Meta, Put, name_of
 
 log = logging.getLogger("zeekdb")
 
@@ -46,6 +47,8 @@ ROOM_WAIT_S: Final = 1.0  # how long a read waits for room, in the arena or besi
 ROOM_POLL_S: Final = 0.02  # nobody tells when a reply has been sent whose blocks have left the index
 MOVED_MAX: Final = 3  # times that a block is sought again which the tier has moved meanwhile
 SINKS_MAX: Final = 1024  # blocks on their way from one tier below to the next
+SPILL_TRIES: Final = 4  # that a shared tier gets at a block before memory lets go of it all the same
+REFUSED_MAX: Final = 4096  # blocks whose tries are counted
 PREFETCH_MAX: Final = 65_536  # blocks under way; what is asked for beyond is left
 
 
@@ -86,6 +89,7 @@ class Below:
         self._gone: list[Held] = []
         self._buried: asyncio.Future[None] | None = None  # done once all deletions up to now are
         self._writing: set[tuple[int, bytes]] = set()  # spaces and keys
+        self._refused: OrderedDict[tuple[int, bytes, int], int] = OrderedDict()  # spaces, keys, checksums: tries
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -146,6 +150,7 @@ class Below:
             await self.tier.close()
             self.tier = None
         self._set_spilling(0, 1)
+        region.set_away(0)
 
     def tick(self, uses: int) -> None:
         """Looks whether the tier takes blocks, and goes on with writing. `uses`: that make a block worth it."""
@@ -198,6 +203,8 @@ class Below:
     ) -> asyncio.Future[Any] | None:  # fmt: skip
         """Blocks, with their places, that have left the index; done once none can come back. None: none could.
 
+        Where there are shared tiers it is done after FORGET_S at the latest: what these are then owed, they are told.
+
         `is_fleet`: they are to be gone for all nodes, whether or not this one knows where they are.
         """
         if self.tier is None:
@@ -211,18 +218,42 @@ class Below:
         waits = [each for each in buried if each is not None]
         return asyncio.gather(*waits) if len(waits) > 1 else waits[0] if waits else None
 
+    def forget_here(self, tenant: Tenant, gone: Sequence[tuple[bytes, int | None]]) -> None:
+        """The same for this node's disk alone: what has expired, or another node has removed, goes by itself elsewhere.
+
+        A tier that nodes share may have the next block of that name already, which another node has put there.
+        """
+        if self.tier is not None:
+            places = [(key, place or 0) for key, place in gone]
+            self._bury([Held(self._meta(tenant, key), place & OWN) for key, place in places if place & SSD], False)
+
     def _bury(self, helds: list[Held], is_writing: bool) -> asyncio.Future[None] | None:
         if not helds and not is_writing:
             return None
         self._gone += helds
         if self._buried is None:
-            self._buried = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._buried = loop.create_future()
+            if self.tier is not None and self.tier.shared:  # for which the writer may have to wait
+                loop.call_later(FORGET_S, self._wait_no_longer, self._buried)
         self._wake.set()
         return self._buried
+
+    def _wait_no_longer(self, buried: asyncio.Future[None]) -> None:
+        if not buried.done():
+            buried.set_result(None)
 
     @staticmethod
     def _meta(tenant: Tenant, key: bytes, size: int = 0, check: int = 0) -> Meta:
         return Meta(tenant.model.name, tenant.salt, key, size, check)
+
+    def _meta_of(self, tenant: Tenant, key: bytes, size: int, check: int) -> Meta:
+        """With all that the index knows of it: what is read may be put into another tier on its way."""
+        meta = self._meta(tenant, key, size, check)
+        known = region.describe(tenant.space, key) if self.is_open(tenant) else None
+        if known is None or known["checksum"] != check:
+            return meta
+        return meta._replace(deadline=known["deadline_s"], group=known["group"] or b"", codec=tenant.model.codec)
 
     async def _write_forever(self) -> None:
         while True:
@@ -265,6 +296,7 @@ class Below:
                 each.group or b"", tenant.model.codec,
             )  # fmt: skip
             items.append(Put(meta, memoryview(each.view)))
+        tenants = [self.models.by_space[each.space] for each in batch]
         self._writing = {(each.space, each.key) for each in batch}
         places: list[int | None] = [None] * len(items)
         try:
@@ -272,44 +304,58 @@ class Below:
         finally:
             self._writing = set()
             self._look()
-            for each, item, place in zip(batch, items, places, strict=True):
-                self._written(each, item, place)
+            for tenant, each, item, place in zip(tenants, batch, items, places, strict=True):
+                self._written(tenant, each, item, place)
             self._room.set()
         return len(batch)
 
-    def _written(self, pending: region.Pending, item: Put, place: int | None) -> None:
+    def _written(self, tenant: Tenant, pending: region.Pending, item: Put, place: int | None) -> None:
         is_there = region.spilled(pending, place)
-        if is_there and place is not None:
-            self._note(self.models.by_space[pending.space], pending.key, place)
-        known = region.describe(pending.space, pending.key) if pending.space in self.models.by_space else None
-        levels = place & ~PLACE_LOCAL if place is not None else 0
-        if not is_there and place is not None and (known is None or not (known["place"] or 0) & levels):
-            self._gone.append(Held(item.meta, place))  # else it was written twice: a deletion would be about both
-        if is_there and place is None and self.spilling and known is not None and known["queue"] == "order":
-            region.remove(pending.space, [pending.key])  # the tier has no room for it, ever: it goes as without one
+        known = region.describe(tenant.space, pending.key) if self.is_open(tenant) else None
+        name = (tenant.space, pending.key, pending.checksum)
+        if place is not None:
+            self._refused.pop(name, None)
+            if not is_there and place & SSD and (known is None or not (known["place"] or 0) & SSD):
+                self._gone.append(Held(item.meta, place & OWN))  # else written twice: a deletion would be about both
+            return
+        is_left = is_there and known is not None and known["queue"] == "order" and known["place"] is None
+        if is_left and self.spilling and self._is_refused(name, item.meta):
+            region.remove(tenant.space, [pending.key])  # no tier has room for it, ever: it goes as without one
+
+    def _is_refused(self, name: tuple[int, bytes, int], meta: Meta) -> bool:
+        """Whether no tier below will take a block that none has taken now. Shared ones may just have failed."""
+        if self.tier is None or not any(level.takes(meta) for level in self.tier.shared):
+            return True
+        tries = self._refused.pop(name, 0) + 1
+        if tries >= SPILL_TRIES:
+            return True
+        self._refused[name] = tries
+        if len(self._refused) > REFUSED_MAX:
+            self._refused.popitem(last=False)
+        return False
 
     def sink(self, tenant: Tenant, keys: Sequence[bytes]) -> int:
         """Blocks that host memory has not got go from one tier below to the next; how many will be tried."""
-        if self.tier is None or not self.tier.shared or len(self._tasks) >= SINKS_MAX:
+        if self.tier is None or not self.tier.shared or self._stopping:
             return 0
         count = 0
         for key in keys:
+            if len(self._tasks) >= SINKS_MAX:
+                break
             known = region.describe(tenant.space, key)
             if known is not None and not known["in_host"] and known["slot"] is None and known["place"] is not None:
-                self._spawn(self._sink(tenant, key, known["place"], known["size"], known["checksum"]))
+                self._spawn(self._sink(tenant, key, known["size"], known["checksum"]))
                 count += 1
         return count
 
-    async def _sink(self, tenant: Tenant, key: bytes, place: int, size: int, check: int) -> None:
+    async def _sink(self, tenant: Tenant, key: bytes, size: int, check: int) -> None:
         await self._reading.take(size)
         try:
-            if self.tier is not None and self.is_open(tenant):
+            if self.tier is not None and self.is_open(tenant) and not self._stopping:
                 known = region.describe(tenant.space, key)
                 if known is not None and known["checksum"] == check:
-                    meta = self._meta(tenant, key, size, check)._replace(
-                        deadline=known["deadline_s"], group=known["group"] or b"", codec=tenant.model.codec
-                    )
-                    await self.tier.demote(Get(meta, place, memoryview(bytearray(size))))
+                    meta = self._meta_of(tenant, key, size, check)
+                    await self.tier.demote(Get(meta, known["place"] or 0, memoryview(bytearray(size))))
         except Exception:
             log.exception("Moving a block down")
         finally:
@@ -424,7 +470,7 @@ class Below:
             if view is None:
                 self._arrive(each, None)
                 continue
-            meta = self._meta(tenant, each.key, each.size, each.checksum)
+            meta = self._meta_of(tenant, each.key, each.size, each.checksum)
             rooms.append((each, view, Get(meta, each.place, memoryview(view))))
         whole = await self.tier.get([get for _, _, get in rooms])
         is_open = self.is_open(tenant)
@@ -495,7 +541,23 @@ class Below:
     def dropped(self, meta: Meta, place: int) -> None:
         tenant = self.models.tenants.get((meta.model, meta.salt))
         if tenant is not None and region.place_lost(tenant.space, meta.key, place):
-            self._note(tenant, meta.key, place)
+            self._lost_from(tenant, meta, place)
+
+    def lost(self, meta: Meta, place: int) -> None:
+        tenant = self.models.tenants.get((meta.model, meta.salt))
+        if tenant is not None and region.place_lost(tenant.space, meta.key, place):
+            self._bury([Held(meta, place & OWN)] if place & SSD else [], False)
+            self._lost_from(tenant, meta, place)
+
+    def _lost_from(self, tenant: Tenant, meta: Meta, place: int) -> None:
+        self._note(tenant, meta.key, place)
+        if place & ~OWN and region.describe(tenant.space, meta.key) is None:
+            self.fleet.lost(name_of(meta))
+
+    def is_wanted(self, meta: Meta) -> bool:
+        tenant = self.models.tenants.get((meta.model, meta.salt))
+        known = region.describe(tenant.space, meta.key) if tenant is not None else None
+        return known is not None and known["checksum"] == meta.checksum
 
     def added(self, meta: Meta, place: int) -> bool:
         tenant = self.models.tenants.get((meta.model, meta.salt))

@@ -10,16 +10,17 @@ for a moment. A lookup never waits: it has the same done for the next one. Other
 remove; they are believed only as far as names and checksums go, as everything that is read is verified.
 
 *What was deleted here stays deleted.* A tier that failed may still have a block whose deletion could not be told, and
-a put that nobody waits for any more may arrive after the deletion that followed it. So names deleted here are not taken
-back for DEAD_S in which all shared tiers were well, unless they are stored again, here or, as announced, elsewhere;
-what is found under them is deleted once more. At worst a block that another node has stored since is a miss for so
-long.
+a put that nobody waits for any more may arrive after the deletion that followed it. So where a shared tier has had any
+trouble names deleted here are not taken back for DEAD_S in which all were well, unless they are stored again, here or,
+as announced, elsewhere; what is found under them is deleted once more. A name whose deletion is not told yet is not
+taken back in any case.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
+from zeekdb.hot.checksum import checksum
 from zeekdb.tiers.stack import BITS, Stack
 from zeekdb.tiers.tier import PLACE_LOCAL, Get, Held, Meta, Name, Put, name_of, place_of
 
@@ -41,8 +43,14 @@ SHARE_TRIES: Final = 4  # of a block, while others are taken
 SHARE_BATCH: Final = 64
 SHARE_BATCH_BYTES: Final = 32 << 20
 DELETE_BATCH: Final = 1024
+DELETES_MAX: Final = 524_288  # that wait; beyond, a block's time to live has to do
+FORGET_S: Final = 1.0  # that a command waits until deletions are told; then they are owed
+CLOSE_S: Final = 30.0  # that the end of the server waits for what is to be shared
+TURN: Final = 128  # blocks that are looked at before the loop has its turn
+DEAD_TURN: Final = 4096  # the same of names that were deleted
 UNKNOWN_MAX: Final = 65_536  # names that nobody knew
 UNKNOWN_S: Final = 1.0  # how long they are not asked for again
+LOST_S: Final = 60.0  # how long the catalogue is not believed about a block that was not where it said
 DEAD_MAX: Final = 65_536  # names that were deleted here; the oldest give way
 DEAD_S: Final = 10.0
 FIND_BATCH: Final = 1024  # names of one question
@@ -66,17 +74,23 @@ class Fleet:
         self._number = 0
         self._shares: deque[tuple[int, int, bytes, int]] = deque()  # number, space, key, tries
         self._deletes: deque[tuple[int, Held]] = deque()
+        self.deletes_dropped = 0
+        self._deleting: dict[Name, int] = {}  # how many of `_deletes`, and of those that are being told, are about it
         self._buried: asyncio.Future[None] | None = None
         self._sharing: set[tuple[int, bytes]] = set()
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = self._is_given_up = False
         self._unknown: OrderedDict[Name, float] = OrderedDict()  # until when
+        self._lost: OrderedDict[Name, float] = OrderedDict()  # until when
         self._dead: OrderedDict[Name, tuple[float, bool]] = OrderedDict()  # until which `_well_s`; deleted once more
         self._well_s = 0.0  # how long all shared tiers have been well
         self._ticked_at = time.monotonic()
+        self._troubled_at = -math.inf  # when one of them last was not
+        self._failures = 0  # that they had up to then
         self._finding: dict[Name, asyncio.Task[None]] = {}
         self._finds: set[asyncio.Task[None]] = set()
+        self._news: asyncio.Future[None] | None = None  # somebody has answered
         self._heard: dict[Name, None] = {}
         self._listening: asyncio.Task[None] | None = None
         self.forgotten = self.adopted = 0
@@ -106,9 +120,17 @@ class Fleet:
             self._wake.set()
         now, before = time.monotonic(), self._ticked_at
         self._ticked_at = now
-        if self.stack is not None and all(level.is_up and not level.owed for level in self.stack.shared):
+        if self.stack is None:
+            return
+        guards = [guard for level in self.stack.shared if level.shared is not None for guard in level.shared.guards]
+        failures = sum(guard.failures_total for guard in guards)
+        if failures != self._failures or not all(level.is_up and not level.owed for level in self.stack.shared):
+            self._troubled_at, self._failures = now, failures
+        else:
             self._well_s += now - before
-            while self._dead and next(iter(self._dead.values()))[0] <= self._well_s:
+            for _ in range(min(len(self._dead), DEAD_TURN)):
+                if next(iter(self._dead.values()))[0] > self._well_s:
+                    break
                 self._dead.popitem(last=False)
 
     async def close(self) -> None:
@@ -120,15 +142,28 @@ class Fleet:
         if asking:
             await asyncio.wait(asking)
         if self._writer is not None:
+            end = asyncio.get_running_loop().call_later(CLOSE_S, self._give_up)
             self._wake.set()
             await self._writer
+            end.cancel()
             self._writer = None
+
+    def _give_up(self) -> None:
+        if self._shares or self._deletes:
+            log.warning(
+                "%d blocks were not shared, and %d not deleted in shared tiers: these are too slow",
+                len(self._shares), len(self._deletes),
+            )  # fmt: skip
+        self._shares.clear()
+        self._deletes.clear()
+        self._is_given_up = True
 
     def figures(self) -> dict[str, int]:
         """For KV.STATS."""
         return {
             "shared_waiting": len(self._shares), "shared_out": self.shared, "share_dropped": self.share_dropped,
-            "share_failed": self.share_failed, "fleet_asked": self.asked, "fleet_found": self.found,
+            "share_failed": self.share_failed, "deletes_waiting": len(self._deletes),
+            "deletes_dropped": self.deletes_dropped, "fleet_asked": self.asked, "fleet_found": self.found,
             "fleet_late": self.late, "fleet_forgotten": self.forgotten, "fleet_adopted": self.adopted,
         }  # fmt: skip
 
@@ -152,10 +187,10 @@ class Fleet:
         self._wake.set()
 
     def forget(self, tenant: Tenant, helds: Sequence[Held], is_fleet: bool) -> asyncio.Future[None] | None:
-        """See Below.forget."""
+        """See Below.forget; done after FORGET_S at the latest, whatever the tiers do."""
         if self.stack is None or not self.stack.shared:
             return None
-        begin = len(self._deletes)
+        begin = self._number
         for held in helds:
             if is_fleet:
                 self._bury(name_of(held.meta), False)
@@ -163,14 +198,30 @@ class Fleet:
             if is_fleet or (tenant.space, held.meta.key) in self._sharing:
                 place = self.stack.everywhere(0)
             if place:
-                self._number += 1
-                self._deletes.append((self._number, Held(held.meta, place)))
-        if len(self._deletes) == begin:
+                self._delete_soon(Held(held.meta, place))
+        if self._number == begin:
             return None
         if self._buried is None:
-            self._buried = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._buried = loop.create_future()
+            loop.call_later(FORGET_S, self._wait_no_longer, self._buried)
         self._wake.set()
         return self._buried
+
+    def _delete_soon(self, held: Held) -> None:
+        self._number += 1
+        if len(self._deletes) >= DELETES_MAX:
+            self.deletes_dropped += 1
+            return
+        self._deletes.append((self._number, held))
+        name = name_of(held.meta)
+        self._deleting[name] = self._deleting.get(name, 0) + 1
+
+    def _wait_no_longer(self, buried: asyncio.Future[None]) -> None:
+        if not buried.done():
+            buried.set_result(None)
+        if self._buried is buried:
+            self._buried = None  # who deletes from now on waits for so long as well
 
     def _bury(self, name: Name, is_again: bool) -> None:
         self._dead[name] = (self._well_s + DEAD_S, is_again)
@@ -181,6 +232,7 @@ class Fleet:
     def _revive(self, name: Name) -> None:
         """It was stored, here or elsewhere."""
         self._unknown.pop(name, None)
+        self._lost.pop(name, None)
         self._dead.pop(name, None)
 
     async def _write_forever(self) -> None:
@@ -202,7 +254,7 @@ class Fleet:
 
     def _can_share(self) -> bool:
         assert self.stack is not None
-        return any(level.on_store and level.is_up for level in self.stack.shared)
+        return not self._is_given_up and any(level.on_store and level.is_up for level in self.stack.shared)
 
     async def _delete(self) -> None:
         assert self.stack is not None
@@ -216,6 +268,10 @@ class Fleet:
         try:
             await self.stack.delete(batch)
         finally:
+            for name in map(name_of, (held.meta for held in batch)):
+                self._deleting[name] -= 1
+                if not self._deleting[name]:
+                    del self._deleting[name]
             if buried is not None and not buried.done():
                 buried.set_result(None)
 
@@ -248,7 +304,6 @@ class Fleet:
         self.share_failed += len(failed) - len(again)
         self.shared += len(places) - places.count(None)
         metas = [put.meta for put in puts]
-        await self.stack.note(metas, places)
         if self.stack.warm is not None:
             self.stack.warm.announce("stored", [meta for meta, place in zip(metas, places, strict=True) if place])
 
@@ -272,7 +327,9 @@ class Fleet:
         if known["place"] is None:
             return None  # on the GPU alone
         data = memoryview(bytearray(meta.size))  # memory has let go of it while nobody took it
-        return Put(meta, data) if await self.stack.get([Get(meta, known["place"], data)]) == [True] else None
+        is_there = await self.stack.get([Get(meta, known["place"], data)]) == [True]
+        is_exact = is_there and (not self.stack.is_lossy or checksum(data) == meta.checksum)
+        return Put(meta, data) if is_exact else None
 
     # ------------------------------------------------------------ in
 
@@ -285,10 +342,24 @@ class Fleet:
         """Waits until it is known whether others have these, or for so long."""
         if not self.is_active or not deadline_ms:
             return
-        tasks = self._ask(tenant, keys)
-        if tasks:
-            _, pending = await asyncio.wait(tasks, timeout=deadline_ms / 1000)
-            self.late += len(pending)
+        loop = asyncio.get_running_loop()
+        tasks: set[asyncio.Future[None]] = set(self._ask(tenant, keys))
+        end = loop.time() + deadline_ms / 1000
+        while tasks and not self._are_known(tenant, keys):  # who has not answered yet, nobody waits for then
+            left_s = end - loop.time()
+            if left_s <= 0:
+                self.late += len(tasks)
+                return
+            if self._news is None or self._news.done():
+                self._news = loop.create_future()
+            done, _ = await asyncio.wait(
+                {*tasks, self._news}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            )  # fmt: skip
+            tasks -= done
+
+    def _are_known(self, tenant: Tenant, keys: Sequence[bytes]) -> bool:
+        now = self.below.models.tenants.get((tenant.model.name, tenant.salt))
+        return now is not None and region.count_present(now.space, list(keys)) == len(keys)
 
     def _ask(self, tenant: Tenant, keys: Sequence[bytes]) -> set[asyncio.Task[None]]:
         """Questions under way about these keys."""
@@ -319,13 +390,15 @@ class Fleet:
         for name in batch:
             self._finding.pop(name, None)
 
-    async def _find(self, names: Sequence[Name]) -> None:
-        """Asks all who may know, and takes what they know into the index."""
+    async def _find(self, names: Sequence[Name], is_announced: bool = False) -> None:
+        """Asks all who may know, and takes what they know into the index. `is_announced`: in the warm tier, maybe."""
         assert self.stack is not None
         self.asked += len(names)
-        questions: list[Ask] = [self._question(level.name) for level in self.stack.shared if level.is_readable]
-        if self.catalogue is not None:
-            questions.append(self.catalogue)
+        readable = [level for level in self.stack.shared if level.is_readable]
+        announced = [level for level in readable if level.name == "warm"] if is_announced else []
+        questions: list[Ask] = [self._question(level.name) for level in announced or readable]
+        if self.catalogue is not None and not announced:
+            questions.append(self._ask_catalogue)
         known: dict[Name, tuple[Meta, int]] = {}
         for answer in asyncio.as_completed([ask(names) for ask in questions]):
             try:
@@ -334,11 +407,16 @@ class Fleet:
                 log.exception("Asking for blocks of other nodes")
                 continue
             for name, each in zip(names, found, strict=True):
-                if each is not None and (name not in known or known[name][0].checksum != each[0].checksum):
-                    known[name] = each
-                    self.found += self.adopt(*each)
-                elif each is not None:
-                    self.adopt(*each)
+                if each is None or not each[1]:
+                    continue
+                self.found += self.adopt(*each) and name not in known
+                known[name] = each
+                if len(known) % TURN == 0:
+                    await asyncio.sleep(0)
+            if self._news is not None and not self._news.done():
+                self._news.set_result(None)
+        if announced:
+            return
         end = time.monotonic() + UNKNOWN_S
         for name in names:
             if name not in known:
@@ -346,6 +424,19 @@ class Fleet:
                 self._unknown.move_to_end(name)
         while len(self._unknown) > UNKNOWN_MAX:
             self._unknown.popitem(last=False)
+
+    async def _ask_catalogue(self, names: Sequence[Name]) -> Found:
+        assert self.catalogue is not None
+        now = time.monotonic()
+        found = await self.catalogue(names)
+        return [each if self._lost.get(name, 0) <= now else None for name, each in zip(names, found, strict=True)]
+
+    def lost(self, name: Name) -> None:
+        """No tier that was said to have it has had it: what the catalogue says of it is out of date."""
+        self._lost[name] = time.monotonic() + LOST_S
+        self._lost.move_to_end(name)
+        if len(self._lost) > UNKNOWN_MAX:
+            self._lost.popitem(last=False)
 
     def _question(self, level_name: str) -> Ask:
         assert self.stack is not None
@@ -361,16 +452,22 @@ class Fleet:
 
     def adopt(self, meta: Meta, bits: int) -> bool:
         """What another node has put there comes into the index; False: it is none that this server could serve."""
+        assert self.stack is not None
+        bits &= self.stack.bits & SHARED  # others may have tiers that this node has not got
+        name = name_of(meta)
+        if name in self._deleting or self.stack.is_owed(name, bits):
+            return False
         if not bits or (meta.deadline and meta.deadline <= time.time()):
             return False
         found = self.below.models.models.get(meta.model)
         if found is None or found.codec != meta.codec or self._is_misfit(meta):
             return False
-        if (dead := self._dead.get(name_of(meta))) is not None:
+        if time.monotonic() - self._troubled_at > DEAD_S:
+            self._dead.pop(name, None)  # its deletion was told, and no put was late: another node has stored it since
+        if (dead := self._dead.get(name)) is not None:
             if not dead[1]:
-                self._bury(name_of(meta), True)
-                self._number += 1
-                self._deletes.append((self._number, Held(meta, bits | place_of(meta))))
+                self._bury(name, True)
+                self._delete_soon(Held(meta, bits | place_of(meta)))
                 self._wake.set()
             return False
         try:
@@ -416,13 +513,17 @@ class Fleet:
                 for meta, bits in known:
                     self.adopted += self.adopt(meta, bits)
                     seen += 1
+                    if seen % TURN == 0:
+                        await asyncio.sleep(0)
                 await asyncio.sleep(0)
         if seen:
             return  # the catalogue knows of all of them
         async for found in self.stack.scan_shared():
             for held in found:
                 self.adopted += self.adopt(held.meta, held.place & ~PLACE_LOCAL)
-            seen += len(found)
+                seen += 1
+                if seen % TURN == 0:
+                    await asyncio.sleep(0)
             await asyncio.sleep(0)
             if seen >= self.adopt_max:
                 return
@@ -453,8 +554,7 @@ class Fleet:
         if is_same if event.kind == "replaced" else event.checksum and not is_same:
             return
         removed = region.remove(tenant.space, [name.key])
-        on_ssd = [(key, place & ~SHARED) for key, place in removed if place is not None and place & BITS["ssd"]]
-        self.below.forget(tenant, on_ssd)
+        self.below.forget_here(tenant, removed)
         self.forgotten += 1
         if event.kind == "replaced":
             self._heard[name] = None
@@ -473,7 +573,10 @@ class Fleet:
                     del self._heard[name]
                 fresh = [name for name in names if not self._is_known(name)]
                 if fresh:
-                    await self._find(fresh)
+                    await self._find(fresh, is_announced=True)
+                rest = [name for name in fresh if not self._is_known(name)]
+                if rest:
+                    await self._find(rest)
         except Exception:
             log.exception("Looking at what other nodes announced")
         finally:
@@ -481,4 +584,4 @@ class Fleet:
 
     def _is_known(self, name: Name) -> bool:
         tenant = self.below.models.tenants.get((name.model, name.salt))
-        return tenant is not None and region.count_present(tenant.space, [name.key]) == 1
+        return tenant is not None and region.describe(tenant.space, name.key) is not None

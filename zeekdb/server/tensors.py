@@ -239,8 +239,7 @@ class Tensors:
             self.sweep_at = (self.sweep_at + 1) % len(tenants)
             tenant = tenants[self.sweep_at]
             tenant.cursor, gone = region.sweep(tenant.space, tenant.cursor)
-            self.records.removed(tenant, [key for key, _ in gone])
-            self.below.forget(tenant, gone)
+            self.below.forget_here(tenant, gone)  # shared tiers and the catalogue know its deadline
 
     # ------------------------------------------------------------ models
 
@@ -403,7 +402,8 @@ class Tensors:
     def _replace(self, tenant: Tenant, key: bytes, value: Value, deadline_s: int, group: bytes | None) -> int:
         is_known = region.describe(tenant.space, key) is not None
         said, below = region.replace(tenant.space, key, value, deadline_s, group)
-        self.below.forget(tenant, [(key, below)], is_fleet=is_known)
+        if said:  # else it is the same block
+            self.below.forget(tenant, [(key, below)], is_fleet=is_known)
         self.below.write_soon()
         self.below.fleet.stored(tenant, [key], [said])
         return said

@@ -9,6 +9,7 @@ read before SET replaces them; of KV.PUT only what memory has is kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zeekdb")
 
+READ_S = 1.0  # how long SET waits for the bytes that it replaces; then they are no version's
 ARCHIVINGS_MAX = 64  # under way; the bytes of what is overwritten beyond are not kept
 
 
@@ -72,8 +74,14 @@ class Versions:
         tensors = self.tensors
         async with tensors.below.bringing(tenant, [key]) as coming:
             old = meta_of(tenant, key)
-            view = await coming[0].view() if coming[0] is not None else None
-            if tensors.below.is_open(tenant):
+            view = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READ_S):
+                    view = await coming[0].view() if coming[0] is not None else None
+            if tensors.below.is_open(tenant) and meta_of(tenant, key) != old:  # another command was quicker
+                if self.replace(ctx, tenant, key, value, deadline_s, group, why) < 0:
+                    await tensors.replace_later(tenant, key, value, deadline_s, group)
+            elif tensors.below.is_open(tenant):
                 if tensors.replace_now(tenant, key, value, deadline_s, group) < 0:
                     await tensors.replace_later(tenant, key, value, deadline_s, group)
                 self._note(ctx, tenant, old, key, view, why)

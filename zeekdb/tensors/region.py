@@ -244,7 +244,7 @@ class Region:
         place, ranges = next(iter(tenant.positions.items()))
         at = tenant.tidy_at
         looked_at = ranges[at : at + TIDIED]
-        live = [each for each in looked_at if region.count_present(tenant.space, list(each.names(*place))) == 2]
+        live = [each for each in looked_at if Region.is_known(tenant, *place, each)]
         if len(live) < len(looked_at):
             ranges[at : at + TIDIED] = live
         tenant.tidy_at = at + len(live)
@@ -260,8 +260,16 @@ class Region:
         if place is None:
             return
         layer, begin, end, version, sequence = place
-        insort(tenant.positions.setdefault((sequence, layer), []), Range(begin, end, version))
+        added, ranges = Range(begin, end, version), tenant.positions.setdefault((sequence, layer), [])
+        at = bisect_left(ranges, added)
+        if ranges[at : at + 1] != [added] and len(ranges) < RANGES_MAX:  # it may have been there before
+            ranges.insert(at, added)
         self.last_version = max(self.last_version, version)
+
+    @staticmethod
+    def is_known(tenant: Tenant, sequence: bytes, layer: int, each: Range) -> bool:
+        """Whether the index has both of its blocks, also in tiers that cannot be asked just now."""
+        return all(region.describe(tenant.space, name) is not None for name in each.names(sequence, layer))
 
     @staticmethod
     def covered(tenant: Tenant, sequence: bytes, layer: int, by: Range) -> list[Range]:
