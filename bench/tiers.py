@@ -1,6 +1,6 @@
 """What database tiers cost those who do not need them: the hot path, and reads of memory while a tier fails.
 
-    python bench/tiers.py [--hot] [--faults] [--rounds 15] [--turn 2.0] [--write]
+    python bench/tiers.py [--hot] [--faults] [--rounds 7] [--turn 4.0] [--write]
 
 *Hot path.* Two servers, one without tiers and one with an SSD, a warm Redis, PostgreSQL, vectors and objects open below
 it; pipelines of 100 GETs of plain keys on each in turns, a fraction of a second each, the order changing from turn to
@@ -10,7 +10,7 @@ the second server, which go down to every tier; those are paid for with cores th
 *Faults.* One server with an SSD and one remote tier at a time, that one behind a proxy in a process of its own. A
 connection asks KV.LOOKUP and KV.MGET of blocks that host memory holds, while another stores blocks that the remote
 tier is to get. Turns without and with the fault alternate; of each turn the p99 is taken, of a round's two the ratio,
-of all rounds the median. A fault's turn begins before the breaker has opened.
+of all rounds the median. A fault's turn begins before the breaker has opened, and is long enough for it to open.
 
 Bars: 5 % of the GETs' rate, 20 % of the p99s. On a machine that does other things the rates swing; the server's CPU for
 a GET, which has all that its tiers do in it, is steadier.
@@ -306,8 +306,8 @@ def main() -> None:
     parser.add_argument("--hot", action="store_true", help="only the hot path")
     parser.add_argument("--faults", action="store_true", help="only the faults")
     parser.add_argument("--tiers", default="warm,postgres,objects")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--turn", type=float, default=2.0, help="seconds")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--turn", type=float, default=4.0, help="seconds")
     options = parser.parse_args()
     data: dict[str, Any] = {}
     if options.hot or not options.faults:

@@ -125,7 +125,12 @@ async def measured(url: str, count: int) -> dict[str, Any]:
         if not at % 64:
             await asyncio.sleep(0)
     await store.settled()
-    row: dict[str, Any] = {"engine": engine.name, "url": url.split(":")[0], "count": count}
+    row: dict[str, Any] = {
+        "engine": engine.name,
+        "url": url.split(":")[0],
+        "count": count,
+        "load": round(os.getloadavg()[0], 1),
+    }
     row["upserts_per_s"] = round(count / (time.perf_counter() - begun))
     row["turn_ms"] = turns.take()
     row["before"] = await searched(store, queries, nearest)
@@ -150,6 +155,7 @@ async def measured(url: str, count: int) -> dict[str, Any]:
 
 
 def store_part(engines: list[str], count: int) -> tuple[list[dict[str, Any]], str]:
+    """Rows, and the table of them."""
     rows = []
     for kind in engines:
         folder = tempfile.mkdtemp(prefix="bench-vectors-")
@@ -159,9 +165,13 @@ def store_part(engines: list[str], count: int) -> tuple[list[dict[str, Any]], st
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         report(json.dumps(rows[-1]))
+    return rows, store_table(rows)
+
+
+def store_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         [
-            f"{row['engine']}, {row['url']}:", f"{row['count']:,}", f"{row['upserts_per_s']:,}",
+            f"{row['engine']}, {row['url']}:", f"{row['load']}", f"{row['count']:,}", f"{row['upserts_per_s']:,}",
             f"{row['before']['p50_ms']} / {row['before']['p99_ms']}, {row['before']['recall']}",
             f"{row['after']['p50_ms']} / {row['after']['p99_ms']}, {row['after']['recall']}" if "after" in row else "",
             f"{row.get('build_s', '')}", f"{row['turn_ms'][0]} / {row['turn_ms'][1]}",
@@ -169,10 +179,10 @@ def store_part(engines: list[str], count: int) -> tuple[list[dict[str, Any]], st
         for row in rows
     ]  # fmt: skip
     head = [
-        "engine", "vectors", "upserts/s", "search p50 / p99 ms, recall@10: at once", "with graphs",
+        "engine", "load average", "vectors", "upserts/s", "search p50 / p99 ms, recall@10: at once", "with graphs",
         "graphs built after s", "turns late by, p99 / most ms",
     ]  # fmt: skip
-    return rows, table(head, lines)
+    return table(head, lines)
 
 
 # --- the embedding ------------------------------------------------------------------------------------------------

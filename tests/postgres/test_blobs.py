@@ -13,12 +13,12 @@ import pytest
 
 from tests.contract.region import block, checksum, wait_until
 from tests.postgres.test_catalogue import stopped
+from tests.postgres.test_embedded import postmaster_of
 from tests.rigs import postgres as rig
 from tests.rigs.shared import Rigs
 from zeekdb.tiers.envelope import seal, unseal
 from zeekdb.tiers.packing import Packer
 from zeekdb.tiers.postgres.blobs import GET_BYTES, PUT_ROWS, BlobTier
-from zeekdb.tiers.postgres.embedded import _first_number
 from zeekdb.tiers.postgres.pool import Database
 from zeekdb.tiers.tier import Get, Held, Put, name_of, place_of
 
@@ -216,7 +216,7 @@ async def test_what_was_confirmed_survives_a_kill(make: Make, rigs: Rigs) -> Non
         items = [block(kill * 100 + at, 20_000) for at in range(20)]
         places = await tier.put(items)
         confirmed += [item for item, place in zip(items, places, strict=True) if place is not None]
-        os.kill(_first_number(folder / "data" / "postmaster.pid"), signal.SIGKILL)
+        os.kill(postmaster_of(folder), signal.SIGKILL)
         await wait_until(lambda kill=kill: embedded.starts > kill and tier.stats().state == "ok", 20)
     assert len(confirmed) >= 20
     assert await tier.get([get_of(item) for item in confirmed]) == [True] * len(confirmed)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.contract.region import checksum, content, wait_until
 from tests.postgres.conftest import asyncpg
+from tests.postgres.test_embedded import postmaster_of
 from tests.postgres.traffic import NASTY
 from tests.rigs import postgres as rig
 from tests.rigs.postgres import PASSWORD
@@ -22,7 +23,7 @@ from tests.rigs.shared import Rigs
 from zeekdb.tiers.envelope import digest
 from zeekdb.tiers.guard import TierFailed
 from zeekdb.tiers.postgres.catalogue import Catalogue, Found, session_settings
-from zeekdb.tiers.postgres.embedded import _first_number, _standing
+from zeekdb.tiers.postgres.embedded import _standing
 from zeekdb.tiers.postgres.events import ACCESSES_MAX, FACTS_MAX, Context
 from zeekdb.tiers.postgres.pool import Database
 from zeekdb.tiers.tier import Meta, Name, name_of
@@ -350,9 +351,9 @@ async def test_rows_are_there_once_whenever_the_server_is_killed(make: Make, rig
             return catalogue.writer.batches >= batches
 
         await wait_until(is_amid, 20)
-        data = folder / "data"
-        for pid in (random.choice(list(_standing(data))), _first_number(data / "postmaster.pid")):
-            os.kill(pid, signal.SIGKILL)
+        for pid in (random.choice(list(_standing(folder / "data"))), postmaster_of(folder)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await wait_until(lambda kill=kill: embedded.starts > kill, 20)
     assert await catalogue.flush(30)
     await wait_until(lambda: catalogue.stats().state == "ok", 10)

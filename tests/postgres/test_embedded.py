@@ -94,11 +94,18 @@ async def test_a_killed_postgresql_is_started_again(folder: Path) -> None:
     await server.start()
     await ask(server, "CREATE TABLE t AS SELECT 42 AS n")
     for count in (1, 2):
-        os.kill(_first_number(folder / "data" / "postmaster.pid"), signal.SIGKILL)
+        os.kill(postmaster_of(folder), signal.SIGKILL)
         await wait_until(lambda count=count: len(restarts) == count, 20)
         assert await ask(server, "SELECT n FROM t") == 42
     await server.stop()
     assert list(_standing(folder / "data")) == []
+
+
+def postmaster_of(folder: Path) -> int:
+    """Its process. Never 0, which to a signal means all of us."""
+    pid = _first_number(folder / "data" / "postmaster.pid")
+    assert pid in list(_standing(folder / "data"))
+    return pid
 
 
 def holder(folder: Path) -> subprocess.Popen[bytes]:
@@ -129,7 +136,7 @@ async def test_what_a_killed_server_left_running_is_ended(
 ) -> None:
     monkeypatch.setattr(module, "STOP_S", 1.0)
     process = await asyncio.to_thread(holder, folder)
-    postmaster = _first_number(folder / "data" / "postmaster.pid")
+    postmaster = postmaster_of(folder)
     os.kill(postmaster, signal.SIGSTOP)  # so that it does not end with its holder
     process.kill()
     process.communicate()
@@ -137,7 +144,7 @@ async def test_what_a_killed_server_left_running_is_ended(
         os.kill(postmaster, signal.SIGCONT)
     server = Embedded(folder)
     await server.start()
-    assert _first_number(folder / "data" / "postmaster.pid") != postmaster
+    assert postmaster_of(folder) != postmaster
     assert await ask(server, "SELECT 1") == 1
     await server.stop()
 

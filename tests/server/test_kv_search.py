@@ -16,7 +16,7 @@ from tests.contract.fake_qdrant import FakeQdrant
 from tests.support import Failure, Server, Wire, wait_for
 from zeekdb.tensors.embedding import Embedder, finished
 from zeekdb.tensors.layout import Layout
-from zeekdb.tensors.region import chain
+from zeekdb.tensors.region import KEY_BYTES_MAX, chain
 
 LAYERS, HEADS, HEAD, BLOCK, DIM = 3, 2, 16, 8, 64
 WORDS = ("LAYERS", LAYERS, "HEADS", HEADS, "DIM", HEAD, "DTYPE", "f16", "BLOCK", BLOCK)
@@ -235,13 +235,13 @@ ERRORS = [
     (("KV.SEARCH", "m", "MIN", "nan", "VECTOR", unit(1)), "ERR MIN is a cosine"),
     (("KV.SEARCH", "m", "MIN", "x", "VECTOR", unit(1)), "ERR MIN is a cosine"),
     (("KV.SEARCH", "m", "LIKE", "nothing"), "ERR no vector of this context is known"),
-    (("KV.SEARCH", "m", "LIKE", "k" * 10_240), "ERR a key has at most 4096 bytes"),
+    (("KV.SEARCH", "m", "LIKE", "k" * (KEY_BYTES_MAX + 1)), "ERR a key has at most"),
     (("KV.SEARCH", "m", "TOKENS", "abc"), "ERR tokens are little-endian 32-bit integers"),
     (("KV.SEARCH", "m", "SALT", "s" * 300, "VECTOR", unit(1)), None),
     (("KV.EMBED", "m", "k"), "ERR wrong number of arguments"),
     (("KV.EMBED", "m", "k", "short"), "ERR a vector has"),
     (("KV.EMBED", "m", "k", NAN), "ERR a vector has finite numbers"),
-    (("KV.EMBED", "m", "k" * 5000, unit(1)), "ERR a key has at most 4096 bytes"),
+    (("KV.EMBED", "m", "k" * (KEY_BYTES_MAX + 1), unit(1)), "ERR a key has at most"),
     (("KV.EMBED", "none", "k", unit(1)), "ERR no such model"),
     (("KV.NEAR", "m", "MIN"), "ERR wrong number of arguments"),
     (("KV.NEAR", "m", "LIMIT", 5), "ERR syntax error"),
@@ -276,7 +276,7 @@ def test_names_mean_nothing(wire: Wire) -> None:
         b"../../../tmp/x",
         b"a:b/c d\r\n",
         bytes(range(256)),
-        b"k" * 4096,
+        b"k" * 10_240,
     ]
     for at, (model, salt, key) in enumerate(zip(hostile[:6], [*hostile[1:6], b""], reversed(hostile), strict=False)):
         assert wire("KV.MODEL", "SET", model, *WORDS) == "OK"

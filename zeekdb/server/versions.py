@@ -47,7 +47,7 @@ class Versions:
     # ------------------------------------------------------------ overwriting
 
     def is_kept_from(self, tenant: Tenant, key: bytes) -> bool:
-        """Whether a block that is about to be replaced has to be read first: it becomes a version, and is below only."""
+        """Whether a block that is about to be replaced is to be read first: it becomes a version, and is below only."""
         if self.tensors.records.catalogue is None:
             return False
         known = region.describe(tenant.space, key)

@@ -11,8 +11,9 @@ whatever the model keeps in its values. It warms tiers and finds duplicates; it 
 *Rotary positions.* Keys are kept rotated (Su et al., arXiv:2104.09864): pair i of a head at position p is turned by
 p·θ^(-2i/d). Over a block of 256 tokens pairs that turn fast cancel to the size of noise, slow ones stay. To turn them
 back one would have to know the model's θ, its scaling and which dimensions are pairs; a layout does not say. Measured
-(`python bench/vectors_tier.py --parts embedding`), turning back gains next to nothing for topics and costs a little for
-prefixes, where what is left of the fast pairs is as good as a signature: the rotated mean is taken as it is.
+(`python bench/vectors_tier.py --parts embedding`), turning back finds topics as well (trained weights) or somewhat
+better (random ones), and prefixes worse with both: there, what is left of the fast pairs is as good as a signature. So
+the rotated mean is taken as it is.
 
 *The square root* (Perronnin, Sánchez, Mensink, ECCV 2010, power normalisation) takes weight from the few channels of
 keys that are large at all tokens (Liu et al., KIVI, arXiv:2402.02750) and would make all contexts alike; lengths per

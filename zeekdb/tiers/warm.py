@@ -139,7 +139,7 @@ class WarmTier(SharedTier):
 
     @property
     def is_up(self) -> bool:
-        """Also some time after a refusal, of which `stats` tells until a write is taken: one has to be tried for that."""
+        """Also some time after a refusal: `stats` tells of it until a write is taken, so one has to be tried."""
         return not self._is_closed and self.guard.state == "closed" and time.monotonic() >= self._refused_until
 
     @property

@@ -27,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
         prog="zeekdb tiers",
         usage="%(prog)s check [FILE] [--directive value ...] [-] [--deadline SECONDS] [--json] [--quiet]",
         description="Try every tier that a configuration names: open it, write blocks of our own there, find, read and "
-        "delete them. The configuration is given as to `zeekdb serve`. A tier that belongs to one server alone (an "
-        "embedded database, vectors in a folder) is refused while that server runs.",
+        "delete them. The configuration is given as to `zeekdb serve`. An embedded PostgreSQL is "
+        "refused while the server that it belongs to runs.",
         epilog="Exit status: 0 all tiers are well, 1 one is not, 2 wrong usage.",
         allow_abbrev=False,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from zeekdb.config.config import Config
+from zeekdb.config.file import FileError, load_text
 from zeekdb.config.units import ConfigError
 from zeekdb.config.urls import Url, redacted, scrubber, secrets_of
 
@@ -55,3 +57,14 @@ def test_errors_hide_secrets() -> None:
     with pytest.raises(ConfigError) as error:
         Url("redis").parse(["redis://:hunter2@[::1"])
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["kv-warm-url redis://u:topsecret@[bad", 'kv-warm-url "redis://u:topsecret@[bad"', "requirepass topsecret more"],
+)
+def test_lines_that_cannot_be_read_are_shown_without_secrets(line: str) -> None:
+    with pytest.raises(FileError) as error:
+        load_text(Config(), line)
+    assert "topsecret" not in str(error.value)
+    assert line.split()[0] in str(error.value)

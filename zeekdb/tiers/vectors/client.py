@@ -37,6 +37,7 @@ log = logging.getLogger("zeekdb")
 THREADS: Final = 4
 ROWS_MAX: Final = 64  # in one message
 
+
 class ClientEngine(Engine):
     """See the module."""
 
