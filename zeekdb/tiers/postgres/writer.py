@@ -8,8 +8,8 @@ count what they drop (events.py).
 **How rows go over.** As arrays, `INSERT … SELECT FROM unnest($1::bytea[], …)`. COPY into a temporary table and one
 INSERT from there was measured beside it (`python bench/catalogue.py write`): at 1000 rows a batch it was as fast or up
 to 40 % faster, at 4000 a tenth to a third. But it is refused to whoever row-level security applies to, as it does to a
-writer that does not own the tables, and it needs a temporary table and three round trips instead of one. A statement has STATEMENT_ROWS at most: asyncpg encodes it in one go, and the loop has
-others to serve.
+writer that does not own the tables, and it needs a temporary table and three round trips instead of one. A statement
+has STATEMENT_ROWS at most: asyncpg encodes it in one go, and the loop has others to serve.
 
 **Durable.** Facts are committed with synchronous_commit as the database has it (the embedded one: on). The access
 log and the counts, which nobody decides anything by, are committed without waiting for the disk: a crash of the
