@@ -105,6 +105,7 @@ def test_every_overwrite_is_a_version(kv: Kv) -> None:
     assert history(kv, "p1")[1]["why"] == b"RESTORE 2"
     assert history(kv, "p1")[0]["checksum"] == versions[2]["checksum"]
     assert isinstance(kv("KV.RESTORE", "m", "p1", 77), Failure)
+    assert "is the newest" in kv("KV.RESTORE", "m", "p1", 5)
     assert history(kv, "nothing") == []
 
 

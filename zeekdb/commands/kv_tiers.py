@@ -97,7 +97,9 @@ def kv_restore(ctx: Context, model: Word, *words: Word) -> Any:
 
     async def restore() -> Any:
         try:
-            await _versions(tensors, tenant, key)
+            known = await _versions(tensors, tenant, key)
+            if known and known[0]["version"] == version and not known[0]["restorable"]:
+                raise CommandError(f"ERR version {version} is the newest, whose bytes are the block's own")
         except CommandError:
             work.close()
             raise
