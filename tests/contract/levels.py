@@ -137,6 +137,7 @@ class Warm(Shared):
 
     @contextlib.asynccontextmanager
     async def loading(self, names: Sequence[Name]) -> AsyncIterator[list[bool]]:
+        await self.faults.wait()
         mine = [name not in self.loading_now for name in names]
         held = {name for name, is_mine in zip(names, mine, strict=True) if is_mine}
         ended = asyncio.Event()

@@ -23,7 +23,7 @@ import logging
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.errors import CommandError
@@ -58,7 +58,7 @@ FINDS_MAX: Final = 64  # questions under way; what is asked beyond is a miss
 HEARD_MAX: Final = 65_536  # announced blocks that wait to be looked at; what is not is found when it is asked for
 
 Found = Sequence[tuple[Meta, int] | None]  # what is under each name, and the bits of the tiers that have it
-Ask = Callable[[Sequence[Name]], Awaitable[Found]]
+Ask = Callable[[Sequence[Name]], Coroutine[Any, Any, Found]]
 SHARED: Final = sum(bit for name, bit in BITS.items() if name != "ssd")
 
 
@@ -400,21 +400,13 @@ class Fleet:
         if self.catalogue is not None and not announced:
             questions.append(self._ask_catalogue)
         known: dict[Name, tuple[Meta, int]] = {}
-        for answer in asyncio.as_completed([ask(names) for ask in questions]):
-            try:
-                found = await answer
-            except Exception:
-                log.exception("Asking for blocks of other nodes")
-                continue
-            for name, each in zip(names, found, strict=True):
-                if each is None or not each[1]:
-                    continue
-                self.found += self.adopt(*each) and name not in known
-                known[name] = each
-                if len(known) % TURN == 0:
-                    await asyncio.sleep(0)
-            if self._news is not None and not self._news.done():
-                self._news.set_result(None)
+        asking = [asyncio.ensure_future(ask(names)) for ask in questions]
+        try:
+            for answer in asyncio.as_completed(asking):
+                await self._take_in(names, answer, known)
+        finally:
+            for each in asking:
+                each.cancel()  # the server ends
         if announced:
             return
         end = time.monotonic() + UNKNOWN_S
@@ -424,6 +416,24 @@ class Fleet:
                 self._unknown.move_to_end(name)
         while len(self._unknown) > UNKNOWN_MAX:
             self._unknown.popitem(last=False)
+
+    async def _take_in(
+        self, names: Sequence[Name], answer: Awaitable[Found], known: dict[Name, tuple[Meta, int]]
+    ) -> None:  # fmt: skip
+        try:
+            found = await answer
+        except Exception:
+            log.exception("Asking for blocks of other nodes")
+            return
+        for name, each in zip(names, found, strict=True):
+            if each is None or not each[1]:
+                continue
+            self.found += self.adopt(*each) and name not in known
+            known[name] = each
+            if len(known) % TURN == 0:
+                await asyncio.sleep(0)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     async def _ask_catalogue(self, names: Sequence[Name]) -> Found:
         assert self.catalogue is not None

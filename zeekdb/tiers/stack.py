@@ -25,6 +25,7 @@ one is given beside what somebody waits for goes on by itself (`_patiently`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -58,7 +59,7 @@ OWED_BATCH: Final = 512
 CHECK_S: Final = 2.0
 WAIT_S: Final = 2.0  # how long one waits for another that brings a block to the warm tier
 PATIENCE_S: Final = 0.5  # how long what is done beside a caller's work may keep it waiting
-LATE_MAX: Final = 2  # of these that go on by themselves
+LATE_MAX: Final = 4  # of these that go on by themselves
 
 
 class StackOwner(Owner, Protocol):
@@ -272,12 +273,12 @@ class Stack(Tier):
                 places[at] = place
         return places
 
-    async def _patiently(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+    async def _patiently(self, work: Callable[[], Coroutine[Any, Any, T]], is_needed: bool = False) -> T | None:
         """The work's result; None: it goes on by itself, or, with LATE_MAX doing so already, was left out.
 
         What it reads is its own for so long: views of its own, of memory that nobody writes any more.
         """
-        if len(self._late) >= LATE_MAX:
+        if len(self._late) >= LATE_MAX and not is_needed:
             return None
         task = asyncio.get_running_loop().create_task(work())
         self._late.add(task)
@@ -436,7 +437,7 @@ class Stack(Tier):
         answers: list[bool | None] = [None] * len(gets)
         wanted = [at for at, get in enumerate(gets) if warm.takes(get.meta)]
         plain = [at for at, get in enumerate(gets) if not warm.takes(get.meta)]
-        async with self.warm.loading([name_of(gets[at].meta) for at in wanted]) as is_mine:
+        async with self._loading([name_of(gets[at].meta) for at in wanted]) as is_mine:
             mine = [at for at, is_first in zip(wanted, is_mine, strict=True) if is_first]
             read = [*plain, *mine]
             if read:
@@ -456,6 +457,18 @@ class Stack(Tier):
                 for at, answer in zip(left, await level.tier.get([gets[at] for at in left]), strict=True):
                     answers[at] = answer
         return answers
+
+    @contextlib.asynccontextmanager
+    async def _loading(self, names: Sequence[Name]) -> AsyncIterator[list[bool]]:
+        """The warm tier's locks; where it takes too long to give them everybody reads for himself."""
+        is_mine, locks = [True] * len(names), contextlib.AsyncExitStack()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    is_mine = await locks.enter_async_context(self.warm.loading(names))
+            yield is_mine
+        finally:
+            await self._patiently(locks.aclose, is_needed=True)
 
     @staticmethod
     def _is_exact(level: Level, get: Get) -> bool:
