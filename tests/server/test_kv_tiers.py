@@ -79,6 +79,7 @@ def test_through_every_tier_and_back(rigs: Rigs, tmp_path: Path, kind: str) -> N
         sink(kv, "large", "objects")
         assert kv.store({"another": payload(4, SMALL)}) == [1]
         sink(kv, "another", "postgres")
+        server.terminate(deadline_s=30)  # else it is killed, and what the catalogue has not been told is found later
     blocks["another"] = payload(4, SMALL)
     with Server(*options(tmp_path, postgres)) as server, Kv(server) as kv:
         wait_for(lambda: kv.of_keys("KV.LOOKUP", list(blocks))[0] == 4, what="what other tiers have is known")

@@ -43,6 +43,7 @@ READ_SHARE: Final = 4  # of the arena's bytes, one in so many may be on the way 
 READ_BYTES_LEAST: Final = 16 << 20  # whatever the arena's size
 READ_BYTES_MAX: Final = 256 << 20
 READ_BATCH_BYTES: Final = 8 << 20
+BLOCK_BYTES_MAX: Final = (1 << 31) - 1  # as the index has it
 ROOM_WAIT_S: Final = 1.0  # how long a read waits for room, in the arena or beside it; then it is a miss
 ROOM_POLL_S: Final = 0.02  # nobody tells when a reply has been sent whose blocks have left the index
 MOVED_MAX: Final = 3  # times that a block is sought again which the tier has moved meanwhile
@@ -116,6 +117,11 @@ class Below:
         self.tier = stack
         self.fleet.open(stack)
         self._writer = asyncio.get_running_loop().create_task(self._write_forever())
+
+    @property
+    def size_max(self) -> int:
+        """Bytes of a block that is read at all, into the arena or beside it."""
+        return min(max(self._arena_bytes, READ_BYTES_MAX), BLOCK_BYTES_MAX)
 
     def _adopt(self, held: Held) -> bool:
         """A block that was there before the server was; False: it is none that this server could serve."""
@@ -242,6 +248,8 @@ class Below:
     def _wait_no_longer(self, buried: asyncio.Future[None]) -> None:
         if not buried.done():
             buried.set_result(None)
+        if self._buried is buried:
+            self._buried = None
 
     @staticmethod
     def _meta(tenant: Tenant, key: bytes, size: int = 0, check: int = 0) -> Meta:

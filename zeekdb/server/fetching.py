@@ -7,10 +7,12 @@ are decoded last. A reply of plain blocks leaves one by one, so that the device 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 Answer = Callable[[list[Any]], Any]
 
+LOOK_MAX: Final = 4096  # names that a lookup has missed and others are asked for: the first count, as prefixes do
+
 
 @dataclass(slots=True)
 class Reading:
@@ -37,6 +41,7 @@ class Reading:
     keys: list[bytes]
     begin_ns: int
     tiers: list[str] = field(default_factory=list)  # who had each when it was asked for; empty: nobody asks
+    find_ms: int = 0  # that it may still wait for others to say what they have
 
 
 def tier_of(found: BlobView | int | None) -> str:
@@ -61,7 +66,7 @@ class Fetching:
 
         `is_block`: what is named are blocks of the model's layout, which its codec has encoded.
         """
-        reading = Reading(tenant, keys, time.perf_counter_ns())
+        reading = Reading(tenant, keys, time.perf_counter_ns(), find_ms=self.tensors.server.config.kv_find_deadline)
         work: Coroutine[Any, Any, Any]
         if not ctx.deny_blocking and self._may_be_elsewhere(tenant, keys):
             work = self._find_and_fetch(reading, answer, is_block)
@@ -117,7 +122,8 @@ class Fetching:
         if not fleet.is_active or region.count_present(tenant.space, keys) == len(keys):
             return answer(tenant)
         if not wait_ms or ctx.deny_blocking:
-            fleet.look_soon(tenant, [key for key in keys if not region.count_present(tenant.space, [key])])
+            missing = (key for key in keys if not region.count_present(tenant.space, [key]))
+            fleet.look_soon(tenant, list(islice(missing, LOOK_MAX)))
             return answer(tenant)
 
         async def find() -> Any:
@@ -133,11 +139,33 @@ class Fetching:
         async with self.tensors.below.bringing(tenant, [keys[at] for at in below]) as coming:
             for at, each in zip(below, coming, strict=True):
                 found[at] = await each.view() if each is not None else None
+            lost = [at for at in below if found[at] is None and self._is_lost(tenant, keys[at])]
+            async with self._elsewhere(reading, [keys[at] for at in lost]) as views:
+                for at, view in zip(lost, views, strict=True):
+                    found[at] = view
             self._note_fetched(tenant, [found[at] for at in away])
             if codec is not None:
                 found = await self.tensors.coding.decode(codec, found)
             self._note_read(reading, found)
             return answer(found)
+
+    def _is_lost(self, tenant: Tenant, key: bytes) -> bool:
+        """Whether the tiers that were to have a block have turned out not to, and others may."""
+        is_asked = self.tensors.below.fleet.is_active and self.tensors.below.is_open(tenant)
+        return is_asked and region.describe(tenant.space, key) is None
+
+    @contextlib.asynccontextmanager
+    async def _elsewhere(self, reading: Reading, keys: list[bytes]) -> AsyncIterator[list[BlobView | None]]:
+        """These blocks from wherever shared tiers really have them, used within; the command waits once for that."""
+        tenant, below = reading.tenant, self.tensors.below
+        if not keys or reading.find_ms <= 0:
+            yield [None] * len(keys)
+            return
+        began = time.monotonic()
+        await below.fleet.find(tenant, keys, reading.find_ms)
+        reading.find_ms -= int((time.monotonic() - began) * 1000)
+        async with below.bringing(tenant, keys) as coming:
+            yield [await each.view() if each is not None else None for each in coming]
 
     async def _from_gpu(self, tenant: Tenant, keys: list[bytes], found: list[Any], below: list[int]) -> list[int]:
         """Fills in what only the GPU has; where there is still nothing."""
@@ -166,6 +194,9 @@ class Fetching:
                     if at in places:
                         each = next(later)
                         view = await each.view() if each is not None else None
+                        if view is None and self._is_lost(tenant, keys[at]):
+                            async with self._elsewhere(reading, [keys[at]]) as views:
+                                view = views[0]
                         self.tensors.server.settle()
                     client.write(view)
                     sent[at] = len(view) if view is not None else None

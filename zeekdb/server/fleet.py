@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zeekdb.errors import CommandError
 from zeekdb.hot import region
 from zeekdb.hot.checksum import checksum
+from zeekdb.tensors.region import DEADLINE_S_MAX, KEY_BYTES_MAX
 from zeekdb.tiers.stack import BITS, Stack
 from zeekdb.tiers.tier import PLACE_LOCAL, Get, Held, Meta, Name, Put, name_of, place_of
 
@@ -83,7 +84,8 @@ class Fleet:
         self._stopping = self._is_given_up = False
         self._unknown: OrderedDict[Name, float] = OrderedDict()  # until when
         self._lost: OrderedDict[Name, float] = OrderedDict()  # until when
-        self._dead: OrderedDict[Name, tuple[float, bool]] = OrderedDict()  # until which `_well_s`; deleted once more
+        # until which `_well_s`; whether it was deleted once more; after which number
+        self._dead: OrderedDict[Name, tuple[float, bool, int]] = OrderedDict()
         self._well_s = 0.0  # how long all shared tiers have been well
         self._ticked_at = time.monotonic()
         self._troubled_at = -math.inf  # when one of them last was not
@@ -224,7 +226,7 @@ class Fleet:
             self._buried = None  # who deletes from now on waits for so long as well
 
     def _bury(self, name: Name, is_again: bool) -> None:
-        self._dead[name] = (self._well_s + DEAD_S, is_again)
+        self._dead[name] = (self._well_s + DEAD_S, is_again, self._number)
         self._dead.move_to_end(name)
         if len(self._dead) > DEAD_MAX:
             self._dead.popitem(last=False)
@@ -345,7 +347,8 @@ class Fleet:
         loop = asyncio.get_running_loop()
         tasks: set[asyncio.Future[None]] = set(self._ask(tenant, keys))
         end = loop.time() + deadline_ms / 1000
-        while tasks and not self._are_known(tenant, keys):  # who has not answered yet, nobody waits for then
+        is_few = len(keys) <= FIND_BATCH  # of which it is quickly seen that all are known: nobody waits for the rest
+        while tasks and not (is_few and self._are_known(tenant, keys)):
             left_s = end - loop.time()
             if left_s <= 0:
                 self.late += len(tasks)
@@ -394,6 +397,7 @@ class Fleet:
         """Asks all who may know, and takes what they know into the index. `is_announced`: in the warm tier, maybe."""
         assert self.stack is not None
         self.asked += len(names)
+        asked = self._number
         readable = [level for level in self.stack.shared if level.is_readable]
         announced = [level for level in readable if level.name == "warm"] if is_announced else []
         questions: list[Ask] = [self._question(level.name) for level in announced or readable]
@@ -403,7 +407,7 @@ class Fleet:
         asking = [asyncio.ensure_future(ask(names)) for ask in questions]
         try:
             for answer in asyncio.as_completed(asking):
-                await self._take_in(names, answer, known)
+                await self._take_in(names, answer, known, asked)
         finally:
             for each in asking:
                 each.cancel()  # the server ends
@@ -418,8 +422,9 @@ class Fleet:
             self._unknown.popitem(last=False)
 
     async def _take_in(
-        self, names: Sequence[Name], answer: Awaitable[Found], known: dict[Name, tuple[Meta, int]]
+        self, names: Sequence[Name], answer: Awaitable[Found], known: dict[Name, tuple[Meta, int]], asked: int
     ) -> None:  # fmt: skip
+        """`asked`: `_number` as the question was."""
         try:
             found = await answer
         except Exception:
@@ -428,6 +433,9 @@ class Fleet:
         for name, each in zip(names, found, strict=True):
             if each is None or not each[1]:
                 continue
+            dead = self._dead.get(name)
+            if dead is not None and dead[2] >= asked:
+                continue  # deleted since: the answer is older
             self.found += self.adopt(*each) and name not in known
             known[name] = each
             if len(known) % TURN == 0:
@@ -462,7 +470,8 @@ class Fleet:
 
     def adopt(self, meta: Meta, bits: int) -> bool:
         """What another node has put there comes into the index; False: it is none that this server could serve."""
-        assert self.stack is not None
+        if self.stack is None:
+            return False
         bits &= self.stack.bits & SHARED  # others may have tiers that this node has not got
         name = name_of(meta)
         if name in self._deleting or self.stack.is_owed(name, bits):
@@ -487,6 +496,11 @@ class Fleet:
         return self.below.adopt(tenant, Held(meta, bits | place_of(meta)))
 
     def _is_misfit(self, meta: Meta) -> bool:
+        """Whether it can be no block of the model here; a header may come from anybody who can write there."""
+        if meta.size > self.below.size_max or meta.deadline > DEADLINE_S_MAX:
+            return True
+        if len(meta.key) > KEY_BYTES_MAX or len(meta.group) > KEY_BYTES_MAX:
+            return True
         layout = self.below.models.models[meta.model].layout
         by_position = meta.key.startswith((b"\0k", b"\0v"))  # parts of blocks, of any number of tokens
         return layout is not None and meta.codec == "raw" and not by_position and meta.size != layout.block_bytes

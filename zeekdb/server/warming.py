@@ -76,10 +76,12 @@ class Warming:
         )  # fmt: skip
 
     async def _warm(self, popular: Popular, most_bytes: int) -> str:
-        listed = await popular(LIST_MAX)
-        while not listed and not self.tensors.is_catalogue_up():
-            await asyncio.sleep(LIST_TRIES_S)
+        while True:
+            is_up = self.tensors.is_catalogue_up()  # asked first: what it says when it is up counts
             listed = await popular(LIST_MAX)
+            if listed or is_up:
+                break
+            await asyncio.sleep(LIST_TRIES_S)
         self.wanted = len(listed)
         for at in range(0, len(listed), BATCH):
             batch = listed[at : at + BATCH]

@@ -20,6 +20,7 @@ from zeekdb.hot.checksum import checksum
 from zeekdb.server import below as below_module
 from zeekdb.server import fleet as fleet_module
 from zeekdb.server import versions as versions_module
+from zeekdb.server.fetching import Reading
 from zeekdb.tensors.layout import Model
 from zeekdb.tensors.region import Range, Region
 from zeekdb.tiers import stack as stack_module
@@ -187,7 +188,7 @@ async def test_the_same_bytes_again_take_nothing_back(node: Node) -> None:
     await idle(node)
     assert node.set(b"a", b"data")
     await idle(node)
-    assert Name(b"m", b"", b"a") in node.warm.store
+    assert Name(b"m", b"", b"a") in node.warm.store and not node.below.fleet._dead
     assert region.demote(node.tenant.space, [b"a"]) == 1
     assert await node.read(b"a") == b"data"
 
@@ -287,6 +288,38 @@ async def test_what_comes_back_after_trouble_is_deleted_again(node: Node) -> Non
     await wait_until(lambda: not node.warm.store)
 
 
+async def test_what_cannot_be_a_block_is_not_believed(node: Node) -> None:
+    await node.open(ALL, False)
+    fleet, good = node.below.fleet, meta_of(b"a", b"data")
+    wrong: tuple[dict[str, Any], ...] = (
+        {"size": 1 << 33}, {"size": 1 << 30}, {"deadline": 1 << 40}, {"key": bytes(1 << 20)}, {"codec": "x"},
+    )  # fmt: skip
+    for fields in wrong:
+        assert not fleet.adopt(good._replace(**fields), WARM), fields
+    assert not fleet.adopt(good._replace(deadline=1), WARM) and not fleet.adopt(good, 0)
+    assert fleet.adopt(good, WARM)
+
+
+async def test_an_answer_from_before_a_deletion_brings_nothing_back(node: Node) -> None:
+    await node.open(ALL, False)
+    store(node, b"a", b"data")
+    answer, asked = asyncio.Event(), asyncio.Event()
+
+    async def catalogue(names: Sequence[Name]) -> Any:
+        asked.set()
+        await answer.wait()
+        return [(meta_of(name.key, b"data"), WARM) for name in names]
+
+    node.below.fleet.catalogue = catalogue
+    finding = asyncio.ensure_future(node.below.fleet.find(node.tenant, [b"a", b"b"], 60_000))
+    await asked.wait()
+    node.delete(b"a")
+    await wait_until(lambda: not node.warm.store and not node.below.fleet._deleting)
+    answer.set()
+    await finding
+    assert region.count_present(node.tenant.space, [b"a"]) == 0
+
+
 async def test_who_has_what_is_asked_for_is_enough(node: Node) -> None:
     await node.open(ALL, False)
     store(node, b"a", b"data")
@@ -323,6 +356,18 @@ async def test_what_is_announced_is_looked_for_where_it_was_announced(node: Node
 
 
 # ---- up --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_block_that_is_not_where_it_was_said_to_be_is_found_where_it_is(node: Node) -> None:
+    await node.open((), False)
+    data = b"data" * 100
+    node.objects.store[Name(b"m", b"", b"a")] = (meta_of(b"a", data), data)
+    assert node.below.fleet.adopt(meta_of(b"a", data), WARM), "as the catalogue has said, who was told late"
+    fetching, tenant = node.tensors.fetching, node.tenant
+    reading = Reading(tenant, [b"a"], 0, find_ms=5000)
+    found = region.get(tenant.space, [b"a"])
+    (view,) = await fetching._fetch_later(reading, found, [0], None, lambda views: [bytes(each) for each in views])
+    assert view == data and levels(node, b"a") & OBJECTS
 
 
 async def test_a_cold_block_keeps_its_deadline_and_group_on_its_way(node: Node) -> None:

@@ -80,15 +80,17 @@ class Story:
     async def step(self) -> None:
         key = self.random.choice(KEYS)
         kind = self.random.choices(
-            ("set", "same", "filler", "read", "delete", "demote", "sink", "fail", "tick", "turns", "model", "lose"),
-            (50, 10, 90, 60, 20, 20, 20, 10, 40, 40, 1, 0 if self.is_disk_sound else 5),
+            ("set", "same", "filler", "read", "delete", "demote", "sink", "fail", "tick", "turns", "pin", "lease",
+             "model", "lose"),
+            (50, 10, 90, 60, 20, 20, 20, 10, 40, 40, 10, 10, 1, 0 if self.is_disk_sound else 5),
         )[0]
         node, space = self.node, self.node.tenant.space
         if kind == "set" or (kind == "same" and self.now(key) is not None):
             value = self.content() if kind == "set" else self.now(key) or b""
             self.said[key] += [value] if node.set(key, value) else [value, None]
         elif kind == "filler":
-            node.tensors.store_now(node.tenant, [b"filler%d" % self.count], [self.content()])
+            keys = [b"filler%d.%d" % (self.count, number) for number in range(self.random.choice((1, 1, 2)))]
+            node.tensors.store_now(node.tenant, keys, [self.content() for _ in keys], group=b"g%d" % (self.count % 50))
         elif kind == "read":
             self.spawn(self.reads(key))
         elif kind == "delete":
@@ -100,6 +102,10 @@ class Story:
             node.below.sink(node.tenant, [key])
         elif kind == "fail":
             self.fail()
+        elif kind == "pin":
+            region.pin(space, [key], self.random.random() < 0.3)
+        elif kind == "lease":
+            region.lookup(space, [key], 20)
         elif kind == "model":
             for said in self.said.values():
                 said.append(None)
