@@ -106,6 +106,7 @@ def test_every_overwrite_is_a_version(kv: Kv) -> None:
     assert history(kv, "p1")[1]["why"] == b"RESTORE 2"
     assert history(kv, "p1")[0]["checksum"] == versions[2]["checksum"]
     assert isinstance(kv("KV.RESTORE", "m", "p1", 77), Failure)
+    assert "is the newest" in kv("KV.RESTORE", "m", "p1", 5)
     assert history(kv, "nothing") == []
 
 
@@ -219,6 +220,15 @@ def test_without_a_catalogue_commands_say_so(tmp_path: Path) -> None:
         assert "kv-postgres-url" in kv("KV.HISTORY", "m", "k")
         assert "kv-postgres-url" in kv("KV.RESTORE", "m", "k", 1)
         assert kv("KV.WHERE", "m", "k") == []
+
+
+def test_a_catalogue_that_is_down_is_no_empty_history() -> None:
+    with Server("--kv-postgres-url", "postgresql://nobody@127.0.0.1:1/nothing") as server, Kv(server) as kv:
+        kv.declare()
+        assert kv("KV.MSET", "m", 1, "k", b"value") == [1]
+        assert "can't be asked" in kv("KV.HISTORY", "m", "k")
+        assert "can't be asked" in kv("KV.RESTORE", "m", "k", 1)
+        assert kv("KV.MGET", "m", 1, "k") == [b"value"]
 
 
 def test_secrets_are_nowhere(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.commands.args import parse_range
 from zeekdb.commands.context import Context
@@ -26,6 +26,10 @@ from zeekdb.commands.spec import FAST, command
 from zeekdb.errors import CommandError, WrongArity
 from zeekdb.tensors.region import Range
 
+if TYPE_CHECKING:
+    from zeekdb.commands.ports import TensorsPort
+    from zeekdb.tensors.region import Tenant
+
 VERSION_MAX: Final = (1 << 31) - 1
 POSITION: Final = b"POSITION"
 
@@ -40,6 +44,14 @@ def kv_where(ctx: Context, model: Word, *words: Word) -> Sequence[Any]:
 def _must_wait(ctx: Context) -> None:
     if ctx.deny_blocking:
         raise CommandError("ERR the catalogue can't be asked inside a transaction")
+
+
+async def _versions(tensors: TensorsPort, tenant: Tenant, key: bytes) -> list[dict[str, Any]]:
+    """What is known of the block. CommandError: nothing, as nobody can be asked."""
+    found: list[dict[str, Any]] = await tensors.versions.history(tenant, key)
+    if not found and not tensors.is_catalogue_up():
+        raise CommandError("ERR the catalogue can't be asked now, KV.TIERS says why")
+    return found
 
 
 @command("KV.HISTORY", arity=-3, flags=FLAGS, complexity="O(N) with N the versions that are kept", **READS)
@@ -58,7 +70,7 @@ def kv_history(ctx: Context, model: Word, *words: Word) -> Any:
     tensors = tensors_of(ctx)
 
     async def ask() -> list[dict[bytes, Any]]:
-        return [map_of(version) for version in await tensors.versions.history(tenant, key)]
+        return [map_of(version) for version in await _versions(tensors, tenant, key)]
 
     return tensors.defer_read(ctx.client, ask())
 
@@ -74,8 +86,23 @@ def kv_restore(ctx: Context, model: Word, *words: Word) -> Any:
     version = parse_range(text_of(rest[-1], "number"), 1, VERSION_MAX, "ERR invalid version")
     _must_wait(ctx)
     tensors = tensors_of(ctx)
-    if not is_position:
-        return tensors.defer(ctx.client, tensors.versions.restore(ctx, tenant, text_of(rest[0]), version))
-    place = place_of(rest[1:5], layout_of(tenant))
-    work = tensors.versions.restore_range(ctx, tenant, place, version, deadline_for(tenant.model, options))
-    return tensors.defer(ctx.client, work)
+    if is_position:
+        place = place_of(rest[1:5], layout_of(tenant))
+        key = Range(place[2], place[3], 0).names(*place[:2])[0]
+        deadline_s = deadline_for(tenant.model, options)
+        work = tensors.versions.restore_range(ctx, tenant, place, version, deadline_s)
+    else:
+        key = text_of(rest[0])
+        work = tensors.versions.restore(ctx, tenant, key, version)
+
+    async def restore() -> Any:
+        try:
+            known = await _versions(tensors, tenant, key)
+            if known and known[0]["version"] == version and not known[0]["restorable"]:
+                raise CommandError(f"ERR version {version} is the newest, whose bytes are the block's own")
+        except CommandError:
+            work.close()
+            raise
+        return await work
+
+    return tensors.defer(ctx.client, restore())

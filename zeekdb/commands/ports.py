@@ -189,6 +189,9 @@ class TensorsPort(Protocol):
     def defer(self, client: Any, work: Any, is_read: bool = False) -> Any:
         """What a command returns whose reply is `work`'s result; its client's next command waits for it."""
 
+    def is_catalogue_up(self) -> bool:
+        """Whether versions can be asked for."""
+
     def where(self, tenant: Any, key: bytes) -> list[str]:
         """The names of the tiers that have a block, the fastest first."""
 

@@ -15,6 +15,7 @@ searches, in words, and nothing else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections import OrderedDict, deque
@@ -43,6 +44,7 @@ log = logging.getLogger("zeekdb")
 JOBS_MAX: Final = 4096
 JOB_KEYS_MAX: Final = 131_072  # of all jobs that wait
 STATES_MAX: Final = 4096  # blocks whose sums are kept
+CHECK_S: Final = 2.0
 OWN_MAX: Final = 65_536  # contexts whose vector is known to be the client's
 PREFETCH_KEYS_MAX: Final = 65_536  # of one KV.PREFETCH … LIKE
 BY_POSITION: Final = re.compile(rb"\0[kv]\d+:\d+:\d+:\d+:")  # names of KV.PUT, which are no blocks of a context
@@ -84,6 +86,8 @@ class Contexts:
         self._own: OrderedDict[Name, None] = OrderedDict()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._check_at = 0.0  # on the clock of `tick`
+        self._checking: asyncio.Task[None] | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._is_working = False
 
@@ -111,10 +115,11 @@ class Contexts:
 
     async def stop(self) -> None:
         """Lets jobs go that wait, writes vectors that do."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
-            self._worker = None
+        for task in (self._checking, self._worker):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        self._checking = self._worker = None
         self._jobs.clear()
         self._states.clear()
         if self._threads is not None:
@@ -346,6 +351,18 @@ class Contexts:
         return int(bring(tenant, list(wanted)))
 
     # ------------------------------------------------------------ figures
+
+    def tick(self, now_s: float) -> None:
+        """Now and then: asks the store how it is, so that what is said of one that nobody uses is true."""
+        if self.store is None or now_s < self._check_at or (self._checking is not None and not self._checking.done()):
+            return
+        self._check_at = now_s + CHECK_S
+        self._checking = asyncio.get_running_loop().create_task(self._check(self.store))
+
+    @staticmethod
+    async def _check(store: VectorStore) -> None:
+        with contextlib.suppress(TierFailed):
+            await store.guard.call(store.engine.probe)
 
     def tier(self) -> dict[str, Any] | None:
         """What KV.TIERS shows; blocks are contexts. None: there is no store."""

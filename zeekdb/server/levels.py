@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zeekdb.errors import Unavailable
 from zeekdb.hot.checksum import checksum
 from zeekdb.tiers import factory
 from zeekdb.tiers.ssd import SsdTier
 from zeekdb.tiers.stack import Level, SsdOwner, StackOwner
+from zeekdb.tiers.tier import Meta
 
 if TYPE_CHECKING:
     from zeekdb.config.config import Config
@@ -33,6 +34,17 @@ def make_levels(
 def retune(levels: Sequence[Level], config: Config) -> None:
     """Pass on what CONFIG SET has changed."""
     factory.retune([level.shared for level in levels if level.shared is not None], config)
+
+
+def coded_by(levels: Sequence[Level]) -> Callable[[Meta, Sequence[str]], tuple[int, str]]:
+    """Tells (bytes, coding) of a block in the lowest of some of the levels."""
+    packers: dict[str, Any] = {level.name: getattr(level.tier, "packer", None) for level in levels}
+
+    def coded(meta: Meta, names: Sequence[str]) -> tuple[int, str]:
+        packer = packers.get(names[-1])
+        return packer.stored(meta) if packer is not None else (meta.size, "raw")
+
+    return coded
 
 
 def database_of(levels: Sequence[Level], config: Config) -> Database:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zeekdb.hot import region
@@ -65,6 +65,7 @@ class Records:
     def __init__(self) -> None:
         self.catalogue: Catalogue | None = None
         self.requests = 0
+        self.coded: Callable[[Meta, Sequence[str]], tuple[int, str]] = lambda meta, _: (meta.size, "raw")
 
     async def open(self, config: Config, database: Database) -> None:
         """Unavailable: it can never be used as it is configured."""
@@ -178,7 +179,8 @@ class Records:
         if meta is not None and self.catalogue is not None:
             place = region.describe(tenant.space, key)["place"] or 0  # type: ignore[index]
             levels = tuple(name for name, bit in SHARED_LEVELS if place & bit)
-            self.catalogue.placed(meta, levels, meta.size)
+            size, coding = self.coded(meta, levels) if levels else (meta.size, "raw")
+            self.catalogue.placed(meta, levels, size, coding)
 
     # ------------------------------------------------------------ what is asked
 

@@ -31,7 +31,7 @@ from zeekdb.server.coding import Coding, codec_of
 from zeekdb.server.contexts import Contexts
 from zeekdb.server.device_tier import DeviceTier
 from zeekdb.server.fetching import Answer, Fetching
-from zeekdb.server.levels import database_of, make_levels, retune
+from zeekdb.server.levels import coded_by, database_of, make_levels, retune
 from zeekdb.server.records import Records
 from zeekdb.server.shared_memory import SharedMemory
 from zeekdb.server.versions import Versions
@@ -151,6 +151,10 @@ class Tensors:
             for model in load_models(path / MODELS_FILE):
                 self.region.declare(model)
             self.models_path = path / MODELS_FILE
+        elif any((config.kv_warm_url, config.kv_postgres_url, config.kv_objects_url)):
+            self.models_path = Path(config.dir) / f"kv-{MODELS_FILE}"
+            for model in load_models(self.models_path):
+                self.region.declare(model)
         levels, ssd_owner = make_levels(config, self.below, self._layout_of)
         if levels:
             ssd_owner.stack = Stack(levels, self.below)
@@ -160,6 +164,7 @@ class Tensors:
             self.tick()
         if config.kv_postgres_url:
             await self.records.open(config, database_of(levels, config))
+            self.records.coded = coded_by(levels)
             self.below.on_placed = self.records.placed
             self.below.fleet.catalogue = self.records.find
             self.below.fleet.list_catalogue = self.records.list
@@ -227,6 +232,7 @@ class Tensors:
         config = self.server.config
         self.below.tick(config.kv_ssd_uses)
         self.records.tick()
+        self.contexts.tick(self.server.loop.time())
         self.gpu.tick()
         if self.arena_bytes:
             region.relieve(self.arena_bytes * (100 - config.kv_watermark) // 100)

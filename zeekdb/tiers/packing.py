@@ -50,6 +50,7 @@ LOSSY: Final = ("fp16", "int8")
 SAVING_MIN: Final = 0.05  # of a block; less is not worth the time to decode it
 PIECE: Final = 1 << 18  # bytes whose planes are made at a time: they stay in the second cache
 STRIDES: Final = (1, 2, 4)  # bytes of an element
+RECENT_MAX: Final = 4096
 SAMPLES: Final = 8
 SAMPLE_BYTES: Final = 4096
 LEVEL: Final = 1
@@ -71,7 +72,8 @@ def is_asked(sealed: Sealed, meta: Meta) -> bool:
 
 
 class Packer:
-    """One tier's coding. Has no state that calls share: any number of threads may use it at once.
+    """One tier's coding. Any number of threads may use it at once: all that calls share is `stored`, what came of the
+    last RECENT_MAX blocks.
 
     `layout_of` tells the layout of a model whose blocks are kept as they come, None of all others; it is called from
     threads too. Unavailable: zstandard is not installed.
@@ -86,12 +88,29 @@ class Packer:
         self.is_lossy = coding in LOSSY
         self.layout_of = layout_of
         self.checksum = checksum
+        self._recent: dict[int, tuple[int, str]] = {}
         if coding == "zstd":
             _Zstd.import_()
 
     # ---- there ------------------------------------------------------------------------------------------------------
 
+    def stored(self, meta: Meta) -> tuple[int, str]:
+        """(bytes, coding) of a block that was packed a moment ago; its own size and raw where that is not known."""
+        return self._recent.get(meta.checksum, (meta.size, "raw"))
+
+    def _note(self, sealed: Sealed) -> None:
+        if self.coding != "raw":
+            while len(self._recent) >= RECENT_MAX:
+                self._recent.pop(next(iter(self._recent), 0), None)
+            self._recent[sealed.meta.checksum] = (sealed.stored_size, sealed.coding)
+
     def pack(self, meta: Meta, data: Payload) -> tuple[Sealed, Payload]:
+        """See `_pack`."""
+        packed = self._pack(meta, data)
+        self._note(packed[0])
+        return packed
+
+    def _pack(self, meta: Meta, data: Payload) -> tuple[Sealed, Payload]:
         """(header, what is to be stored) of a block of meta.size bytes; raw gives back `data` itself.
 
         Takes at most twice the block's size beside it. ValueError: the data is not contiguous, or of another size.

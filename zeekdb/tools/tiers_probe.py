@@ -200,6 +200,8 @@ async def check_all(config: Config, deadline_s: float, tell: Callable[[str], Non
 async def check_level(trial: Trial, level: Level, config: Config) -> None:
     """Open it as the server does, and take a few blocks there and back. Unavailable, Stopped."""
     tier = level.make(config, lambda _: None)
+    if (database := getattr(tier, "database", None)) is not None:
+        database.may_join = True  # beside the server whose it is
     try:
         await trial.step("open", tier.open())
         await check_shared(trial, tier, block_bytes(level, config))
@@ -335,6 +337,7 @@ async def check_catalogue(trial: Trial, config: Config) -> None:
     from zeekdb.tiers.postgres.migrate import status
 
     database = make_database(config)
+    database.may_join = True  # beside the server whose it is
     try:
         await trial.step("open", database.open())
         await round_trips(trial, database.probe)

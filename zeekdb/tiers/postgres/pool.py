@@ -66,6 +66,7 @@ class Database:
         """`connections`: at most, for readers and writers each. Unavailable: a package is missing."""
         self.embedded = Embedded(url.removeprefix(EMBEDDED)) if url.startswith(EMBEDDED) else None
         self.is_open = False
+        self.may_join = False  # an embedded server that runs already: for tools
         self.connections = connections
         self._failures = _failures()
         self._url, self._reader_url = url, reader_url
@@ -134,7 +135,7 @@ class Database:
         import asyncpg
 
         if self.embedded is not None and not self.embedded.is_started:
-            await self.embedded.start()
+            await self.embedded.start(may_join=self.may_join)
         if self._prepare is not None:
             connection = await asyncpg.connect(**self._arguments(), timeout=CONNECT_S)
             try:
