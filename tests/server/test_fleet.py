@@ -117,6 +117,31 @@ def test_memory_is_small_and_the_warm_tier_large(node: Nodes) -> None:
         assert a.get([key]) == [value]
 
 
+def test_what_is_used_is_on_the_own_disk_as_well(node: Nodes, tmp_path: Path) -> None:
+    a = node("--kv-ssd-path", str(tmp_path / "ssd"), memory="32mb")
+    stored = blocks(100, MIB)
+    for key, value in stored.items():
+        wait_for(lambda key=key, value=value: a.store({key: value})[0] >= 0)
+        if int(key[1:]) < 50:
+            wait_for(lambda key=key: b"warm" in where(a, key))
+            assert a.get([key]) == [value]
+    wait_for(lambda: all(b"warm" in where(a, key) for key in stored))
+    used = [key for key in list(stored)[:50] if b"host" not in where(a, key)]
+    assert len(used) > 20
+    assert all(where(a, key) == [b"ssd", b"warm"] for key in used), [where(a, key) for key in used]
+    assert any(where(a, key) == [b"warm"] for key in list(stored)[50:])
+    for key in used:
+        assert a.get([key]) == [stored[key]]
+
+
+def test_a_block_that_no_tier_takes_by_itself_is_archived(tmp_path: Path) -> None:
+    with Server("--kv-memory", "64mb", "--kv-objects-url", f"file://{tmp_path}/objects") as server, Kv(server) as kv:
+        kv.declare().store({"small": payload(1, 1000)})
+        assert kv.of_keys("KV.DEMOTE", ["small"]) == 1
+        wait_for(lambda: where(kv, "small") == [b"objects"])
+        assert kv.get(["small"]) == [payload(1, 1000)]
+
+
 @pytest.mark.parametrize("name", [b"'; DROP TABLE x; --", b"a/../../b", b"\0:\0", b"k" * 10_240, "ключ".encode()])
 def test_names_of_any_kind(node: Nodes, name: bytes) -> None:
     a, b = node(), node()

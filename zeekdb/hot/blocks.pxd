@@ -90,6 +90,7 @@ ctypedef struct Region:
     uint64_t spill_bytes # in that queue or being written
     uint64_t spill_limit # 0: there is no tier below
     uint8_t spill_grade  # a block is worth to be written from this grade on
+    uint8_t own_grade    # from this grade on a block is worth a place in the first tier, whoever else has it; 0: never
     uint64_t away        # of the bits of a place that name tiers: those that cannot be asked now
     Entry* kept          # the parent of what is being stored; NULL: none
     Late* late

@@ -413,7 +413,12 @@ cdef bint block_spill(Entry* e) noexcept nogil:
 
 
 cdef inline bint needs_writing(const Block* b, bint worth) noexcept nogil:
-    return worth and b.blob != NULL and b.place == 0 and not is_expired(b)
+    """Other nodes' tiers may have it: what is used here is to be near."""
+    if not worth or b.blob == NULL or is_expired(b):
+        return False
+    if b.place == 0:
+        return True
+    return RG.own_grade != 0 and b.grade + 1 >= RG.own_grade and not ((b.place - 1) >> PLACE_BITS) & 1
 
 
 cdef bint worth_writing(Entry* e) noexcept nogil:

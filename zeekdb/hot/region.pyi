@@ -64,8 +64,11 @@ def open_space(quota: int = 0) -> int:
 def configure_space(index: int, quota: int) -> None:
     """A smaller quota evicts what can go: 65,536 blocks at once, the rest as others are stored."""
 
-def configure_spilling(limit: int, uses: int) -> None:
-    """`limit`: bytes that may wait for the tier below, 0: there is none; `uses` make a block worth to be written."""
+def configure_spilling(limit: int, uses: int, own_uses: int = 0) -> None:
+    """`limit`: bytes that may wait for the tier below, 0: there is none; `uses` make a block worth to be written.
+
+    `own_uses` make it worth to be written to the first tier (bit 59 of a place) also where others have it; 0: never.
+    """
 
 def close_space(index: int) -> tuple[int, list[tuple[bytes, int | None]]]:
     """Removes a space and its blocks: (how many there were, [(key, place), …] of those that the tier below has)."""

@@ -131,10 +131,11 @@ def configure_space(uint32_t index, uint64_t quota) -> None:
     quota_room(space, 0)
 
 
-def configure_spilling(uint64_t limit, uint8_t uses) -> None:
-    """`limit`: bytes that may wait for the tier below, 0: there is none; `uses` make a block worth to be written."""
+def configure_spilling(uint64_t limit, uint8_t uses, uint8_t own_uses=0) -> None:
+    """See region.pyi."""
     RG.spill_limit = limit
     RG.spill_grade = uses - 1
+    RG.own_grade = own_uses
 
 
 cdef struct Places:

@@ -23,6 +23,9 @@ class Pending:
         """Unix time, 0: none."""
     @property
     def group(self) -> bytes | None: ...
+    @property
+    def place(self) -> int | None:
+        """Where tiers have it already."""
 
 def demote(index: int, keys: list[bytes]) -> int:
     """Blocks that nobody relies on leave host memory: at once where the tier below has them, else once it has.

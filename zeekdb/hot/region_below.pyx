@@ -33,6 +33,7 @@ cdef class Pending:
     cdef readonly uint64_t checksum
     cdef readonly uint32_t deadline_s
     cdef readonly bytes group
+    cdef readonly object place
 
 
 def demote(uint32_t index, list keys not None) -> int:
@@ -73,6 +74,7 @@ def take_spilling(uint64_t bytes_max) -> list[Pending]:
         pending.view = view_blob(b.blob)
         pending.checksum = b.checksum
         pending.deadline_s = b.deadline_s
+        pending.place = <object>(b.place - 1) if b.place else None
         pending.group = key_of(block_group(e)) if b.mate != NULL else None
         batch.append(pending)
     return batch

@@ -87,7 +87,7 @@ class Below:
         self.beside_bytes = 0
         self._arena_bytes = 0
         self._uses = 0
-        self._configured = (0, 0)
+        self._configured = (0, 0, 0)
         self._gone: list[Held] = []
         self._buried: asyncio.Future[None] | None = None  # done once all deletions up to now are
         self._writing: set[tuple[int, bytes]] = set()  # spaces and keys
@@ -176,13 +176,15 @@ class Below:
     def _look(self) -> None:
         is_ok = self.tier is not None and self.tier.is_up
         uses = 1 if self.tier is not None and self.tier.is_sharing else self._uses or 1  # none goes before it is shared
-        self._set_spilling(self._arena_bytes // SPILL_SHARE if is_ok else 0, uses)
+        ssd = self.tier.by_name.get("ssd") if self.tier is not None else None
+        own_uses = self._uses if ssd is not None and ssd.is_up else 0
+        self._set_spilling(self._arena_bytes // SPILL_SHARE if is_ok else 0, uses, own_uses)
 
-    def _set_spilling(self, limit_bytes: int, uses: int) -> None:
-        if (limit_bytes, uses) != self._configured:
-            self._configured = (limit_bytes, uses)
+    def _set_spilling(self, limit_bytes: int, uses: int, own_uses: int = 0) -> None:
+        if (limit_bytes, uses, own_uses) != self._configured:
+            self._configured = (limit_bytes, uses, own_uses)
             self.spilling = limit_bytes > 0
-            region.configure_spilling(limit_bytes, uses)
+            region.configure_spilling(limit_bytes, uses, own_uses)
 
     # ------------------------------------------------------------ down
 
@@ -313,7 +315,7 @@ class Below:
         self._writing = {(each.space, each.key) for each in batch}
         places: list[int | None] = [None] * len(items)
         try:
-            places = await self.tier.put(items)
+            places = await self.tier.spill(items, [each.place for each in batch])
         finally:
             self._writing = set()
             self._look()
@@ -331,6 +333,9 @@ class Below:
             if not is_there and place & SSD and (known is None or not (known["place"] or 0) & SSD):
                 self._gone.append(Held(item.meta, place & OWN))  # else written twice: a deletion would be about both
             return
+        if pending.place is not None and is_there:  # it may go: others have it
+            region.demote(tenant.space, [pending.key])
+            return
         is_left = is_there and known is not None and known["queue"] == "order" and known["place"] is None
         if is_left and self.spilling and self._is_refused(name, item.meta):
             region.remove(tenant.space, [pending.key])  # no tier has room for it, ever: it goes as without one
@@ -346,6 +351,35 @@ class Below:
         if len(self._refused) > REFUSED_MAX:
             self._refused.popitem(last=False)
         return False
+
+    def demote(self, tenant: Tenant, keys: Sequence[bytes]) -> int:
+        """KV.DEMOTE of what is in host memory or below; how many will be tried."""
+        tier, archived, others = self.tier, 0, []
+        for key in keys:
+            known = region.describe(tenant.space, key)
+            if tier is not None and known is not None and known["in_host"] and known["place"] is None:
+                meta = self._meta(tenant, key, known["size"], known["checksum"])
+                if not any(level.takes(meta) for level in tier.levels) and len(self._tasks) < SINKS_MAX:
+                    self._spawn(self._archive(tier, tenant, key))
+                    archived += 1
+                    continue
+            others.append(key)
+        return archived + self.sink(tenant, others) + int(region.demote(tenant.space, others))
+
+    async def _archive(self, tier: Stack, tenant: Tenant, key: bytes) -> None:
+        """A block whose size no tier takes by itself, into the last of them that will have it."""
+        try:
+            known, view = region.describe(tenant.space, key), region.get(tenant.space, [key], False)[0]
+            if known is None or not isinstance(view, BlobView):
+                return
+            meta = self._meta(tenant, key, known["size"], known["checksum"])._replace(
+                deadline=known["deadline_s"], group=known["group"] or b"", codec=tenant.model.codec
+            )
+            places = await tier.put_into(tier.shared[::-1], [Put(meta, memoryview(view))], is_forced=True)
+            if places[0] is not None and self.is_open(tenant):
+                region.demote(tenant.space, [key])
+        except Exception:
+            log.exception("Moving a block down")
 
     def sink(self, tenant: Tenant, keys: Sequence[bytes]) -> int:
         """Blocks that host memory has not got go from one tier below to the next; how many will be tried."""

@@ -483,7 +483,7 @@ class Tensors:
     def demote(self, tenant: Tenant, keys: list[bytes]) -> int:
         """KV.DEMOTE."""
         count, rest = self.gpu.demote(tenant, keys)
-        count += self.below.sink(tenant, rest) + region.demote(tenant.space, rest)
+        count += self.below.demote(tenant, rest)
         self.below.write_soon()
         return count
 

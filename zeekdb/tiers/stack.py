@@ -238,6 +238,24 @@ class Stack(Tier):
 
     # ---- down ------------------------------------------------------------------------------------------------------
 
+    async def spill(self, items: Sequence[Put], places: Sequence[int | None]) -> list[int | None]:
+        """`put` of blocks of which others have some already (`places`): those are to be on this node's disk as well."""
+        ssd = self.by_name.get("ssd")
+        fresh = [at for at, place in enumerate(places) if place is None]
+        found: list[int | None] = [None] * len(items)
+        for at, place in zip(fresh, await self.put([items[at] for at in fresh]) if fresh else [], strict=True):
+            found[at] = place
+        if len(fresh) == len(items):
+            return found
+        for at in fresh:  # the SSD tier's places are to be written down at once
+            if (place := found[at]) is not None:
+                self.owner.added(items[at].meta, place)
+        known = [at for at, place in enumerate(places) if place is not None]
+        if ssd is not None and ssd.is_up:
+            for at, local in zip(known, await ssd.tier.put([items[at] for at in known]), strict=True):
+                found[at] = ssd.bit | local if local is not None else None
+        return found
+
     async def put(self, items: Sequence[Put]) -> list[int | None]:
         """Each where it was to be shared anyway, or else into the first tier that takes it.
 

@@ -199,7 +199,8 @@ class Story:
 
     def do_spilling(self, tenant: Tenant) -> None:
         self.spills = not self.spills
-        region.configure_spilling(300_000 if self.spills else 0, self.dice.choice((1, 2)))
+        own_uses = self.dice.choice((0, 1, 2))
+        region.configure_spilling(300_000 if self.spills else 0, self.dice.choice((1, 2)), own_uses)
 
     def do_take(self, tenant: Tenant) -> None:
         for pending in region.take_spilling(self.dice.choice((1, 100_000))):
