@@ -235,6 +235,7 @@ class Stack(Tier):
         for level in self.shared:
             if level.shared is not None and (level.checking is None or level.checking.done()):
                 level.checking = asyncio.get_running_loop().create_task(level.shared.check())
+                level.checking.add_done_callback(self._ended)
 
     # ---- down ------------------------------------------------------------------------------------------------------
 
@@ -307,7 +308,7 @@ class Stack(Tier):
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._late.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("Putting blocks into shared tiers", exc_info=error)
+            log.error("At work with shared tiers", exc_info=error)
 
     async def put_into(
         self, levels: Sequence[Level], items: Sequence[Put], is_forced: bool = False

@@ -371,6 +371,19 @@ async def test_the_disk_hands_down_also_what_a_lower_tier_once_had(rig: Rig) -> 
 # ---- beginning and end -----------------------------------------------------------------------------------------------
 
 
+async def test_a_check_that_breaks_is_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(rig.warm, "check", check)
+    monkeypatch.setattr(stack_module, "CHECK_S", 0.0)
+    rig.stack._check_at = 0.0
+    rig.stack.tick()
+    await wait_until(lambda: "a bug" in caplog.text)
+
+
 async def test_tiers_that_are_down_are_away(rig: Rig) -> None:
     rig.warm.faults.is_down = True
     rig.stack.tick()
