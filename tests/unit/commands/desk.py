@@ -93,7 +93,9 @@ class FakeServer:
         self.loading = False
         self.client_memory = SimpleNamespace(normal=0, replicas=0)
         self.loader = SimpleNamespace(active=False, fields=list)
-        self.tensors = SimpleNamespace(region=SimpleNamespace(models={}), tiers=list, stats=lambda name: {})
+        self.tensors = SimpleNamespace(
+            region=SimpleNamespace(models={}), tiers=list, stats=lambda name: {}, warming=SimpleNamespace(figures=dict)
+        )
         self.runner = SimpleNamespace(figures=lambda: Figures(0, 0, 0, 0, 0, 0, 0))
         self.table: dict[int, FakeClient] = {}
         self.deeds: list[Any] = []
