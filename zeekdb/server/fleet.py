@@ -51,7 +51,7 @@ TURN: Final = 128  # blocks that are looked at before the loop has its turn
 DEAD_TURN: Final = 4096  # the same of names that were deleted
 UNKNOWN_MAX: Final = 65_536  # names that nobody knew
 UNKNOWN_S: Final = 1.0  # how long they are not asked for again
-LOST_S: Final = 60.0  # how long the catalogue is not believed about a block that was not where it said
+LOST_S: Final = 60.0  # how long the catalogue, which is written behind, is not believed about such a block
 DEAD_MAX: Final = 65_536  # names that were deleted here; the oldest give way
 DEAD_S: Final = 10.0
 FIND_BATCH: Final = 1024  # names of one question
@@ -196,6 +196,8 @@ class Fleet:
         for held in helds:
             if is_fleet:
                 self._bury(name_of(held.meta), False)
+                if self.catalogue is not None:
+                    self.lost(name_of(held.meta))
             place = held.place & SHARED
             if is_fleet or (tenant.space, held.meta.key) in self._sharing:
                 place = self.stack.everywhere(0)
@@ -450,7 +452,7 @@ class Fleet:
         return [each if self._lost.get(name, 0) <= now else None for name, each in zip(names, found, strict=True)]
 
     def lost(self, name: Name) -> None:
-        """No tier that was said to have it has had it: what the catalogue says of it is out of date."""
+        """It was deleted, or is not where it was said to be: what the catalogue says of it is out of date."""
         self._lost[name] = time.monotonic() + LOST_S
         self._lost.move_to_end(name)
         if len(self._lost) > UNKNOWN_MAX:
@@ -535,7 +537,8 @@ class Fleet:
         if self.list_catalogue is not None:
             async for known in self.list_catalogue(self.adopt_max):
                 for meta, bits in known:
-                    self.adopted += self.adopt(meta, bits)
+                    if self._lost.get(name_of(meta), 0) <= time.monotonic():
+                        self.adopted += self.adopt(meta, bits)
                     seen += 1
                     if seen % TURN == 0:
                         await asyncio.sleep(0)
