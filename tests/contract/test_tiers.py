@@ -264,7 +264,7 @@ async def test_thousands_in_one_call(make: Maker) -> None:
     region = Region()
     tier = make(region)
     await region.load(tier)
-    items = [block(seed, seed % 7) for seed in range(3000)]
+    items = [block(seed, seed % 7) for seed in range(1500)]
     assert all(await region.put(tier, items))
     keys = [item.meta.key for item in items]
     assert await region.get(tier, keys) == [bytes(item.data) for item in items]
