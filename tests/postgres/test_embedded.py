@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -237,4 +241,31 @@ async def test_what_cannot_start_says_why(folder: Path) -> None:
 async def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PACKAGE", "no_such_package_at_all")
     with pytest.raises(Unavailable, match=r"pip install 'zeekdb\[tiers\]'"):
+        await Embedded(folder).start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has programs that PostgreSQL's user can't reach")
+async def test_programs_that_only_root_can_reach(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """As where the environment lies below /root."""
+    found = importlib.util.find_spec(module.PACKAGE)
+    assert found is not None and found.origin is not None
+    package, hidden = Path(found.origin).parent, tmp_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    for each in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(each, hidden / each.name, symlinks=True)
+    there = SimpleNamespace(origin=str(hidden / package.name / "__init__.py"))
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: there)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as copies:
+        os.chmod(copies, 0o755)
+        monkeypatch.setattr(module, "PROGRAMS_COPY", Path(copies))
+        for _ in range(2):
+            server = Embedded(folder)
+            await server.start()
+            assert await ask(server, "SELECT 1") == 1
+            await server.stop()
+        assert len(os.listdir(copies)) == 1
+    monkeypatch.setattr(module, "PROGRAMS_COPY", hidden)
+    with pytest.raises(Unavailable, match="as another user"):
         await Embedded(folder).start()

